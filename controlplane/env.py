@@ -1,0 +1,197 @@
+"""Reads settings from environment variables, each secret also from the file that NAME_FILE names.
+
+A `.env` file beside `manage.py` (or at CONTROL_PLANE_ENV_FILE) fills in what the environment does not set; `quickstart`
+writes one.
+"""
+
+import ipaddress
+import os
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+from environments.encryption import KeyRing, KeyRingError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def env_file() -> Path:
+    """Where the `.env` file is, or would be."""
+    return Path(os.environ.get("CONTROL_PLANE_ENV_FILE") or ROOT / ".env")
+
+
+def load_env_file() -> None:
+    """Adds the file's NAME=value lines to the environment, which wins; refuses a file that others can read."""
+    path = env_file()
+    if not path.exists():
+        return
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        msg = f"{path} holds secrets and others may read it: run chmod 600 {path}"
+        raise ImproperlyConfigured(msg)
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals:
+            msg = f"{path}, line {number}: expected NAME=value"
+            raise ImproperlyConfigured(msg)
+        if f"{name}_FILE" not in os.environ:
+            os.environ.setdefault(name, value)
+
+
+def text(name: str, default: str = "") -> str:
+    """The variable, or what its NAME_FILE holds, or the default."""
+    path = os.environ.get(f"{name}_FILE")
+    if path and os.environ.get(name):
+        msg = f"Both {name} and {name}_FILE are set: keep one."
+        raise ImproperlyConfigured(msg)
+    if path:
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            msg = f"{name}_FILE: {path} cannot be read ({error.strerror})."
+            raise ImproperlyConfigured(msg) from None
+    return os.environ.get(name, default).strip()
+
+
+def required(name: str, kind: str) -> str:
+    """A secret without which there is no boot; the message says how to make one."""
+    value = text(name)
+    if not value:
+        msg = f"{name} (or {name}_FILE) is not set. Make one with: python manage.py generate_key {kind}"
+        raise ImproperlyConfigured(msg)
+    return value
+
+
+def key_ring(name: str, kind: str, prefix: str = "") -> KeyRing:
+    """A ring of 32-byte keys, the first active."""
+    try:
+        ring = KeyRing.parse(required(name, kind))
+    except KeyRingError as error:
+        msg = f"{name}: {error}. Make one with: python manage.py generate_key {kind}"
+        raise ImproperlyConfigured(msg) from None
+    if strangers := [key_id for key_id in ring if not key_id.startswith(prefix)]:
+        msg = f"{name}: key id {strangers[0]!r} does not begin with {prefix!r}."
+        raise ImproperlyConfigured(msg)
+    return ring
+
+
+def boolean(name: str) -> bool:
+    """True for true, 1, yes, on; False for false, 0, no, off and when not set."""
+    value = text(name, "false").lower()
+    if value in {"true", "1", "yes", "on"}:
+        return True
+    if value in {"false", "0", "no", "off", ""}:
+        return False
+    msg = f"{name} is true or false, not {value!r}."
+    raise ImproperlyConfigured(msg)
+
+
+def positive_integer(name: str, default: int) -> int:
+    """A whole number from 1."""
+    value = text(name, str(default))
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        msg = f"{name} is a whole number from 1, not {value!r}."
+        raise ImproperlyConfigured(msg)
+    return int(value)
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """A list parted by commas."""
+    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def networks(name: str, default: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """A list of addresses or networks parted by commas."""
+    try:
+        return [ipaddress.ip_network(word) for word in words(name, default)]
+    except ValueError as error:
+        msg = f"{name}: {error}."
+        raise ImproperlyConfigured(msg) from None
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def control_plane_url(default: str) -> str:
+    """The URL that workers are told, without a trailing slash; https unless it is this machine's."""
+    url = text("CONTROL_PLANE_URL", default).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in {"http", "https"} and parts.hostname and not (parts.query or parts.fragment)
+        _ = parts.port
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        msg = f"CONTROL_PLANE_URL is an http(s) URL such as https://controlplane.example.com, not {url!r}."
+        raise ImproperlyConfigured(msg)
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        msg = "CONTROL_PLANE_URL hands out secrets, so beyond this machine it begins with https://."
+        raise ImproperlyConfigured(msg)
+    return url
+
+
+def database(url: str) -> dict[str, object]:
+    """Django's DATABASES entry for sqlite:///path or postgresql://user:password@host:port/name?option=value."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return _sqlite(unquote(parts.path))
+    if parts.scheme in {"postgresql", "postgres"}:
+        return _postgresql(url)
+    msg = "DATABASE_URL begins with sqlite:/// or postgresql://."
+    raise ImproperlyConfigured(msg)
+
+
+def _sqlite(path: str) -> dict[str, object]:
+    """sqlite:///relative (to the project) or sqlite:////absolute."""
+    name = ROOT / path.removeprefix("/")
+    if not path.removeprefix("/"):
+        msg = "DATABASE_URL: sqlite:/// lacks the path of a file."
+        raise ImproperlyConfigured(msg)
+    name.parent.mkdir(parents=True, exist_ok=True)
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": name,
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+        },
+    }
+
+
+def _postgresql(url: str) -> dict[str, object]:
+    """The URL is handed to libpq as it is, so that several hosts and every libpq option work."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        options = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
+    except ProgrammingError:
+        msg = "DATABASE_URL is not a valid postgresql:// URL."
+        raise ImproperlyConfigured(msg) from None
+    name = options.pop("dbname", None)
+    if not name:
+        msg = "DATABASE_URL: the postgresql:// URL lacks the name of a database."
+        raise ImproperlyConfigured(msg)
+    limits = "-c lock_timeout=2s -c statement_timeout=5s"
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": options.pop("user", ""),
+        "PASSWORD": options.pop("password", ""),
+        "HOST": options.pop("host", ""),
+        "PORT": options.pop("port", ""),
+        "CONN_MAX_AGE": 300,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"connect_timeout": 3, **options, "options": f"{limits} {options.get('options', '')}".strip()},
+    }

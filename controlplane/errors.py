@@ -1,0 +1,155 @@
+"""Which status each error has, and the one shape of an error: `{"detail": ...}`."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError, ProgrammingError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.views import defaults
+from django.views.debug import SafeExceptionReporterFilter
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from controlplane.parsers import BodyTooLargeError, InvalidBodyError, LengthRequiredError
+from environments.configuration import ConfigurationIncompleteError
+from environments.encryption import CannotOpenError
+from workers.lifecycle import KeyOutOfScopeError, QueueDisabledError, UnknownWorkerError, WorkerDisabledError
+from workers.throttles import count, seconds_left
+
+logger = logging.getLogger(__name__)
+
+#: What clients are asked to wait when the database is away: short, since a restart or failover takes seconds.
+RETRY_AFTER_SECONDS = 5
+
+NOT_FOUND = "Not found."
+
+#: Domain errors: status, and the detail where the error's own message is not meant for the caller.
+STATUSES: dict[type[Exception], tuple[int, str | None]] = {
+    UnknownWorkerError: (404, NOT_FOUND),
+    KeyOutOfScopeError: (403, "This API key is not for this worker."),
+    WorkerDisabledError: (403, None),
+    QueueDisabledError: (409, None),
+    ConfigurationIncompleteError: (409, None),
+    CannotOpenError: (503, "A stored credential cannot be opened at the moment."),
+    LengthRequiredError: (411, None),
+    BodyTooLargeError: (413, None),
+    UnreadablePostError: (400, "The body could not be read."),
+}
+
+#: DRF's validation codes as the contract's `type` and `msg`; never the input's own value.
+VALIDATION = {
+    "required": ("missing", "Field required"),
+    "null": ("none_not_allowed", "Input should not be null"),
+    "not_a_dict": ("dict_type", "Input should be a valid dictionary"),
+    "invalid": ("value_error", "Input is not valid"),
+}
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
+    """DRF's handler: every exception of the worker API becomes a JSON answer here."""
+    if isinstance(error, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed)):
+        return _unauthenticated(error, context["request"])
+    if isinstance(error, InvalidBodyError):
+        return Response({"detail": [error.as_validation_error()]}, status=422)
+    if isinstance(error, exceptions.ValidationError):
+        return Response({"detail": list(_validation_errors(error.get_full_details(), ("body",)))}, status=422)
+    if isinstance(error, exceptions.Throttled):
+        return _throttled()
+    if isinstance(error, exceptions.APIException):
+        return Response({"detail": str(error.detail)}, status=error.status_code)
+    if isinstance(error, Http404):
+        return Response({"detail": NOT_FOUND}, status=404)
+    if is_database_away(error):
+        logger.error("database away: %s", type(error.__cause__ or error).__name__)
+        return _unavailable("The database is not available.")
+    return _domain(error)
+
+
+def is_database_away(error: BaseException) -> bool:
+    """Whether the database is away, stalled, full or read-only: it may answer later, and nothing was committed."""
+    ours = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+    return isinstance(error, (DatabaseError, InterfaceError)) and not isinstance(error, ours)
+
+
+def _domain(error: Exception) -> Response:
+    status, detail = STATUSES.get(type(error), (500, "Internal error."))
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("unexpected error", exc_info=error)
+    if isinstance(error, CannotOpenError):
+        logger.error("credential does not open: %s", error)
+        return _unavailable(detail or "")
+    response = Response({"detail": detail or str(error)}, status=status)
+    if isinstance(error, KeyOutOfScopeError):
+        response.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
+    return response
+
+
+def _unauthenticated(error: exceptions.APIException, request: Any) -> Response:
+    """401, or 429 for an address with too many failures; a valid key from the same address is never held up."""
+    failures = count(f"failed_authentications:{request.META.get('REMOTE_ADDR', '')}")
+    if failures > settings.FAILED_AUTHENTICATIONS_PER_MINUTE:
+        return _throttled()
+    is_missing = isinstance(error, exceptions.NotAuthenticated)
+    detail = "An API key is required: Authorization: Bearer <key>." if is_missing else "This API key is not valid."
+    return Response({"detail": detail}, status=401, headers={"WWW-Authenticate": error.auth_header})  # type: ignore[attr-defined]
+
+
+def _throttled() -> Response:
+    return Response({"detail": "Too many requests."}, status=429, headers={"Retry-After": str(seconds_left())})
+
+
+def _unavailable(detail: str) -> Response:
+    return Response({"detail": detail}, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _validation_errors(details: Any, location: tuple[str | int, ...]) -> Any:
+    """The contract's ValidationError objects for DRF's nested details."""
+    if isinstance(details, list):
+        for detail in details:
+            code = "not_a_dict" if location == ("body",) else detail["code"]
+            kind, message = VALIDATION.get(code, VALIDATION["invalid"])
+            yield {"loc": list(location), "msg": message, "type": kind}
+        return
+    for name, inner in details.items():
+        yield from _validation_errors(inner, location if name == "non_field_errors" else (*location, name))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's own 400, such as a Host that is not allowed."""
+    return _json_or_page(request, 400, "Bad request.", defaults.bad_request, exception)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's own 404."""
+    return _json_or_page(request, 404, NOT_FOUND, defaults.page_not_found, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's own 500."""
+    return _json_or_page(request, 500, "Internal error.", defaults.server_error)
+
+
+def api_not_found(request: HttpRequest) -> JsonResponse:  # noqa: ARG001  # a view
+    """A path below /api/ that this control plane does not have; JSON with DEBUG on, too."""
+    return JsonResponse({"detail": NOT_FOUND}, status=404)
+
+
+def _json_or_page(request: HttpRequest, status: int, detail: str, page: Any, *arguments: Any) -> HttpResponse:
+    if request.path_info.startswith("/api/"):
+        return JsonResponse({"detail": detail}, status=status)
+    return page(request, *arguments)  # type: ignore[no-any-return]
+
+
+class ExceptionReporterFilter(SafeExceptionReporterFilter):
+    """Hides what people typed and what functions held from every error report, with DEBUG on too."""
+
+    def is_active(self, request: HttpRequest | None) -> bool:  # noqa: ARG002  # Django's signature
+        return True
+
+    def get_post_parameters(self, request: HttpRequest | None) -> dict[str, Any]:
+        return dict.fromkeys(request.POST, self.cleansed_substitute) if request else {}
+
+    def get_traceback_frame_variables(self, request: HttpRequest | None, tb_frame: Any) -> Any:  # noqa: ARG002
+        return [(name, self.cleansed_substitute) for name in tb_frame.f_locals]

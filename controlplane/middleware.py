@@ -1,0 +1,102 @@
+"""What applies to every request: where it comes from, how it is refused, and what the console's pages may do."""
+
+import ipaddress
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import render
+
+from controlplane import env
+from controlplane.errors import RETRY_AFTER_SECONDS, is_database_away
+
+type Handler = Callable[[HttpRequest], HttpResponseBase]
+
+CONSOLE_PATHS = ("/admin/", "/api/docs")
+
+
+class ProxyMiddleware:
+    """Takes the client's address and scheme from X-Forwarded-For and -Proto, if a trusted proxy wrote them.
+
+    The address is the rightmost that is no trusted proxy: what lies further left, the client may have invented.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        address = request.META.get("REMOTE_ADDR", "")
+        if _is_trusted(address):
+            forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+            hops = [hop.strip() for hop in forwarded if hop.strip()]
+            request.META["REMOTE_ADDR"] = next((hop for hop in reversed(hops) if not _is_trusted(hop)), address)
+            if request.META.get("HTTP_X_FORWARDED_PROTO") == "https":
+                request.environ["wsgi.url_scheme"] = "https"  # type: ignore[attr-defined]  # served by WSGI
+        if not _is_address(request.META["REMOTE_ADDR"]):
+            request.META["REMOTE_ADDR"] = ""
+        return self.get_response(request)
+
+
+class WorkerApiMiddleware:
+    """Refuses the worker API over plain HTTP from beyond this machine, and serves `//api/` as `/api/`.
+
+    A redirect would come too late: the key has already crossed the network. Clients with a trailing slash in their base
+    URL call `//api/`.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info.startswith("//api/"):
+            request.path_info = request.path_info[1:]
+        is_api = request.path_info.startswith("/api/")
+        if is_api and not request.is_secure() and not env.is_loopback(request.META["REMOTE_ADDR"]):
+            return JsonResponse({"detail": "Use HTTPS."}, status=403)
+        response = self.get_response(request)
+        if is_api:
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+
+class ConsolePolicyMiddleware:
+    """Gives the console's pages their own content security policy; everything else keeps the closed one."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if request.path_info.startswith(CONSOLE_PATHS):
+            response._csp_config = settings.CONSOLE_CSP  # type: ignore[attr-defined]  # what Django's csp_override sets
+        return response
+
+
+class DatabaseAwayMiddleware:
+    """Answers 503 with Retry-After when a page of the console meets a database that is away."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Only what the worker API's own handler does not see arrives here."""
+        if not is_database_away(exception):
+            return None
+        response = render(request, "503.html", status=503)
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return response
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_trusted(text: str) -> bool:
+    return _is_address(text) and any(ipaddress.ip_address(text) in network for network in settings.TRUSTED_PROXIES)

@@ -1,0 +1,41 @@
+"""The file of generated secrets that quickstart starts from."""
+
+import os
+import secrets
+from collections.abc import Callable
+
+from controlplane import env
+from environments.encryption import generate_key, key_entry
+
+#: How each secret setting is made, by the kind that `manage.py generate_key` takes.
+KINDS: dict[str, tuple[str, Callable[[], str]]] = {
+    "secret": ("SECRET_KEY", lambda: secrets.token_urlsafe(48)),
+    "encryption": ("ENCRYPTION_KEYS", lambda: key_entry(generate_key(f"ek-{secrets.token_hex(4)}"))),
+    "signing": ("API_KEY_SIGNING_KEYS", lambda: key_entry(generate_key(f"acp-{secrets.token_hex(4)}"))),
+}
+
+
+def ensure() -> None:
+    """Writes the file, for the owner's eyes only, with the secrets that neither it nor the environment has.
+
+    Nothing that is there is ever changed: a lost key is a lost database.
+    """
+    env.load_env_file()
+    missing = [(name, make()) for name, make in KINDS.values() if not env.text(name)]
+    if not missing:
+        return
+    path = env.env_file()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "a") as file:
+        if file.tell() == 0:
+            file.write("# Made by manage.py quickstart. Without these keys the database cannot be read: keep a copy.\n")
+        file.writelines(f"{name}={value}\n" for name, value in missing)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def use_throwaway_secrets() -> None:
+    """Fills in what is missing for this process only, for commands that need no secret."""
+    for name, make in KINDS.values():
+        if not os.environ.get(f"{name}_FILE"):
+            os.environ.setdefault(name, make())

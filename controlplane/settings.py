@@ -1,0 +1,199 @@
+"""Django's settings, read from environment variables; whatever is insecure or missing stops the boot."""
+
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.csp import CSP
+
+from controlplane import env
+from environments.encryption import encode
+
+env.load_env_file()
+
+# --- Secrets -----------------------------------------------------------------------------------------------------------
+
+SECRET_KEY = env.required("SECRET_KEY", "secret")
+ENCRYPTION_KEYS = env.key_ring("ENCRYPTION_KEYS", "encryption")
+API_KEY_SIGNING_KEYS = env.key_ring("API_KEY_SIGNING_KEYS", "signing", prefix="acp-")
+
+if len(SECRET_KEY) < 50:  # noqa: PLR2004  # Django's own check asks for 50
+    msg = "SECRET_KEY has fewer than 50 characters. Make one with: python manage.py generate_key secret"
+    raise ImproperlyConfigured(msg)
+_materials = [key.material for ring in (ENCRYPTION_KEYS, API_KEY_SIGNING_KEYS) for key in ring.values()]
+if len(set(_materials)) != len(_materials) or any(encode(material) in SECRET_KEY for material in _materials):
+    msg = "SECRET_KEY, ENCRYPTION_KEYS and API_KEY_SIGNING_KEYS must differ from each other."
+    raise ImproperlyConfigured(msg)
+
+# --- Where it runs -----------------------------------------------------------------------------------------------------
+
+DEBUG = env.boolean("DEBUG")
+CONTROL_PLANE_URL = env.control_plane_url(default=f"http://127.0.0.1:{env.positive_integer('PORT', 8000)}")
+IS_LOCAL = CONTROL_PLANE_URL.startswith("http://")
+_own_host = urlsplit(CONTROL_PLANE_URL).hostname or ""
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]" if IS_LOCAL else _own_host)
+DATABASES = {"default": env.database(env.text("DATABASE_URL", "sqlite:///var/controlplane.sqlite3"))}
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES", "127.0.0.1,::1")
+
+if any(host.startswith(("*", ".")) for host in ALLOWED_HOSTS):
+    msg = "ALLOWED_HOSTS names each host; '*' and '.domain' are refused."
+    raise ImproperlyConfigured(msg)
+if IS_LOCAL and not all(env.is_loopback(host.strip("[]")) for host in ALLOWED_HOSTS):
+    msg = "ALLOWED_HOSTS names a host beyond this machine: set CONTROL_PLANE_URL to its https:// URL."
+    raise ImproperlyConfigured(msg)
+if DEBUG and not (IS_LOCAL and DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3"):
+    msg = "DEBUG shows internals, so it is refused with PostgreSQL and beyond this machine."
+    raise ImproperlyConfigured(msg)
+
+# --- Limits ------------------------------------------------------------------------------------------------------------
+
+API_KEY_REQUESTS_PER_MINUTE = env.positive_integer("API_KEY_REQUESTS_PER_MINUTE", 30_000)
+WORKER_STARTS_PER_MINUTE = env.positive_integer("WORKER_STARTS_PER_MINUTE", 300)
+FAILED_AUTHENTICATIONS_PER_MINUTE = env.positive_integer("FAILED_AUTHENTICATIONS_PER_MINUTE", 300)
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},
+    }
+}
+
+# --- Django ------------------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "environments",
+    "workers",
+    "controlplane",
+]
+MIDDLEWARE = [
+    "controlplane.middleware.ProxyMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "controlplane.middleware.WorkerApiMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "controlplane.middleware.ConsolePolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "controlplane.middleware.DatabaseAwayMiddleware",
+]
+ROOT_URLCONF = "controlplane.urls"
+WSGI_APPLICATION = "controlplane.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [env.ROOT / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = LOGIN_REDIRECT_URL = "/admin/"
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True  # served straight from the packages: no collectstatic step to forget
+WHITENOISE_AUTOREFRESH = False
+
+# --- Security ----------------------------------------------------------------------------------------------------------
+
+SECURE_SSL_REDIRECT = not IS_LOCAL
+SECURE_REDIRECT_EXEMPT = [r"^/?api/", r"^livez$", r"^readyz$"]  # the worker API refuses plain HTTP instead
+SECURE_HSTS_SECONDS = 0 if IS_LOCAL else 31_536_000
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not IS_LOCAL
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not IS_LOCAL
+SESSION_COOKIE_NAME = "sessionid" if IS_LOCAL else "__Host-sessionid"
+CSRF_COOKIE_NAME = "csrftoken" if IS_LOCAL else "__Host-csrftoken"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+SECURE_CSP = {
+    "default-src": [CSP.NONE],
+    "frame-ancestors": [CSP.NONE],
+    "base-uri": [CSP.NONE],
+    "form-action": [CSP.NONE],
+}
+#: unfold's Alpine evaluates attributes, so it needs 'unsafe-eval'; inline styles come with it.
+CONSOLE_CSP = {
+    "default-src": [CSP.NONE],
+    "script-src": [CSP.SELF, CSP.UNSAFE_EVAL],
+    "style-src": [CSP.SELF, CSP.UNSAFE_INLINE],
+    "img-src": [CSP.SELF, "data:"],
+    "font-src": [CSP.SELF],
+    "connect-src": [CSP.SELF],
+    "form-action": [CSP.SELF],
+    "frame-ancestors": [CSP.NONE],
+    "base-uri": [CSP.NONE],
+}
+DEFAULT_EXCEPTION_REPORTER_FILTER = "controlplane.errors.ExceptionReporterFilter"
+
+# --- Worker API --------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["workers.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": [],  # the authentication refuses whoever has no key; the domain decides the rest
+    "DEFAULT_PARSER_CLASSES": ["controlplane.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "controlplane.parsers.AlwaysJSON",
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": "controlplane.openapi.WorkerApiSchema",
+    "EXCEPTION_HANDLER": "controlplane.errors.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Agent Control Plane API",
+    "DESCRIPTION": "Multi-tenant agent orchestration with Temporal workflows",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "POSTPROCESSING_HOOKS": ["controlplane.openapi.as_the_contract_has_it"],
+    "TAGS": [{"name": "workers", "description": "👷 **Workers** - Worker registration and heartbeat monitoring"}],
+}
+
+# --- Console and logs --------------------------------------------------------------------------------------------------
+
+UNFOLD = {
+    "SITE_TITLE": "Control plane",
+    "SITE_HEADER": "Control plane",
+    "SITE_SYMBOL": "hub",
+    "SITE_URL": None,
+    "SHOW_HISTORY": True,
+}
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "controlplane.logs.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    # Replaces Django's default handlers, so that there is no error mail with an HTML report.
+    "loggers": {"django": {"handlers": [], "propagate": True}, "django.server": {"handlers": [], "propagate": True}},
+}

@@ -1,0 +1,24 @@
+"""All routes: the console, the worker API, its document, and health."""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+
+from controlplane.errors import api_not_found
+from controlplane.health import livez, readyz
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("api/v1/", include("workers.urls")),
+    path("api/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
+    re_path(r"^api/", api_not_found),
+    path("admin/", admin.site.urls),
+    path("livez", livez),
+    path("readyz", readyz),
+    path("", RedirectView.as_view(url="/admin/")),
+]
+
+handler400 = "controlplane.errors.bad_request"
+handler404 = "controlplane.errors.not_found"
+handler500 = "controlplane.errors.server_error"

@@ -1,0 +1,1 @@
+"""What workers run within: organizations, environments, connections, and the sealing of their secrets."""

@@ -1,0 +1,13 @@
+"""Registers the app."""
+
+from django.apps import AppConfig
+
+
+class EnvironmentsConfig(AppConfig):
+    """The app environments."""
+
+    name = "environments"
+
+    def ready(self) -> None:
+        """Registers the system checks."""
+        from environments import checks  # noqa: F401, PLC0415  # models must be loaded before

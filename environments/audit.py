@@ -1,0 +1,66 @@
+"""Writes the audit trail; call it inside the transaction of what it tells of."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import models
+
+from environments.fields import SealedField
+from environments.models import AuditEvent, Organization
+
+#: Changes that say nothing of the object itself.
+BOOKKEEPING = frozenset({"created_at", "updated_at", "last_login"})
+#: A user's password hash is a secret too.
+HIDDEN = frozenset({"password"})
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts: `user:<name>`, `command:<name>` or `key:<id>`, and from which address if over the network."""
+
+    name: str
+    client_address: str | None = None
+
+
+def record(  # noqa: PLR0913  # an event has these parts; each is named at the call
+    action: str,
+    subject: models.Model,
+    *,
+    actor: Actor,
+    now: datetime,
+    changes: dict[str, list[Any]] | None = None,
+    organization_id: str | None = None,
+) -> AuditEvent:
+    """Stores one event; `changes` maps a field to its value before and after."""
+    if isinstance(subject, Organization):
+        organization_id = subject.id
+    return AuditEvent.objects.create(
+        organization_id=organization_id or getattr(subject, "organization_id", None),
+        occurred_at=now,
+        actor=actor.name[:200],
+        client_address=actor.client_address,
+        action=action,
+        object_type=subject._meta.model_name,
+        object_id=str(subject.pk),
+        object_name=str(subject)[:300],
+        changes=changes or {},
+    )
+
+
+def snapshot(subject: models.Model) -> dict[str, Any]:
+    """A row's fields as the audit trail may show them: no sealed text, no hash, JSON types only."""
+    return {
+        field.name: _plain(field.value_from_object(subject))
+        for field in subject._meta.concrete_fields
+        if field.name not in BOOKKEEPING | HIDDEN and not isinstance(field, SealedField) and not field.name.endswith("_hash")
+    }
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
+    """The fields that differ between two snapshots, each with its value before and after."""
+    return {name: [before.get(name), value] for name, value in after.items() if before.get(name) != value}
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str | list | dict) else str(value)

@@ -1,0 +1,270 @@
+"""Organizations, environments, connections with sealed secrets, data keys, and the audit trail."""
+
+import uuid
+from typing import Any, ClassVar
+
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator, URLValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from environments.encryption import VERSION
+from environments.fields import SealedField
+from environments.tenancy import TenantOwned, same_organization
+
+#: One part of a Temporal task queue name `{organization}.{environment}.{queue}`: a DNS label, so without the dot.
+SLUG = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
+HOST = r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?\Z"
+
+is_slug = RegexValidator(SLUG, "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")
+is_host = RegexValidator(HOST, "Use host:port without a scheme, for instance temporal.example.com:7233.")
+is_http_url = URLValidator(schemes=["http", "https"])
+
+
+class SlugField(models.CharField):
+    """A name that becomes part of a Temporal task queue name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"max_length": 63, "validators": [is_slug], **kwargs})
+
+    def deconstruct(self) -> tuple[str, str, Any, Any]:
+        name, path, args, kwargs = super().deconstruct()
+        kwargs.pop("validators", None)
+        return name, path, args, kwargs
+
+
+def slug_check(field: str) -> models.CheckConstraint:
+    """The database's own refusal of a name that is no slug."""
+    return models.CheckConstraint(
+        condition=Q(**{f"{field}__regex": SLUG}), name=f"%(app_label)s_%(class)s_{field}_is_slug"
+    )
+
+
+class HasConnections(models.Model):
+    """A level that may point to one connection of each kind; the narrowest level that does wins the whole section."""
+
+    temporal_connection = models.ForeignKey(
+        "environments.TemporalConnection", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    litellm_connection = models.ForeignKey(
+        "environments.LiteLLMConnection",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name="LiteLLM connection",
+    )
+    telemetry_settings = models.ForeignKey(
+        "environments.TelemetrySettings", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        abstract = True
+
+
+CONNECTION_POINTERS = ("temporal_connection", "litellm_connection", "telemetry_settings")
+
+
+class Organization(HasConnections):
+    """A tenant; its id is a slug chosen once, and is `organization_id` on the wire."""
+
+    id = SlugField(primary_key=True, help_text="Chosen once; part of every Temporal task queue name.")
+    name = models.CharField(max_length=200)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            slug_check("id"),
+            *same_organization(*CONNECTION_POINTERS, organization="id"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def organization_id(self) -> str:
+        """Itself: an organization is owned by itself."""
+        return self.id
+
+
+class Environment(HasConnections, TenantOwned):
+    """A stage of an organization, such as production."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = SlugField()
+    description = models.TextField(max_length=2000, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["organization", "name"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
+            slug_check("name"),
+            models.UniqueConstraint(fields=["organization", "name"], name="environments_environment_name_once"),
+            *same_organization(*CONNECTION_POINTERS),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id}/{self.name}"
+
+
+class Connection(TenantOwned):
+    """A named third-party endpoint of an organization."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=63, validators=[is_slug])
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        abstract = True
+        ordering: ClassVar[list[str]] = ["organization", "name"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(fields=["organization", "name"], name="%(app_label)s_%(class)s_name_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id}/{self.name}"
+
+
+class CredentialConnection(Connection):
+    """A connection with an API key, which is stored sealed beside its endpoint."""
+
+    requires_api_key = models.BooleanField(
+        "requires an API key",
+        default=True,
+        help_text='Off only for a server that takes no key: workers are then given "" for it.',
+    )
+    sealed_api_key = SealedField(blank=True, default="")
+    api_key_fingerprint = models.CharField(max_length=12, blank=True, default="", editable=False)
+    api_key_version = models.PositiveIntegerField(default=0, editable=False)
+    api_key_set_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta(Connection.Meta):
+        abstract = True
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *Connection.Meta.constraints,
+            models.CheckConstraint(
+                condition=Q(sealed_api_key__startswith=f"{VERSION}.") | Q(requires_api_key=False, sealed_api_key=""),
+                name="%(app_label)s_%(class)s_key_is_sealed",
+                violation_error_message="An API key is required, or say that this server takes none.",
+            ),
+        ]
+
+    @property
+    def shown_fingerprint(self) -> str:
+        """The fingerprint of the API key that workers are given; "" where they are given none."""
+        return self.api_key_fingerprint if self.requires_api_key else ""
+
+
+class TemporalConnection(CredentialConnection):
+    """Where an organization's Temporal is, and the API key for it."""
+
+    host = models.CharField(max_length=260, validators=[is_host], help_text="host:port, without a scheme")
+    namespace = models.CharField(max_length=255)
+    is_tls_enabled = models.BooleanField("TLS", default=True)
+
+
+class LiteLLMConnection(CredentialConnection):
+    """Where an organization's LiteLLM gateway is, and the API key for it."""
+
+    api_url = models.CharField("API URL", max_length=500, validators=[is_http_url])
+
+    class Meta(CredentialConnection.Meta):
+        verbose_name = "LiteLLM connection"
+
+
+class Sampler(models.TextChoices):
+    """The trace samplers of OpenTelemetry's OTEL_TRACES_SAMPLER."""
+
+    ALWAYS_ON = "always_on"
+    ALWAYS_OFF = "always_off"
+    TRACEIDRATIO = "traceidratio"
+    PARENTBASED_ALWAYS_ON = "parentbased_always_on"
+    PARENTBASED_ALWAYS_OFF = "parentbased_always_off"
+    PARENTBASED_TRACEIDRATIO = "parentbased_traceidratio"
+
+
+class TelemetrySettings(Connection):
+    """The five OpenTelemetry fields that workers are given; their defaults are the contract's."""
+
+    otel_enabled = models.BooleanField("enabled", default=True)
+    otel_exporter_otlp_endpoint = models.CharField(
+        "OTLP endpoint", max_length=500, blank=True, default="", validators=[is_http_url]
+    )
+    otel_service_name = models.CharField("service name", max_length=255, default="agent-control-plane-worker")
+    otel_traces_sampler = models.CharField(
+        "traces sampler", max_length=32, choices=Sampler, default=Sampler.PARENTBASED_ALWAYS_ON
+    )
+    otel_traces_sampler_arg = models.FloatField(
+        "traces sampler argument",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0), MaxValueValidator(1)],
+        help_text="The ratio, 0 to 1, for the traceidratio samplers.",
+    )
+
+    class Meta(Connection.Meta):
+        verbose_name_plural = "telemetry settings"
+
+
+class DataKey(TenantOwned):
+    """The key that seals one organization's secrets, itself wrapped by a key of the key ring.
+
+    The active one is its organization's `active_data_key`; former ones stay to open what is still sealed with them.
+    Deleting all data keys of an organization makes its secrets unreadable for good.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    active_for = models.OneToOneField(
+        Organization, on_delete=models.PROTECT, null=True, related_name="active_data_key", editable=False
+    )
+    wrapped_key = SealedField()
+    wrapped_by = models.CharField("wrapped by", max_length=64, editable=False, help_text="Id of the key in the ring.")
+    known_answer = SealedField()
+    seal_count = models.PositiveBigIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
+            models.CheckConstraint(
+                condition=Q(active_for=None) | Q(active_for=models.F("organization")),
+                name="environments_datakey_active_for_own_organization",
+            ),
+            models.CheckConstraint(
+                condition=Q(wrapped_key__startswith=f"{VERSION}."), name="environments_datakey_is_wrapped"
+            ),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["wrapped_by"], name="environments_datakey_ring"),  # readiness, rotate_encryption
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id}/{self.id}"
+
+
+class AuditEvent(models.Model):
+    """Who did what to which object; written in the transaction of what it tells of, and never changed."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
+    occurred_at = models.DateTimeField()
+    actor = models.CharField(max_length=200, help_text="user:<name>, command:<name> or key:<id>")
+    client_address = models.GenericIPAddressField(null=True)
+    action = models.CharField(max_length=64, help_text="such as worker.disabled")
+    object_type = models.CharField(max_length=64)
+    object_id = models.CharField(max_length=64)
+    object_name = models.CharField(max_length=300)
+    changes = models.JSONField(default=dict, help_text="Field -> [before, after]; of secrets their fingerprints only.")
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-occurred_at"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["-occurred_at"], name="environments_audit_newest"),  # the console's list
+            models.Index(fields=["object_id", "-occurred_at"], name="environments_audit_object"),  # an object's page
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.object_name}"

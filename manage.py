@@ -1,0 +1,28 @@
+#!/usr/bin/env python
+"""The command line of the control plane: python manage.py help."""
+
+import os
+import sys
+
+from controlplane import env, secrets_file
+
+
+def main() -> None:
+    """Runs a command; quickstart makes its secrets first, and some commands need none."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    command = sys.argv[1] if len(sys.argv) > 1 else "help"
+    if command == "quickstart":
+        secrets_file.ensure()
+    if command in {"generate_key", "help", "--help"}:
+        secrets_file.use_throwaway_secrets()
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import execute_from_command_line
+
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(f"Configuration: {error}")
+
+
+if __name__ == "__main__":
+    main()

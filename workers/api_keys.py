@@ -1,0 +1,141 @@
+"""The life of an API key: issue, rotate, revoke."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from django.db import transaction
+
+from environments import audit
+from environments.audit import Actor
+from environments.encryption import Secret
+from environments.models import Environment, Organization
+from workers import tokens
+from workers.models import ApiKey, Scope, Worker, WorkerQueue
+
+DEFAULT_LIFETIME = timedelta(days=90)
+LONGEST_LIFETIME = timedelta(days=730)
+DEFAULT_GRACE_PERIOD = timedelta(hours=24)
+LONGEST_GRACE_PERIOD = timedelta(days=30)
+
+type KeyTarget = Organization | Environment | WorkerQueue | Worker
+
+
+class ApiKeyError(ValueError):
+    """An API key cannot be issued, rotated or revoked so; the message says why."""
+
+
+@dataclass(frozen=True)
+class IssuedApiKey:
+    """A new key's row and, this once, the key itself."""
+
+    row: ApiKey
+    token: Secret
+
+
+@transaction.atomic
+def issue_api_key(  # noqa: PLR0913  # a key has these parts; each is named at the call
+    target: KeyTarget,
+    *,
+    name: str,
+    actor: Actor,
+    now: datetime,
+    lifetime: timedelta | None = DEFAULT_LIFETIME,
+    no_expiry_reason: str = "",
+) -> IssuedApiKey:
+    """A new key for an organization, environment, queue or worker; `lifetime` None needs a reason."""
+    if lifetime is None and not no_expiry_reason.strip():
+        msg = "A key that never expires needs a written reason."
+        raise ApiKeyError(msg)
+    if lifetime is not None and not timedelta(0) < lifetime <= LONGEST_LIFETIME:
+        msg = f"A key lives at least a moment and at most {LONGEST_LIFETIME.days} days."
+        raise ApiKeyError(msg)
+    expires_at = None if lifetime is None else now + lifetime
+    row = ApiKey(name=name, expires_at=expires_at, no_expiry_reason=no_expiry_reason if lifetime is None else "")
+    _aim(row, target)
+    return _issue(row, actor=actor, now=now)
+
+
+@transaction.atomic
+def rotate_api_key(
+    key_id: UUID, *, actor: Actor, now: datetime, grace_period: timedelta = DEFAULT_GRACE_PERIOD
+) -> IssuedApiKey:
+    """A successor with the same scope and lifetime; the old key stays valid for the grace period, never longer."""
+    if not timedelta(0) <= grace_period <= LONGEST_GRACE_PERIOD:
+        msg = f"A grace period lasts from 0 to {LONGEST_GRACE_PERIOD.days} days."
+        raise ApiKeyError(msg)
+    old = _locked(key_id)
+    if not old.is_usable(now):
+        msg = "This key is revoked or expired: issue a new one."
+        raise ApiKeyError(msg)
+    if old.replaced_by_id is not None:
+        msg = f"This key was already rotated: rotate its successor {old.replaced_by_id}."
+        raise ApiKeyError(msg)
+    lifetime = old.expires_at and old.expires_at - old.created_at
+    successor = ApiKey(
+        organization_id=old.organization_id,
+        name=old.name,
+        scope=old.scope,
+        worker_id=old.worker_id,
+        queue_id=old.queue_id,
+        environment_id=old.environment_id,
+        expires_at=lifetime and now + lifetime,
+        no_expiry_reason=old.no_expiry_reason,
+    )
+    issued = _issue(successor, actor=actor, now=now)
+    expires_at = min(old.expires_at or tokens.NEVER, now + grace_period)
+    changes = {"replaced_by": [None, str(successor.pk)], "expires_at": [str(old.expires_at), str(expires_at)]}
+    ApiKey.objects.filter(pk=old.pk).update(replaced_by=successor, expires_at=expires_at)
+    audit.record("api_key.rotated", old, actor=actor, now=now, changes=changes)
+    return issued
+
+
+@transaction.atomic
+def revoke_api_key(key_id: UUID, *, reason: str, actor: Actor, now: datetime) -> bool:
+    """Ends a key for good, on its next use; False when it was revoked before."""
+    key = _locked(key_id)
+    if key.revoked_at is not None:
+        return False
+    if not reason.strip():
+        msg = "Say why the key is revoked."
+        raise ApiKeyError(msg)
+    ApiKey.objects.filter(pk=key.pk).update(revoked_at=now, revoke_reason=reason[:300])
+    audit.record("api_key.revoked", key, actor=actor, now=now, changes={"revoke_reason": ["", reason[:300]]})
+    return True
+
+
+def find_by_token(text: str) -> ApiKey | None:
+    """The row of a reported key, expired and revoked ones included; None for whatever is not a key of ours."""
+    return ApiKey.objects.filter(token_hash=tokens.digest(text)).first()
+
+
+def _locked(key_id: UUID) -> ApiKey:
+    try:
+        return ApiKey.objects.select_for_update().get(pk=key_id)
+    except ApiKey.DoesNotExist:
+        msg = f"There is no API key {key_id}."
+        raise ApiKeyError(msg) from None
+
+
+def _aim(row: ApiKey, target: KeyTarget) -> None:
+    match target:
+        case Worker():
+            row.scope, row.worker = Scope.WORKER, target
+        case WorkerQueue():
+            row.scope, row.queue = Scope.QUEUE, target
+        case Environment():
+            row.scope, row.environment = Scope.ENVIRONMENT, target
+        case Organization():
+            row.scope = Scope.ORGANIZATION
+    row.organization_id = target.organization_id
+
+
+def _issue(row: ApiKey, *, actor: Actor, now: datetime) -> IssuedApiKey:
+    row.id = uuid4()
+    row.created_at, row.created_by = now, actor.name
+    token, row.token_hash, row.signing_key_id = tokens.mint(
+        api_key_id=row.id, organization_id=row.organization_id, now=now, expires_at=row.expires_at
+    )
+    row.save(force_insert=True)
+    audit.record("api_key.issued", row, actor=actor, now=now, changes=audit.difference({}, audit.snapshot(row)))
+    return IssuedApiKey(row, token)

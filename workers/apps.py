@@ -1,0 +1,9 @@
+"""Registers the app."""
+
+from django.apps import AppConfig
+
+
+class WorkersConfig(AppConfig):
+    """The app workers."""
+
+    name = "workers"

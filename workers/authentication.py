@@ -1,0 +1,50 @@
+"""Authorization header -> verified token -> API key row -> `request.auth`."""
+
+import hmac
+import logging
+import re
+from typing import NoReturn
+
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
+from rest_framework.request import Request
+
+from workers import tokens
+from workers.models import ApiKey
+
+logger = logging.getLogger(__name__)
+
+#: RFC 6750's scheme, in any case (RFC 9110, section 11.1), and the one that existing clients send.
+HEADER = re.compile(r"(?:bearer|userkey) ([^ ]+)", re.IGNORECASE)
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """Accepts an API key in the Authorization header and nowhere else; the row decides on every request."""
+
+    def authenticate(self, request: Request) -> tuple[ApiKey, ApiKey]:
+        """The key row as user and as `request.auth`; raises 401 for anything else, also for no header."""
+        header = request.headers.get("Authorization")
+        if header is None:
+            raise NotAuthenticated
+        found = HEADER.fullmatch(header)
+        if found is None:
+            self._refuse("malformed header")
+        try:
+            claims = tokens.verify(found[1])
+        except tokens.InvalidTokenError as error:
+            self._refuse(str(error))
+        key = ApiKey.objects.filter(pk=claims.api_key_id, organization=claims.organization_id).first()
+        if key is None or not hmac.compare_digest(key.token_hash, tokens.digest(found[1])):
+            self._refuse("no such key")
+        if not key.is_usable(timezone.now()):
+            self._refuse(f"key {key.pk} is revoked or expired")
+        return key, key
+
+    def authenticate_header(self, request: Request) -> str:
+        """RFC 6750, section 3: an error code only if a token was given."""
+        return 'Bearer error="invalid_token"' if "Authorization" in request.headers else "Bearer"
+
+    def _refuse(self, reason: str) -> NoReturn:
+        logger.info("API key refused: %s", reason)
+        raise AuthenticationFailed

@@ -1,0 +1,98 @@
+"""The configuration that one worker is given: the contract's 17 fields, and the revision that names them."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from django.conf import settings
+
+from environments.configuration import Layer, Level, Sections, resolve
+from environments.encryption import Secret
+from environments.models import CredentialConnection, TelemetrySettings
+from environments.sealing import open_api_key
+from workers.models import Worker
+
+
+@dataclass(frozen=True)
+class WorkerConfiguration[Credential]:
+    """The fields of the contract's WorkerConfigResponse, in its order; credentials as Secret or as fingerprint."""
+
+    worker_id: str
+    worker_queue_name: str
+    environment_name: str
+    task_queue_name: str
+    temporal_namespace: str
+    temporal_host: str
+    temporal_api_key: Credential
+    organization_id: str
+    control_plane_url: str
+    heartbeat_interval: int
+    litellm_api_url: str
+    litellm_api_key: Credential
+    otel_enabled: bool
+    otel_exporter_otlp_endpoint: str | None
+    otel_service_name: str
+    otel_traces_sampler: str
+    otel_traces_sampler_arg: float | None
+
+
+def sections_of(worker: Worker) -> Sections:
+    """Which level wins each section for a worker loaded with `with_chain`."""
+    return resolve(
+        (
+            Layer(Level.WORKER, worker),
+            Layer(Level.QUEUE, worker.queue),
+            Layer(Level.ENVIRONMENT, worker.queue.environment),
+            Layer(Level.ORGANIZATION, worker.organization),
+        )
+    )
+
+
+def open_configuration(worker: Worker, sections: Sections) -> WorkerConfiguration[Secret]:
+    """What the worker is given, its credentials opened.
+
+    ConfigurationIncompleteError when a section is missing, CannotOpenError when a credential does not open.
+    """
+    data_key = getattr(worker.organization, "active_data_key", None)
+    return _configuration(worker, sections, lambda connection: open_api_key(connection, data_key=data_key))
+
+
+def show_configuration(worker: Worker, sections: Sections) -> WorkerConfiguration[str]:
+    """The same with fingerprints instead of credentials; opens nothing."""
+    return _configuration(worker, sections, lambda connection: connection.shown_fingerprint)
+
+
+def revision_of(configuration: WorkerConfiguration[str]) -> str:
+    """12 hexadecimal digits that change exactly when what a worker is given changes, a rotated secret included.
+
+    Computed from fingerprints, so it reveals no secret.
+    """
+    text = json.dumps(asdict(configuration), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _configuration[Credential](
+    worker: Worker, sections: Sections, credential: Callable[[CredentialConnection], Credential]
+) -> WorkerConfiguration[Credential]:
+    temporal, litellm = sections.temporal.require(), sections.litellm.require()
+    telemetry = sections.telemetry.row or TelemetrySettings()
+    return WorkerConfiguration(
+        worker_id=str(worker.pk),
+        worker_queue_name=worker.queue.name,
+        environment_name=worker.queue.environment.name,
+        task_queue_name=worker.queue.task_queue_name,
+        temporal_namespace=temporal.namespace,
+        temporal_host=temporal.host,
+        temporal_api_key=credential(temporal),
+        organization_id=worker.organization_id,
+        control_plane_url=settings.CONTROL_PLANE_URL,
+        heartbeat_interval=worker.queue.heartbeat_interval,
+        litellm_api_url=litellm.api_url,
+        litellm_api_key=credential(litellm),
+        otel_enabled=telemetry.otel_enabled,
+        otel_exporter_otlp_endpoint=telemetry.otel_exporter_otlp_endpoint or None,
+        otel_service_name=telemetry.otel_service_name,
+        otel_traces_sampler=str(telemetry.otel_traces_sampler),
+        otel_traces_sampler_arg=telemetry.otel_traces_sampler_arg,
+    )

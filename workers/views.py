@@ -1,0 +1,68 @@
+"""The worker API: each view translates HTTP in, makes one call to the domain, and translates out."""
+
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+from rest_framework.views import APIView
+
+from workers.lifecycle import Client, UnknownWorkerError, start_worker
+from workers.serializers import WorkerConfigResponseSerializer, WorkerStartRequestSerializer
+from workers.throttles import ApiKeyThrottle, WorkerThrottle
+from workers.tokens import UUID_TEXT
+
+
+class StartWorkerView(APIView):
+    """The boot call of a worker."""
+
+    http_method_names = ("post",)
+    throttle_classes = (ApiKeyThrottle, WorkerThrottle)
+
+    @extend_schema(
+        operation_id="start_worker_api_v1_workers__worker_id__start_post",
+        request=WorkerStartRequestSerializer,
+        responses={200: WorkerConfigResponseSerializer},
+    )
+    def post(self, request: Request, worker_id: str) -> Response:
+        """Start a worker and fetch its configuration."""
+        identifier = worker_uuid(worker_id)
+        configuration = start_worker(
+            identifier,
+            api_key=request.auth,
+            system_info=valid_body(request, WorkerStartRequestSerializer)["system_info"],
+            client=client_of(request),
+            now=timezone.now(),
+        )
+        return Response(WorkerConfigResponseSerializer(configuration).data)
+
+
+def worker_uuid(text: str) -> UUID:
+    """The id in its canonical spelling; UnknownWorkerError for others, which `uuid.UUID` would take."""
+    if not UUID_TEXT.fullmatch(text):
+        raise UnknownWorkerError
+    return UUID(text)
+
+
+def valid_body(request: Request, serializer_class: type[Serializer[Any]]) -> dict[str, Any]:
+    """The validated body.
+
+    The parser is called directly, since `request.data` takes an empty body for `{}`, where the contract requires one.
+    """
+    body = request.parsers[0].parse(request._request, request.content_type, request.parser_context)  # noqa: SLF001
+    serializer = serializer_class(data=body)
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data
+
+
+def client_of(request: Request) -> Client:
+    """Where the request comes from, as the proxy middleware established it."""
+    return Client(request.META.get("REMOTE_ADDR") or None, printable(request.headers.get("User-Agent", "")))
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """A header's text without control characters."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text[:limit])
