@@ -4,12 +4,13 @@
 import os
 import sys
 
-from controlplane import env, secrets_file
+from controlplane import secrets_file
 
 
 def main() -> None:
     """Runs a command; quickstart makes its secrets first, and some commands need none."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT", "0")  # a command may take longer than a request
     command = sys.argv[1] if len(sys.argv) > 1 else "help"
     if command == "quickstart":
         secrets_file.ensure()

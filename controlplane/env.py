@@ -183,7 +183,7 @@ def _postgresql(url: str) -> dict[str, object]:
     if not name:
         msg = "DATABASE_URL: the postgresql:// URL lacks the name of a database."
         raise ImproperlyConfigured(msg)
-    limits = "-c lock_timeout=2s -c statement_timeout=5s"
+    limits = f"-c lock_timeout=2s -c statement_timeout={text('DATABASE_STATEMENT_TIMEOUT', '5s')}"
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": name,

@@ -1,14 +1,21 @@
 """What applies to every request: where it comes from, how it is refused, and what the console's pages may do."""
 
 import ipaddress
+import logging
 from collections.abc import Callable
+from http import HTTPStatus
 
 from django.conf import settings
+from django.db import DataError, IntegrityError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 
 from controlplane import env
 from controlplane.errors import RETRY_AFTER_SECONDS, is_database_away
+from environments.encryption import CannotOpenError
+from environments.sealing import DataKeyExhaustedError
+
+logger = logging.getLogger(__name__)
 
 type Handler = Callable[[HttpRequest], HttpResponseBase]
 
@@ -72,8 +79,11 @@ class ConsolePolicyMiddleware:
         return response
 
 
-class DatabaseAwayMiddleware:
-    """Answers 503 with Retry-After when a page of the console meets a database that is away."""
+class ConsoleErrorsMiddleware:
+    """Answers with a page that says what to do where a page of the console meets an error that is nobody's mistake.
+
+    The worker API has its own handler; what it handles does not arrive here.
+    """
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
@@ -82,12 +92,25 @@ class DatabaseAwayMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Only what the worker API's own handler does not see arrives here."""
-        if not is_database_away(exception):
-            return None
-        response = render(request, "503.html", status=503)
+        """The page, or None for what is unexpected."""
+        if is_database_away(exception):
+            return _page(request, 503, "The database is not available", "Nothing was changed. Try again in a moment.")
+        if isinstance(exception, IntegrityError):
+            message = "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
+            return _page(request, 409, "Not saved", message)
+        if isinstance(exception, DataError):
+            return _page(request, 400, "Bad request", "The address holds something that cannot be searched for.")
+        if isinstance(exception, (CannotOpenError, DataKeyExhaustedError)):
+            logger.error("console: %s", exception)
+            return _page(request, 503, "A secret cannot be sealed or opened", "Nothing was changed. See the server's log.")
+        return None
+
+
+def _page(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:
+    response = render(request, "error.html", {"title": title, "message": message}, status=status)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-        return response
+    return response
 
 
 def _is_address(text: str) -> bool:

@@ -6,7 +6,6 @@ it was made for, so a sealed text that is moved to another row, field, table or 
 
 import base64
 import binascii
-import hashlib
 import hmac
 import os
 import re
@@ -143,8 +142,7 @@ class Key:
         Equal for equal secrets under one key, meaningless without the key, so that a stolen table of fingerprints tells
         nothing of weak secrets.
         """
-        derived = hmac.digest(self.material, b"fingerprint", "sha256")
-        return hmac.new(derived, secret.reveal().encode(), hashlib.sha256).hexdigest()[:12]
+        return hmac.digest(self.material, secret.reveal().encode(), "sha256").hex()[:12]
 
     def _associated(self, place: Place) -> bytes:
         parts = [part.encode() for part in (VERSION, self.id, *place)]

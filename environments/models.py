@@ -223,6 +223,7 @@ class DataKey(TenantOwned):
     wrapped_key = SealedField()
     wrapped_by = models.CharField("wrapped by", max_length=64, editable=False, help_text="Id of the key in the ring.")
     known_answer = SealedField()
+    fingerprint_key = SealedField()
     seal_count = models.PositiveBigIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

@@ -46,14 +46,25 @@ def place_of(row: "Model", field: str) -> Place:
     return Place(organization, row._meta.db_table, str(row.pk), field)
 
 
-def create_data_key(organization_id: str, *, is_active: bool = True) -> tuple[DataKey, Key]:
-    """A new data key of an organization, wrapped by the active key of the ring and stored."""
-    row = DataKey(organization_id=organization_id, active_for_id=organization_id if is_active else None)
+def create_data_key(organization_id: str, *, fingerprint_key: Key | None = None) -> tuple[DataKey, Key]:
+    """The active data key of an organization that has none, wrapped by the active key of the ring and stored.
+
+    A successor takes over its predecessor's fingerprint key, so that fingerprints, and with them configuration revisions,
+    stay as they are.
+    """
+    row = DataKey(organization_id=organization_id, active_for_id=organization_id)
     key = generate_key(str(row.id))
     wrap(row, key)
     row.known_answer = key.seal(KNOWN_ANSWER, place_of(row, "known_answer"))
+    fingerprint_key = fingerprint_key or generate_key("fingerprint")
+    row.fingerprint_key = key.seal_key(fingerprint_key, place_of(row, "fingerprint_key"))
     row.save(force_insert=True)
     return row, key
+
+
+def fingerprint_key_of(row: DataKey, key: Key) -> Key:
+    """The key that makes an organization's fingerprints."""
+    return key.open_key(row.fingerprint_key, place_of(row, "fingerprint_key"), "fingerprint")
 
 
 def wrap(row: DataKey, key: Key) -> None:
@@ -81,11 +92,10 @@ def seal_api_key(connection: CredentialConnection, secret: Secret, *, now: datet
     Counts the seal against the data key. The first secret of an organization creates its data key.
     """
     row, key = _active_data_key(connection.organization_id)
-    fingerprint = key.fingerprint(secret)
+    fingerprint = fingerprint_key_of(row, key).fingerprint(secret)
     if connection.sealed_api_key and connection.api_key_fingerprint == fingerprint:
         return False
-    _count_seal(row)
-    connection.sealed_api_key = key.seal(secret, place_of(connection, "sealed_api_key"))
+    connection.sealed_api_key = seal(connection, "sealed_api_key", secret, data_key=row, key=key)
     connection.api_key_fingerprint = fingerprint
     connection.api_key_version += 1
     connection.api_key_set_at = now
@@ -100,11 +110,23 @@ def open_api_key(connection: CredentialConnection, *, data_key: DataKey | None =
     """
     if not connection.requires_api_key:
         return Secret("")
-    place = place_of(connection, "sealed_api_key")
-    key_id = sealing_key_id(connection.sealed_api_key, place)
+    return open_sealed(connection, "sealed_api_key", data_key=data_key)
+
+
+def open_sealed(row: "Model", field: str, *, data_key: DataKey | None = None) -> Secret:
+    """The secret in a sealed column; `data_key` as for `open_api_key`."""
+    place = place_of(row, field)
+    sealed = getattr(row, field)
+    key_id = sealing_key_id(sealed, place)
     if data_key is None or str(data_key.pk) != key_id:
         data_key = _data_key(key_id, place)
-    return unwrap(data_key).open(connection.sealed_api_key, place)
+    return unwrap(data_key).open(sealed, place)
+
+
+def seal(row: "Model", field: str, secret: Secret, *, data_key: DataKey, key: Key) -> str:
+    """The secret sealed for a row's column, counted against the data key; refuses when that is used up."""
+    _count_seal(data_key)
+    return key.seal(secret, place_of(row, field))
 
 
 def _data_key(key_id: str, place: Place) -> DataKey:

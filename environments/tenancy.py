@@ -49,13 +49,13 @@ class SameOrganization(models.BaseConstraint):
         using: str = DEFAULT_DB_ALIAS,
     ) -> None:
         """ValidationError on the pointer's field when its row belongs to another organization."""
-        if exclude and (self.pointer in exclude or self.organization in exclude):
+        if exclude and self.pointer in exclude:
             return
         pointer = model._meta.get_field(self.pointer)
         organization = model._meta.get_field(self.organization)
         target_id = getattr(instance, pointer.attname)  # type: ignore[union-attr]  # a pointer is a foreign key
         organization_id = getattr(instance, getattr(organization, "attname", self.organization))
-        if target_id is None:
+        if target_id is None or not organization_id:
             return
         targets = pointer.related_model._base_manager.using(using)  # type: ignore[union-attr]  # as above
         if not targets.filter(pk=target_id, organization_id=organization_id).exists():

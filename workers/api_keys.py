@@ -16,6 +16,7 @@ from workers.models import ApiKey, Scope, Worker, WorkerQueue
 DEFAULT_LIFETIME = timedelta(days=90)
 LONGEST_LIFETIME = timedelta(days=730)
 DEFAULT_GRACE_PERIOD = timedelta(hours=24)
+NAME_LENGTH = 200
 LONGEST_GRACE_PERIOD = timedelta(days=30)
 
 type KeyTarget = Organization | Environment | WorkerQueue | Worker
@@ -44,6 +45,9 @@ def issue_api_key(  # noqa: PLR0913  # a key has these parts; each is named at t
     no_expiry_reason: str = "",
 ) -> IssuedApiKey:
     """A new key for an organization, environment, queue or worker; `lifetime` None needs a reason."""
+    if not 0 < len(name.strip()) <= NAME_LENGTH:
+        msg = f"Name the key, in at most {NAME_LENGTH} characters: say what it is for."
+        raise ApiKeyError(msg)
     if lifetime is None and not no_expiry_reason.strip():
         msg = "A key that never expires needs a written reason."
         raise ApiKeyError(msg)

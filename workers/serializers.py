@@ -46,6 +46,15 @@ class WorkerConfigResponseSerializer(serializers.Serializer[Any]):
     otel_traces_sampler_arg = serializers.FloatField(allow_null=True, required=False)
 
 
-def issued_key_text(issued: IssuedApiKey) -> str:
-    """A new API key in plain text, for the one page or command output that shows it."""
-    return issued.token.reveal()
+def issued_key(issued: IssuedApiKey) -> dict[str, str | None]:
+    """A new API key in plain text with what tells it apart, for the one page or command output that shows it."""
+    row = issued.row
+    return {
+        "id": str(row.pk),
+        "name": row.name,
+        "organization_id": row.organization_id,
+        "scope": row.scope,
+        "target": str(row.target),
+        "expires_at": row.expires_at and row.expires_at.isoformat(),
+        "api_key": issued.token.reveal(),
+    }

@@ -61,6 +61,7 @@ class Migration(migrations.Migration):
                 ('wrapped_key', environments.fields.SealedField()),
                 ('wrapped_by', models.CharField(editable=False, help_text='Id of the key in the ring.', max_length=64, verbose_name='wrapped by')),
                 ('known_answer', environments.fields.SealedField()),
+                ('fingerprint_key', environments.fields.SealedField()),
                 ('seal_count', models.PositiveBigIntegerField(default=0, editable=False)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('active_for', models.OneToOneField(editable=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='active_data_key', to='environments.organization')),

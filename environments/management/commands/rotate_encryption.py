@@ -1,0 +1,102 @@
+"""Rewraps data keys under the active encryption key, and with --data-keys reseals every secret under new data keys."""
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from environments import rotation
+from environments.audit import Actor
+from environments.encryption import CannotOpenError
+from environments.rotation import Progress
+from environments.sealing import DataKeyExhaustedError
+
+class Command(BaseCommand):
+    """First add the new key to every process's ring as the last entry, then put it first, then run this."""
+
+    help = __doc__ or ""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--data-keys", action="store_true", help="make new data keys and reseal every secret")
+        parser.add_argument(
+            "--made-before",
+            type=_time,
+            metavar="TIME",
+            help="with --data-keys: replace only data keys made before this time, to resume a run that was stopped",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="only count what would be done")
+        parser.add_argument("--verify", action="store_true", help="open everything and report what does not open")
+        parser.add_argument("--format", choices=["text", "json"], default="text")
+
+    def handle(self, **options: Any) -> None:
+        if options["verify"]:
+            self._verify(options["format"])
+            return
+        now = timezone.now()
+        made_before = options["made_before"] or now
+        if not options["data_keys"]:
+            made_before = datetime.min.replace(tzinfo=UTC)
+        if options["dry_run"]:
+            self._print(_counts_to_do(made_before), options["format"])
+            return
+        if options["data_keys"]:
+            self.stderr.write(f"If this is stopped, resume it with --data-keys --made-before {made_before.isoformat()}")
+        actor = Actor("command:rotate_encryption")
+        steps = {
+            "data keys rewrapped": rotation.rewrap_data_keys(actor=actor, now=now),
+            "data keys replaced": rotation.replace_data_keys(made_before=made_before, actor=actor, now=now),
+            "secrets resealed": rotation.reseal_secrets(),
+        }
+        try:
+            counts = {name: self._run(name, step) for name, step in steps.items()}
+        except (CannotOpenError, DataKeyExhaustedError) as error:
+            msg = f"Stopped: {error}. What is done stays done: mend it and run the command again."
+            raise CommandError(msg) from None
+        self._print(counts, options["format"])
+
+    def _run(self, name: str, step: Iterator[Progress]) -> int:
+        """Runs a step to its end, showing how far it is: on a terminal in place, otherwise a line a batch."""
+        done = 0
+        for done, total in step:
+            self.stderr.write(f"{name}: {done} of {total}", ending="\r" if sys.stderr.isatty() else "\n")
+        return done
+
+    def _verify(self, output_format: str) -> None:
+        opened = failed = 0
+        for failure in rotation.verify_all():
+            if failure is None:
+                opened += 1
+            else:
+                failed += 1
+                self.stderr.write(str(failure))
+        self._print({"opened": opened, "failed": failed}, output_format)
+        if failed:
+            msg = f"{failed} cannot be opened."
+            raise CommandError(msg)
+
+    def _print(self, counts: dict[str, int], output_format: str) -> None:
+        if output_format == "json":
+            self.stdout.write(json.dumps(counts))
+            return
+        for name, count in counts.items():
+            self.stdout.write(f"{name}: {count}")
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _counts_to_do(made_before: datetime) -> dict[str, int]:
+    replaced = rotation.data_keys_to_replace(made_before)
+    organizations = set(replaced.values_list("organization_id", flat=True))
+    return {
+        "data keys to rewrap": rotation.data_keys_to_rewrap().count(),
+        "data keys to replace": len(organizations),
+        "secrets to reseal": rotation.count_secrets_to_reseal(of_every=organizations),
+    }

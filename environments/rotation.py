@@ -1,0 +1,176 @@
+"""Rotation of encryption: rewraps data keys under the active key of the ring, and reseals secrets under new data keys.
+
+Both can be stopped and run again: they look for what is not yet on the active key. Each row is written only if it is still
+what was read, so a concurrent edit is never lost; it is found again in the next pass.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from django.apps import apps
+from django.db import models, transaction
+
+from environments import audit
+from environments.audit import Actor
+from environments.encryption import VERSION, CannotOpenError, Key
+from environments.fields import SealedField
+from environments.models import DataKey
+from environments.sealing import (
+    create_data_key,
+    fingerprint_key_of,
+    key_ring,
+    open_sealed,
+    seal,
+    unwrap,
+    verify_known_answer,
+    wrap,
+)
+
+BATCH = 100
+#: An edit that began before a new data key became active may still end on the old one; it is found in a later pass.
+PASSES = 5
+
+
+class SealedColumn(NamedTuple):
+    """A sealed column that a data key seals."""
+
+    model: type[models.Model]
+    field: str
+
+
+class Progress(NamedTuple):
+    """How far a step is: rows done of rows to do."""
+
+    done: int
+    total: int
+
+
+def sealed_columns() -> list[SealedColumn]:
+    """Every sealed column of every model, but for the data keys themselves: found, not listed."""
+    return [
+        SealedColumn(model, field.name)
+        for model in apps.get_models()
+        if model is not DataKey
+        for field in model._meta.concrete_fields
+        if isinstance(field, SealedField)
+    ]
+
+
+def sealed_rows(column: SealedColumn) -> "models.QuerySet[models.Model]":
+    """The rows that hold a secret in a sealed column."""
+    return column.model._default_manager.exclude(**{column.field: ""}).order_by("pk")
+
+
+def data_keys_to_rewrap() -> "models.QuerySet[DataKey]":
+    """Data keys that another key than the ring's active one wraps."""
+    return DataKey.objects.exclude(wrapped_by=key_ring().active.id).order_by("pk")
+
+
+def data_keys_to_replace(made_before: datetime) -> "models.QuerySet[DataKey]":
+    """Active data keys made before a time."""
+    return DataKey.objects.filter(active_for__isnull=False, created_at__lt=made_before).order_by("pk")
+
+
+def rewrap_data_keys(*, actor: Actor, now: datetime) -> Iterator[Progress]:
+    """Wraps every data key with the ring's active key, in small transactions; secrets stay untouched."""
+    total = data_keys_to_rewrap().count()
+    done = 0
+    while batch := list(data_keys_to_rewrap()[:BATCH]):
+        with transaction.atomic():
+            for row in batch:
+                _rewrap(row, actor=actor, now=now)
+        done += len(batch)
+        yield Progress(done, max(total, done))
+
+
+def replace_data_keys(*, made_before: datetime, actor: Actor, now: datetime) -> Iterator[Progress]:
+    """Gives every organization whose data key was made before a time a new one; the old one still opens."""
+    total = data_keys_to_replace(made_before).count()
+    for done, row in enumerate(list(data_keys_to_replace(made_before)), 1):
+        with transaction.atomic():
+            _replace(row, actor=actor, now=now)
+        yield Progress(done, total)
+
+
+def reseal_secrets() -> Iterator[Progress]:
+    """Seals every secret that is not under its organization's active data key under that one."""
+    for _ in range(PASSES):
+        remaining = count_secrets_to_reseal()
+        if not remaining:
+            return
+        done = 0
+        for data_key in DataKey.objects.filter(active_for__isnull=False).order_by("pk").iterator():
+            for column in sealed_columns():
+                for count in _reseal(column, data_key):
+                    done += count
+                    yield Progress(done, max(remaining, done))
+
+
+def count_secrets_to_reseal(of_every: Collection[str] = ()) -> int:
+    """Secrets that are not under their organization's active data key; all secrets of the organizations in `of_every`."""
+    return sum(
+        (
+            sealed_rows(column).filter(organization=data_key.organization_id)
+            if data_key.organization_id in of_every
+            else _to_reseal(column, data_key)
+        ).count()
+        for data_key in DataKey.objects.filter(active_for__isnull=False).iterator()
+        for column in sealed_columns()
+    )
+
+
+def verify_all() -> Iterator[CannotOpenError | None]:
+    """Opens every data key and every secret; yields None for each that opens and the error for each that does not."""
+    for data_key in DataKey.objects.order_by("pk").iterator():
+        yield _failure(verify_known_answer, data_key)
+    for column in sealed_columns():
+        for row in sealed_rows(column).iterator():
+            yield _failure(open_sealed, row, column.field)
+
+
+def _failure(attempt: Callable[..., object], *arguments: object) -> CannotOpenError | None:
+    try:
+        attempt(*arguments)
+    except CannotOpenError as error:
+        return error
+    return None
+
+
+def _rewrap(row: DataKey, *, actor: Actor, now: datetime) -> None:
+    old_text, old_id = row.wrapped_key, row.wrapped_by
+    wrap(row, unwrap(row))
+    same = DataKey.objects.filter(pk=row.pk, wrapped_key=old_text)
+    if same.update(wrapped_key=row.wrapped_key, wrapped_by=row.wrapped_by):
+        changes = {"wrapped_by": [old_id, row.wrapped_by]}
+        audit.record("data_key.rewrapped", row, actor=actor, now=now, changes=changes)
+
+
+def _replace(row: DataKey, *, actor: Actor, now: datetime) -> None:
+    if not DataKey.objects.filter(pk=row.pk, active_for=row.organization_id).update(active_for=None):
+        return
+    successor, _ = create_data_key(row.organization_id, fingerprint_key=fingerprint_key_of(row, unwrap(row)))
+    changes = {"successor": [None, str(successor.pk)]}
+    audit.record("data_key.replaced", row, actor=actor, now=now, changes=changes)
+
+
+def _to_reseal(column: SealedColumn, data_key: DataKey) -> "models.QuerySet[models.Model]":
+    own = sealed_rows(column).filter(organization=data_key.organization_id)
+    return own.exclude(**{f"{column.field}__startswith": f"{VERSION}.{data_key.pk}."})
+
+
+def _reseal(column: SealedColumn, data_key: DataKey) -> Iterator[int]:
+    key = unwrap(data_key)
+    rows = _to_reseal(column, data_key)
+    while batch := list(rows[:BATCH]):
+        with transaction.atomic():
+            count = sum(_reseal_row(row, column, data_key, key) for row in batch)
+        rows = _to_reseal(column, data_key).filter(pk__gt=batch[-1].pk)
+        yield count
+
+
+def _reseal_row(row: models.Model, column: SealedColumn, data_key: DataKey, key: Key) -> bool:
+    old_text = getattr(row, column.field)
+    new_text = seal(row, column.field, open_sealed(row, column.field), data_key=data_key, key=key)
+    same = column.model._default_manager.filter(pk=row.pk, **{column.field: old_text})
+    return bool(same.update(**{column.field: new_text}))

@@ -1,0 +1,76 @@
+"""Issues an API key for a worker, worker queue, environment or organization, and prints it this once."""
+
+import json
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from environments.audit import Actor
+from environments.models import Environment, Organization
+from workers.api_keys import DEFAULT_LIFETIME, ApiKeyError, KeyTarget, issue_api_key
+from workers.models import Worker, WorkerQueue
+from workers.serializers import issued_key
+
+
+class Command(BaseCommand):
+    """The key goes to stdout, everything else to stderr, so that it can be piped into a secret store."""
+
+    help = __doc__ or ""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        scope = parser.add_mutually_exclusive_group(required=True)
+        scope.add_argument("--worker", type=UUID, metavar="ID")
+        scope.add_argument("--queue", type=UUID, metavar="ID")
+        scope.add_argument("--environment", type=UUID, metavar="ID")
+        scope.add_argument("--organization", metavar="ID", help="the widest scope: every worker of the organization")
+        parser.add_argument("--name", required=True, help="what the key is for")
+        lifetime = parser.add_mutually_exclusive_group()
+        lifetime.add_argument("--days", type=int, default=DEFAULT_LIFETIME.days, help="lifetime, 1 to 730 (default 90)")
+        lifetime.add_argument("--never-expires", metavar="REASON", help="why this key must not expire")
+        parser.add_argument("--format", choices=["text", "json"], default="text")
+
+    def handle(self, **options: Any) -> None:
+        reason = options["never_expires"]
+        try:
+            issued = issue_api_key(
+                _target(options),
+                name=options["name"],
+                actor=Actor("command:issue_api_key"),
+                now=timezone.now(),
+                lifetime=None if reason is not None else _days(options["days"]),
+                no_expiry_reason=reason or "",
+            )
+        except ApiKeyError as error:
+            raise CommandError(str(error)) from None
+        shown = issued_key(issued)
+        if options["format"] == "json":
+            self.stdout.write(json.dumps(shown))
+            return
+        self.stderr.write(f"API key {shown['id']} for {shown['scope']} {shown['target']}, expires {shown['expires_at']}.")
+        self.stdout.write(shown["api_key"])
+
+
+def _days(days: int) -> timedelta:
+    try:
+        return timedelta(days=days)
+    except OverflowError:
+        raise ApiKeyError("A key lives at most 730 days.") from None  # noqa: EM101
+
+
+def _target(options: dict[str, Any]) -> KeyTarget:
+    models: dict[str, type[KeyTarget]] = {
+        "worker": Worker,
+        "queue": WorkerQueue,
+        "environment": Environment,
+        "organization": Organization,
+    }
+    name = next(name for name in models if options[name] is not None)
+    target: KeyTarget | None = models[name]._default_manager.filter(pk=options[name]).first()
+    if target is None:
+        msg = f"There is no {name} {options[name]!s}."
+        raise CommandError(msg)
+    return target

@@ -1,0 +1,66 @@
+"""Revokes API keys for good: by id, or the keys themselves on stdin, one a line, as a leak report has them."""
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from environments.audit import Actor
+from workers.api_keys import ApiKeyError, find_by_token, revoke_api_key
+
+
+class Command(BaseCommand):
+    """Revoking a revoked key again changes nothing; an unknown key makes the command fail after the others are done."""
+
+    help = __doc__ or ""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("key_id", type=UUID, nargs="*")
+        parser.add_argument("--stdin", action="store_true", help="read keys, one a line, from stdin")
+        parser.add_argument("--reason", required=True)
+        parser.add_argument("--format", choices=["text", "json"], default="text")
+
+    def handle(self, *, key_id: list[UUID], **options: Any) -> None:
+        if bool(key_id) == options["stdin"]:
+            msg = "Give key ids, or --stdin."
+            raise CommandError(msg)
+        if not options["reason"].strip():
+            msg = "Say why: --reason."
+            raise CommandError(msg)
+        revoked, before, unknown = [], [], []
+        for label, found in self._reported() if options["stdin"] else ((str(one), one) for one in key_id):
+            try:
+                if found is None:
+                    unknown.append(label)
+                elif revoke_api_key(
+                    found, reason=options["reason"], actor=Actor("command:revoke_api_key"), now=timezone.now()
+                ):
+                    revoked.append(str(found))
+                else:
+                    before.append(str(found))
+            except ApiKeyError:
+                unknown.append(label)
+        self._print({"revoked": revoked, "revoked_before": before, "unknown": unknown}, options["format"])
+        if unknown:
+            msg = f"Not known here: {', '.join(unknown)}."
+            raise CommandError(msg)
+
+    def _reported(self) -> Iterator[tuple[str, UUID | None]]:
+        """A label that does not repeat the key, and the key's id."""
+        for number, line in enumerate(sys.stdin, 1):
+            if text := line.strip():
+                row = find_by_token(text)
+                yield f"line {number}", row and row.pk
+
+    def _print(self, result: dict[str, list[str]], output_format: str) -> None:
+        if output_format == "json":
+            self.stdout.write(json.dumps(result))
+            return
+        for name in ("revoked", "revoked_before"):
+            for label in result[name]:
+                self.stdout.write(f"{name.replace('_', ' ')}: {label}")
