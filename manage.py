@@ -4,6 +4,9 @@
 import os
 import sys
 
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import execute_from_command_line
+
 from controlplane import secrets_file
 
 
@@ -12,14 +15,11 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT", "0")  # a command may take longer than a request
     command = sys.argv[1] if len(sys.argv) > 1 else "help"
-    if command == "quickstart":
-        secrets_file.ensure()
-    if command in {"generate_key", "help", "--help"}:
-        secrets_file.use_throwaway_secrets()
-    from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import execute_from_command_line
-
     try:
+        if command == "quickstart":
+            secrets_file.ensure()
+        if command in {"generate_key", "help", "--help"}:
+            secrets_file.use_throwaway_secrets()
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"Configuration: {error}")

@@ -171,8 +171,8 @@ def _sqlite(path: str) -> dict[str, object]:
 
 def _postgresql(url: str) -> dict[str, object]:
     """The URL is handed to libpq as it is, so that several hosts and every libpq option work."""
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
+    from psycopg import ProgrammingError  # noqa: PLC0415  # not needed with SQLite
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
     try:
         options = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError, ProgrammingError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.views import defaults
 from django.views.debug import SafeExceptionReporterFilter
 from rest_framework import exceptions
@@ -49,22 +49,19 @@ VALIDATION = {
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's handler: every exception of the worker API becomes a JSON answer here."""
-    if isinstance(error, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed)):
-        return _unauthenticated(error, context["request"])
-    if isinstance(error, InvalidBodyError):
-        return Response({"detail": [error.as_validation_error()]}, status=422)
-    if isinstance(error, exceptions.ValidationError):
-        return Response({"detail": list(_validation_errors(error.get_full_details(), ("body",)))}, status=422)
-    if isinstance(error, exceptions.Throttled):
-        return _throttled()
-    if isinstance(error, exceptions.APIException):
-        return Response({"detail": str(error.detail)}, status=error.status_code)
-    if isinstance(error, Http404):
-        return Response({"detail": NOT_FOUND}, status=404)
     if is_database_away(error):
         logger.error("database away: %s", type(error.__cause__ or error).__name__)
         return _unavailable("The database is not available.")
-    return _domain(error)
+    match error:
+        case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
+            return _unauthenticated(error, context["request"])
+        case InvalidBodyError():
+            return Response({"detail": [error.as_validation_error()]}, status=422)
+        case exceptions.ValidationError():
+            return Response({"detail": list(_validation_errors(error.get_full_details(), ("body",)))}, status=422)
+        case exceptions.Throttled():
+            return _throttled()
+    return _other(error)
 
 
 def is_database_away(error: BaseException) -> bool:
@@ -73,7 +70,9 @@ def is_database_away(error: BaseException) -> bool:
     return isinstance(error, (DatabaseError, InterfaceError)) and not isinstance(error, ours)
 
 
-def _domain(error: Exception) -> Response:
+def _other(error: Exception) -> Response:
+    if isinstance(error, exceptions.APIException):
+        return Response({"detail": str(error.detail)}, status=error.status_code)
     status, detail = STATUSES.get(type(error), (500, "Internal error."))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("unexpected error", exc_info=error)

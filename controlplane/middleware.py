@@ -96,13 +96,17 @@ class ConsoleErrorsMiddleware:
         if is_database_away(exception):
             return _page(request, 503, "The database is not available", "Nothing was changed. Try again in a moment.")
         if isinstance(exception, IntegrityError):
-            message = "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
+            message = (
+                "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
+            )
             return _page(request, 409, "Not saved", message)
         if isinstance(exception, DataError):
             return _page(request, 400, "Bad request", "The address holds something that cannot be searched for.")
         if isinstance(exception, (CannotOpenError, DataKeyExhaustedError)):
             logger.error("console: %s", exception)
-            return _page(request, 503, "A secret cannot be sealed or opened", "Nothing was changed. See the server's log.")
+            return _page(
+                request, 503, "A secret cannot be sealed or opened", "Nothing was changed. See the server's log."
+            )
         return None
 
 

@@ -80,7 +80,10 @@ def _complete(operation: dict[str, Any]) -> None:
     operation["requestBody"]["required"] = True
     responses = operation["responses"]
     responses["200"]["description"] = "Successful Response"
-    responses["422"] = {"description": "Validation Error", **_json({"$ref": "#/components/schemas/HTTPValidationError"})}
+    responses["422"] = {
+        "description": "Validation Error",
+        **_json({"$ref": "#/components/schemas/HTTPValidationError"}),
+    }
     for status, description in ERRORS.items():
         responses[status] = {"description": description, **_json({"$ref": "#/components/schemas/Error"})}
         if status in RETRYABLE:

@@ -10,6 +10,9 @@ from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 
+NOT_JSON = "The body must be application/json in UTF-8."
+COMPRESSED = "The body must not be compressed."
+
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 MAX_VALUES = 1024
@@ -70,9 +73,9 @@ def parse_body(request: HttpRequest) -> Any:
     content_type = request.META.get("CONTENT_TYPE", "")
     has_body = is_chunked or length not in {"", "0"}
     if (has_body or content_type) and not MEDIA_TYPE.fullmatch(content_type):
-        raise UnsupportedMediaType(content_type, "The body must be application/json in UTF-8.")
+        raise UnsupportedMediaType(content_type, NOT_JSON)
     if request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-        raise UnsupportedMediaType("", "The body must not be compressed.")
+        raise UnsupportedMediaType(content_type, COMPRESSED)
     if is_chunked or (length and not (length.isascii() and length.isdigit())):
         msg = "Send the body with a Content-Length."
         raise LengthRequiredError(msg)
@@ -95,7 +98,7 @@ def parse_json(body: bytes) -> Any:
             parse_float=_number,
         )
     except json.JSONDecodeError as error:
-        raise InvalidBodyError("json_invalid", f"JSON decode error: {error.msg}", error.pos) from None
+        _refuse("json_invalid", f"JSON decode error: {error.msg}", error.pos)
     except UnicodeDecodeError:
         _refuse("json_invalid", "The body is not UTF-8")
     except RecursionError:
@@ -154,5 +157,5 @@ def _number(digits: str) -> float:
     return number
 
 
-def _refuse(kind: str, message: str) -> NoReturn:
-    raise InvalidBodyError(kind, message)
+def _refuse(kind: str, message: str, *location: str | int) -> NoReturn:
+    raise InvalidBodyError(kind, message, *location) from None

@@ -1,4 +1,4 @@
-"""A working control plane from nothing: an administrator, the demo fleet of `examples/fleet.yaml`, and a working key."""
+"""A working control plane from nothing: an administrator, the demo fleet of `examples/fleet.yaml`, and a key."""
 
 import secrets
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 from django.utils.csp import CSP
 
 from controlplane import env
@@ -10,7 +11,7 @@ from environments.encryption import encode
 
 env.load_env_file()
 
-# --- Secrets -----------------------------------------------------------------------------------------------------------
+# --- Secrets ---
 
 SECRET_KEY = env.required("SECRET_KEY", "secret")
 ENCRYPTION_KEYS = env.key_ring("ENCRYPTION_KEYS", "encryption")
@@ -24,7 +25,7 @@ if len(set(_materials)) != len(_materials) or any(encode(material) in SECRET_KEY
     msg = "SECRET_KEY, ENCRYPTION_KEYS and API_KEY_SIGNING_KEYS must differ from each other."
     raise ImproperlyConfigured(msg)
 
-# --- Where it runs -----------------------------------------------------------------------------------------------------
+# --- Where it runs ---
 
 DEBUG = env.boolean("DEBUG")
 CONTROL_PLANE_URL = env.control_plane_url(default=f"http://127.0.0.1:{env.positive_integer('PORT', 8000)}")
@@ -44,7 +45,7 @@ if DEBUG and not (IS_LOCAL and DATABASES["default"]["ENGINE"] == "django.db.back
     msg = "DEBUG shows internals, so it is refused with PostgreSQL and beyond this machine."
     raise ImproperlyConfigured(msg)
 
-# --- Limits ------------------------------------------------------------------------------------------------------------
+# --- Limits ---
 
 API_KEY_REQUESTS_PER_MINUTE = env.positive_integer("API_KEY_REQUESTS_PER_MINUTE", 30_000)
 WORKER_STARTS_PER_MINUTE = env.positive_integer("WORKER_STARTS_PER_MINUTE", 300)
@@ -56,7 +57,7 @@ CACHES = {
     }
 }
 
-# --- Django ------------------------------------------------------------------------------------------------------------
+# --- Django ---
 
 INSTALLED_APPS = [
     "unfold",
@@ -113,11 +114,12 @@ LOGIN_URL = LOGIN_REDIRECT_URL = "/admin/"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = ["controlplane.formats"]
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # served straight from the packages: no collectstatic step to forget
 WHITENOISE_AUTOREFRESH = False
 
-# --- Security ----------------------------------------------------------------------------------------------------------
+# --- Security ---
 
 SECURE_SSL_REDIRECT = not IS_LOCAL
 SECURE_REDIRECT_EXEMPT = [r"^/?api/", r"^livez$", r"^readyz$"]  # the worker API refuses plain HTTP instead
@@ -151,7 +153,7 @@ CONSOLE_CSP = {
 }
 DEFAULT_EXCEPTION_REPORTER_FILTER = "controlplane.errors.ExceptionReporterFilter"
 
-# --- Worker API --------------------------------------------------------------------------------------------------------
+# --- Worker API ---
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["workers.authentication.ApiKeyAuthentication"],
@@ -179,14 +181,18 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [{"name": "workers", "description": "👷 **Workers** - Worker registration and heartbeat monitoring"}],
 }
 
-# --- Console and logs --------------------------------------------------------------------------------------------------
+# --- Console and logs ---
 
 UNFOLD = {
     "SITE_TITLE": "Control plane",
     "SITE_HEADER": "Control plane",
     "SITE_SYMBOL": "hub",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("controlplane/icon.svg")}
+    ],
     "SHOW_HISTORY": True,
+    "SIDEBAR": {"navigation": "controlplane.navigation.sections"},
 }
 LOGGING = {
     "version": 1,

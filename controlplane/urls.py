@@ -16,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("livez", livez),
     path("readyz", readyz),
+    path("favicon.ico", RedirectView.as_view(url="/static/controlplane/icon.svg")),
     path("", RedirectView.as_view(url="/admin/")),
 ]
 

@@ -41,7 +41,7 @@ def record(  # noqa: PLR0913  # an event has these parts; each is named at the c
         actor=actor.name[:200],
         client_address=actor.client_address,
         action=action,
-        object_type=subject._meta.model_name,
+        object_type=str(subject._meta.model_name),
         object_id=str(subject.pk),
         object_name=str(subject)[:300],
         changes=changes or {},
@@ -53,7 +53,9 @@ def snapshot(subject: models.Model) -> dict[str, Any]:
     return {
         field.name: _plain(field.value_from_object(subject))
         for field in subject._meta.concrete_fields
-        if field.name not in BOOKKEEPING | HIDDEN and not isinstance(field, SealedField) and not field.name.endswith("_hash")
+        if field.name not in BOOKKEEPING | HIDDEN
+        and not isinstance(field, SealedField)
+        and not field.name.endswith("_hash")
     }
 
 

@@ -1,8 +1,9 @@
 """The effective configuration: which level's connection wins each section; knows nothing of HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from environments.models import HasConnections, LiteLLMConnection, TelemetrySettings, TemporalConnection
 
@@ -72,7 +73,7 @@ class Sections:
     litellm: Section[LiteLLMConnection]
     telemetry: Section[TelemetrySettings]
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # three element types; only templates iterate
+    def __iter__(self) -> Iterator[Section[Any]]:
         return iter((self.temporal, self.litellm, self.telemetry))
 
 

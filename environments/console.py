@@ -28,7 +28,7 @@ class ConsoleForm(ModelForm):  # type: ignore[type-arg]  # the model is the subc
         return super()._get_validation_exclusions() - fixed
 
 
-class ConsoleAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no stubs
+class ConsoleAdmin(ModelAdmin):
     """Base of every page. Until people have roles in organizations, only superusers pass."""
 
     form = ConsoleForm

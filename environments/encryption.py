@@ -27,7 +27,7 @@ SEALS_TO_REFUSE_AT = 2**32 * 9 // 10
 
 
 class Secret:
-    """A secret on its way from storage to the one response that reveals it; cannot be printed, pickled or serialized."""
+    """A secret on its way from storage to the one response that reveals it; cannot be printed, pickled or sent."""
 
     __slots__ = ("_value",)
 

@@ -5,7 +5,7 @@ from typing import Any
 from django.db import models
 
 
-class SealedField(models.TextField):
+class SealedField(models.TextField):  # type: ignore[type-arg]  # Django's fields are not generic when run
     """Holds a sealed text (`environments.encryption`); loading it decrypts nothing and no form edits it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

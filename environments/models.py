@@ -21,7 +21,7 @@ is_host = RegexValidator(HOST, "Use host:port without a scheme, for instance tem
 is_http_url = URLValidator(schemes=["http", "https"])
 
 
-class SlugField(models.CharField):
+class SlugField(models.CharField):  # type: ignore[type-arg]  # Django's fields are not generic when run
     """A name that becomes part of a Temporal task queue name."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -80,12 +80,12 @@ class Organization(HasConnections):
         ]
 
     def __str__(self) -> str:
-        return self.id
+        return str(self.id)
 
     @property
     def organization_id(self) -> str:
         """Itself: an organization is owned by itself."""
-        return self.id
+        return str(self.id)
 
 
 class Environment(HasConnections, TenantOwned):
@@ -93,7 +93,7 @@ class Environment(HasConnections, TenantOwned):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = SlugField()
-    description = models.TextField(max_length=2000, blank=True)
+    description = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

@@ -1,7 +1,7 @@
 """Rotation of encryption: rewraps data keys under the active key of the ring, and reseals secrets under new data keys.
 
-Both can be stopped and run again: they look for what is not yet on the active key. Each row is written only if it is still
-what was read, so a concurrent edit is never lost; it is found again in the next pass.
+Both can be stopped and run again: they look for what is not yet on the active key. Each row is written only if it is
+still what was read, so a concurrent edit is never lost; it is found again in the next pass.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -108,7 +108,7 @@ def reseal_secrets() -> Iterator[Progress]:
 
 
 def count_secrets_to_reseal(of_every: Collection[str] = ()) -> int:
-    """Secrets that are not under their organization's active data key; all secrets of the organizations in `of_every`."""
+    """Secrets that are not under their organization's active data key; all secrets of the organizations `of_every`."""
     return sum(
         (
             sealed_rows(column).filter(organization=data_key.organization_id)

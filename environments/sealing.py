@@ -31,7 +31,7 @@ KNOWN_ANSWER = Secret("the key ring opens this organization")
 
 
 class DataKeyExhaustedError(Exception):
-    """A data key has sealed as often as random nonces allow; `manage.py rotate_encryption --data-keys` makes another."""
+    """A data key has sealed as often as random nonces allow: `rotate_encryption --data-keys` makes another."""
 
 
 def key_ring() -> KeyRing:
@@ -49,8 +49,8 @@ def place_of(row: "Model", field: str) -> Place:
 def create_data_key(organization_id: str, *, fingerprint_key: Key | None = None) -> tuple[DataKey, Key]:
     """The active data key of an organization that has none, wrapped by the active key of the ring and stored.
 
-    A successor takes over its predecessor's fingerprint key, so that fingerprints, and with them configuration revisions,
-    stay as they are.
+    A successor takes over its predecessor's fingerprint key, so that fingerprints, and with them configuration
+    revisions, stay as they are.
     """
     row = DataKey(organization_id=organization_id, active_for_id=organization_id)
     key = generate_key(str(row.id))

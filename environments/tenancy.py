@@ -1,10 +1,10 @@
 """Isolation of organizations in the database: no row may point to a row of another organization."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.db import DEFAULT_DB_ALIAS, models
-from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 
 class SameOrganization(models.BaseConstraint):
@@ -21,23 +21,23 @@ class SameOrganization(models.BaseConstraint):
         self.pointer = pointer
         self.organization = organization
 
-    def _body(self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor) -> str:
+    def _body(self, model: Any, schema_editor: Any) -> str:
         quote = schema_editor.quote_name
         pointer = model._meta.get_field(self.pointer)
         organization = model._meta.get_field(self.organization)
-        target = pointer.related_model._meta  # type: ignore[union-attr]  # a pointer is a foreign key
+        target = pointer.related_model._meta
         return (
             f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({quote(organization.column)}, {quote(pointer.column)}) "
             f"REFERENCES {quote(target.db_table)} ({quote('organization_id')}, {quote(target.pk.column)})"
         )
 
-    def constraint_sql(self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor) -> str:
+    def constraint_sql(self, model: Any, schema_editor: Any) -> str:
         return self._body(model, schema_editor)
 
-    def create_sql(self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor) -> str:
+    def create_sql(self, model: Any, schema_editor: Any) -> str:
         return f"ALTER TABLE {schema_editor.quote_name(model._meta.db_table)} ADD {self._body(model, schema_editor)}"
 
-    def remove_sql(self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor) -> str:
+    def remove_sql(self, model: Any, schema_editor: Any) -> str:
         table = schema_editor.quote_name(model._meta.db_table)
         return f"ALTER TABLE {table} DROP CONSTRAINT {schema_editor.quote_name(self.name)}"
 
@@ -61,7 +61,7 @@ class SameOrganization(models.BaseConstraint):
         if not targets.filter(pk=target_id, organization_id=organization_id).exists():
             raise ValidationError({self.pointer: self.get_violation_error_message()})
 
-    def deconstruct(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    def deconstruct(self) -> tuple[str, Sequence[Any], dict[str, Any]]:
         path, arguments, kwargs = super().deconstruct()
         return path, arguments, {**kwargs, "pointer": self.pointer, "organization": self.organization}
 

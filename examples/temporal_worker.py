@@ -13,6 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 from temporalio import activity, workflow
@@ -36,7 +37,7 @@ class Greeting:
         return await workflow.execute_activity(greet, name, start_to_close_timeout=timedelta(seconds=10))
 
 
-def start() -> dict:
+def start() -> Any:
     """Tells the control plane about this machine and gets the complete configuration."""
     system_info = {
         "hostname": socket.gethostname(),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -75,7 +76,7 @@ def rotate_api_key(
     if old.replaced_by_id is not None:
         msg = f"This key was already rotated: rotate its successor {old.replaced_by_id}."
         raise ApiKeyError(msg)
-    lifetime = old.expires_at and old.expires_at - old.created_at
+    lifetime = old.expires_at - old.created_at if old.expires_at else None
     successor = ApiKey(
         organization_id=old.organization_id,
         name=old.name,
@@ -83,12 +84,15 @@ def rotate_api_key(
         worker_id=old.worker_id,
         queue_id=old.queue_id,
         environment_id=old.environment_id,
-        expires_at=lifetime and now + lifetime,
+        expires_at=now + lifetime if lifetime else None,
         no_expiry_reason=old.no_expiry_reason,
     )
     issued = _issue(successor, actor=actor, now=now)
     expires_at = min(old.expires_at or tokens.NEVER, now + grace_period)
-    changes = {"replaced_by": [None, str(successor.pk)], "expires_at": [str(old.expires_at), str(expires_at)]}
+    changes: dict[str, list[Any]] = {
+        "replaced_by": [None, str(successor.pk)],
+        "expires_at": [str(old.expires_at), str(expires_at)],
+    }
     ApiKey.objects.filter(pk=old.pk).update(replaced_by=successor, expires_at=expires_at)
     audit.record("api_key.rotated", old, actor=actor, now=now, changes=changes)
     return issued

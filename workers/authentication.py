@@ -3,7 +3,7 @@
 import hmac
 import logging
 import re
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
@@ -19,11 +19,16 @@ logger = logging.getLogger(__name__)
 HEADER = re.compile(r"(?:bearer|userkey) ([^ ]+)", re.IGNORECASE)
 
 
+def key_of(request: Request) -> ApiKey:
+    """The key that a request was authenticated with."""
+    return cast("ApiKey", request.auth)
+
+
 class ApiKeyAuthentication(BaseAuthentication):
     """Accepts an API key in the Authorization header and nowhere else; the row decides on every request."""
 
-    def authenticate(self, request: Request) -> tuple[ApiKey, ApiKey]:
-        """The key row as user and as `request.auth`; raises 401 for anything else, also for no header."""
+    def authenticate(self, request: Request) -> tuple[None, ApiKey]:
+        """No user, and the key's row as `request.auth`; raises 401 for anything else, also for no header."""
         header = request.headers.get("Authorization")
         if header is None:
             raise NotAuthenticated
@@ -39,7 +44,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             self._refuse("no such key")
         if not key.is_usable(timezone.now()):
             self._refuse(f"key {key.pk} is revoked or expired")
-        return key, key
+        return None, key
 
     def authenticate_header(self, request: Request) -> str:
         """RFC 6750, section 3: an error code only if a token was given."""

@@ -1,5 +1,6 @@
 """The life of a worker: its start and the record of it."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,8 @@ from workers.configuration import (
     show_configuration,
 )
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerStart
+
+logger = logging.getLogger(__name__)
 
 
 class UnknownWorkerError(Exception):
@@ -48,8 +51,8 @@ def start_worker(
 ) -> WorkerConfiguration[Secret]:
     """Records the start of a worker and returns its complete configuration with opened credentials.
 
-    The record is committed when this returns, so no secret leaves without one. Starts of one worker take turns; starts of
-    different workers do not wait for each other.
+    The record is committed when this returns, so no secret leaves without one. Starts of one worker take turns; starts
+    of different workers do not wait for each other.
     """
     with transaction.atomic(durable=True):
         worker = _worker_to_start(worker_id, api_key)
@@ -57,6 +60,8 @@ def start_worker(
         configuration = open_configuration(worker, sections)
         start = _record_start(worker, sections, api_key=api_key, system_info=system_info, client=client, now=now)
         _open_instance(start)
+    if (days := api_key.expiry_warning(now)) is not None:
+        logger.warning("API key %s (%s) expires within %d days", api_key.pk, api_key.name, days)
     return configuration
 
 
@@ -102,7 +107,7 @@ def _record_start(  # noqa: PLR0913  # a start has these parts; each is named at
         temporal_api_key_version=temporal.api_key_version,
         litellm_connection_id=litellm.pk,
         litellm_api_key_version=litellm.api_key_version,
-        telemetry_settings_id=telemetry and telemetry.pk,
+        telemetry_settings_id=telemetry.pk if telemetry else None,
     )
 
 

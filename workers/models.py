@@ -42,10 +42,10 @@ class Liveness(StrEnum):
 class WorkerQueue(HasConnections, TenantOwned):
     """A group of workers that poll one Temporal task queue."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="worker_queues")
     name = SlugField()
-    description = models.TextField(max_length=2000, blank=True)
+    description = models.CharField(max_length=300, blank=True)
     heartbeat_interval = models.PositiveIntegerField(
         default=60,
         validators=[MinValueValidator(5), MaxValueValidator(3600)],
@@ -93,10 +93,10 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 class Worker(HasConnections, TenantOwned):
     """A registered identity, created once; its process is a `WorkerInstance`."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     queue = models.ForeignKey(WorkerQueue, on_delete=models.PROTECT, related_name="workers")
     name = SlugField()
-    description = models.TextField(max_length=2000, blank=True)
+    description = models.CharField(max_length=300, blank=True)
     is_disabled = models.BooleanField("disabled", default=False, help_text="A disabled worker cannot start.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -116,9 +116,9 @@ class Worker(HasConnections, TenantOwned):
 
 
 class WorkerInstance(TenantOwned):
-    """One running process of a worker: narrow, and all that a heartbeat writes. Its id is that of the start it began with."""
+    """One process of a worker: narrow, and all that a heartbeat writes. Its id is that of the start it began with."""
 
-    id = models.UUIDField(primary_key=True, editable=False)
+    id = models.UUIDField("ID", primary_key=True, editable=False)
     worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="instances")
     is_current = models.BooleanField(default=True)
     started_at = models.DateTimeField()
@@ -149,8 +149,6 @@ class WorkerInstance(TenantOwned):
         return Liveness.LATE if silence > interval * LATE_AFTER_INTERVALS else Liveness.ONLINE
 
 
-
-
 class WorkerStart(models.Model):
     """The append-only ledger of starts: who started with which key from where, and what it was given.
 
@@ -158,7 +156,7 @@ class WorkerStart(models.Model):
     outlives them. A trigger refuses updates.
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+", db_index=False)
     worker = models.ForeignKey(
         Worker, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="starts"
@@ -173,11 +171,11 @@ class WorkerStart(models.Model):
     user_agent = models.CharField(max_length=300, blank=True)
     system_info = models.JSONField(default=dict)
     configuration_revision = models.CharField(max_length=12)
-    temporal_connection_id = models.UUIDField()
-    temporal_api_key_version = models.PositiveIntegerField()
-    litellm_connection_id = models.UUIDField()
-    litellm_api_key_version = models.PositiveIntegerField()
-    telemetry_settings_id = models.UUIDField(null=True)
+    temporal_connection_id = models.UUIDField("Temporal connection")
+    temporal_api_key_version = models.PositiveIntegerField("Temporal API key version")
+    litellm_connection_id = models.UUIDField("LiteLLM connection")
+    litellm_api_key_version = models.PositiveIntegerField("LiteLLM API key version")
+    telemetry_settings_id = models.UUIDField("telemetry settings", null=True)
 
     class Meta:
         ordering: ClassVar[list[str]] = ["-started_at"]
@@ -220,7 +218,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 class ApiKey(TenantOwned):
     """The row behind an API key; the key itself is shown once and only its SHA-256 is kept."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=200)
     scope = models.CharField(max_length=12, choices=Scope)
     worker = models.ForeignKey(Worker, on_delete=models.PROTECT, null=True, blank=True, related_name="api_keys")

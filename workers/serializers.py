@@ -19,7 +19,7 @@ class WorkerStartRequestSerializer(serializers.Serializer[dict[str, Any]]):
 class SecretField(serializers.CharField):
     """Reveals a secret into the response."""
 
-    def to_representation(self, value: Secret) -> str:
+    def to_representation(self, value: Secret) -> str:  # type: ignore[override]  # it takes a Secret, not text
         return value.reveal()
 
 
@@ -46,7 +46,7 @@ class WorkerConfigResponseSerializer(serializers.Serializer[Any]):
     otel_traces_sampler_arg = serializers.FloatField(allow_null=True, required=False)
 
 
-def issued_key(issued: IssuedApiKey) -> dict[str, str | None]:
+def issued_key(issued: IssuedApiKey) -> dict[str, Any]:
     """A new API key in plain text with what tells it apart, for the one page or command output that shows it."""
     row = issued.row
     return {

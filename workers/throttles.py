@@ -8,6 +8,7 @@ from django.core.cache import cache
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
+from workers.authentication import key_of
 from workers.tokens import UUID_TEXT
 
 WINDOW_SECONDS = 60
@@ -39,7 +40,7 @@ class ApiKeyThrottle(WindowThrottle):
     setting = "API_KEY_REQUESTS_PER_MINUTE"
 
     def subject(self, request: Request, view: Any) -> str:  # noqa: ARG002  # DRF's signature
-        return str(request.auth.pk)
+        return str(key_of(request).pk)
 
 
 class WorkerThrottle(WindowThrottle):
@@ -49,7 +50,7 @@ class WorkerThrottle(WindowThrottle):
 
     def subject(self, request: Request, view: Any) -> str | None:
         worker_id: str = view.kwargs["worker_id"]
-        return f"{request.auth.organization_id}:{worker_id}" if UUID_TEXT.fullmatch(worker_id) else None
+        return f"{key_of(request).organization_id}:{worker_id}" if UUID_TEXT.fullmatch(worker_id) else None
 
 
 def count(subject: str) -> int:

@@ -1,6 +1,6 @@
 """The worker API: each view translates HTTP in, makes one call to the domain, and translates out."""
 
-from typing import Any
+from typing import IO, Any, cast
 from uuid import UUID
 
 from django.utils import timezone
@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
+from workers.authentication import key_of
 from workers.lifecycle import Client, UnknownWorkerError, start_worker
 from workers.serializers import WorkerConfigResponseSerializer, WorkerStartRequestSerializer
 from workers.throttles import ApiKeyThrottle, WorkerThrottle
@@ -32,7 +33,7 @@ class StartWorkerView(APIView):
         identifier = worker_uuid(worker_id)
         configuration = start_worker(
             identifier,
-            api_key=request.auth,
+            api_key=key_of(request),
             system_info=valid_body(request, WorkerStartRequestSerializer)["system_info"],
             client=client_of(request),
             now=timezone.now(),
@@ -52,10 +53,10 @@ def valid_body(request: Request, serializer_class: type[Serializer[Any]]) -> dic
 
     The parser is called directly, since `request.data` takes an empty body for `{}`, where the contract requires one.
     """
-    body = request.parsers[0].parse(request._request, request.content_type, request.parser_context)  # noqa: SLF001
-    serializer = serializer_class(data=body)
+    (parser,) = request.parsers or ()
+    serializer = serializer_class(data=parser.parse(cast("IO[Any]", request._request)))
     serializer.is_valid(raise_exception=True)
-    return serializer.validated_data
+    return dict(serializer.validated_data)
 
 
 def client_of(request: Request) -> Client:

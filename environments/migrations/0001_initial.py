@@ -11,241 +11,518 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='LiteLLMConnection',
+            name="LiteLLMConnection",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=63, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z', "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")])),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('requires_api_key', models.BooleanField(default=True, help_text='Off only for a server that takes no key: workers are then given "" for it.', verbose_name='requires an API key')),
-                ('sealed_api_key', environments.fields.SealedField(blank=True, default='')),
-                ('api_key_fingerprint', models.CharField(blank=True, default='', editable=False, max_length=12)),
-                ('api_key_version', models.PositiveIntegerField(default=0, editable=False)),
-                ('api_key_set_at', models.DateTimeField(editable=False, null=True)),
-                ('api_url', models.CharField(max_length=500, validators=[django.core.validators.URLValidator(schemes=['http', 'https'])], verbose_name='API URL')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z",
+                                "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.",
+                            )
+                        ],
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "requires_api_key",
+                    models.BooleanField(
+                        default=True,
+                        help_text='Off only for a server that takes no key: workers are then given "" for it.',
+                        verbose_name="requires an API key",
+                    ),
+                ),
+                ("sealed_api_key", environments.fields.SealedField(blank=True, default="")),
+                ("api_key_fingerprint", models.CharField(blank=True, default="", editable=False, max_length=12)),
+                ("api_key_version", models.PositiveIntegerField(default=0, editable=False)),
+                ("api_key_set_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "api_url",
+                    models.CharField(
+                        max_length=500,
+                        validators=[django.core.validators.URLValidator(schemes=["http", "https"])],
+                        verbose_name="API URL",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'LiteLLM connection',
-                'ordering': ['organization', 'name'],
-                'abstract': False,
+                "verbose_name": "LiteLLM connection",
+                "ordering": ["organization", "name"],
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='Organization',
+            name="Organization",
             fields=[
-                ('id', environments.models.SlugField(help_text='Chosen once; part of every Temporal task queue name.', max_length=63, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('litellm_connection', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.litellmconnection', verbose_name='LiteLLM connection')),
+                (
+                    "id",
+                    environments.models.SlugField(
+                        help_text="Chosen once; part of every Temporal task queue name.",
+                        max_length=63,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=200)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "litellm_connection",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.litellmconnection",
+                        verbose_name="LiteLLM connection",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
-            },
-        ),
-        migrations.AddField(
-            model_name='litellmconnection',
-            name='organization',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization'),
-        ),
-        migrations.CreateModel(
-            name='DataKey',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('wrapped_key', environments.fields.SealedField()),
-                ('wrapped_by', models.CharField(editable=False, help_text='Id of the key in the ring.', max_length=64, verbose_name='wrapped by')),
-                ('known_answer', environments.fields.SealedField()),
-                ('fingerprint_key', environments.fields.SealedField()),
-                ('seal_count', models.PositiveBigIntegerField(default=0, editable=False)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('active_for', models.OneToOneField(editable=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='active_data_key', to='environments.organization')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-            ],
-        ),
-        migrations.CreateModel(
-            name='AuditEvent',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('occurred_at', models.DateTimeField()),
-                ('actor', models.CharField(help_text='user:<name>, command:<name> or key:<id>', max_length=200)),
-                ('client_address', models.GenericIPAddressField(null=True)),
-                ('action', models.CharField(help_text='such as worker.disabled', max_length=64)),
-                ('object_type', models.CharField(max_length=64)),
-                ('object_id', models.CharField(max_length=64)),
-                ('object_name', models.CharField(max_length=300)),
-                ('changes', models.JSONField(default=dict, help_text='Field -> [before, after]; of secrets their fingerprints only.')),
-                ('organization', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-            ],
-            options={
-                'ordering': ['-occurred_at'],
-            },
-        ),
-        migrations.CreateModel(
-            name='TelemetrySettings',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=63, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z', "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")])),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('otel_enabled', models.BooleanField(default=True, verbose_name='enabled')),
-                ('otel_exporter_otlp_endpoint', models.CharField(blank=True, default='', max_length=500, validators=[django.core.validators.URLValidator(schemes=['http', 'https'])], verbose_name='OTLP endpoint')),
-                ('otel_service_name', models.CharField(default='agent-control-plane-worker', max_length=255, verbose_name='service name')),
-                ('otel_traces_sampler', models.CharField(choices=[('always_on', 'Always On'), ('always_off', 'Always Off'), ('traceidratio', 'Traceidratio'), ('parentbased_always_on', 'Parentbased Always On'), ('parentbased_always_off', 'Parentbased Always Off'), ('parentbased_traceidratio', 'Parentbased Traceidratio')], default='parentbased_always_on', max_length=32, verbose_name='traces sampler')),
-                ('otel_traces_sampler_arg', models.FloatField(blank=True, help_text='The ratio, 0 to 1, for the traceidratio samplers.', null=True, validators=[django.core.validators.MinValueValidator(0), django.core.validators.MaxValueValidator(1)], verbose_name='traces sampler argument')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-            ],
-            options={
-                'verbose_name_plural': 'telemetry settings',
-                'ordering': ['organization', 'name'],
-                'abstract': False,
+                "ordering": ["id"],
             },
         ),
         migrations.AddField(
-            model_name='organization',
-            name='telemetry_settings',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.telemetrysettings'),
+            model_name="litellmconnection",
+            name="organization",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+            ),
         ),
         migrations.CreateModel(
-            name='TemporalConnection',
+            name="DataKey",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=63, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z', "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")])),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('requires_api_key', models.BooleanField(default=True, help_text='Off only for a server that takes no key: workers are then given "" for it.', verbose_name='requires an API key')),
-                ('sealed_api_key', environments.fields.SealedField(blank=True, default='')),
-                ('api_key_fingerprint', models.CharField(blank=True, default='', editable=False, max_length=12)),
-                ('api_key_version', models.PositiveIntegerField(default=0, editable=False)),
-                ('api_key_set_at', models.DateTimeField(editable=False, null=True)),
-                ('host', models.CharField(help_text='host:port, without a scheme', max_length=260, validators=[django.core.validators.RegexValidator('^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?\\Z', 'Use host:port without a scheme, for instance temporal.example.com:7233.')])),
-                ('namespace', models.CharField(max_length=255)),
-                ('is_tls_enabled', models.BooleanField(default=True, verbose_name='TLS')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("wrapped_key", environments.fields.SealedField()),
+                (
+                    "wrapped_by",
+                    models.CharField(
+                        editable=False, help_text="Id of the key in the ring.", max_length=64, verbose_name="wrapped by"
+                    ),
+                ),
+                ("known_answer", environments.fields.SealedField()),
+                ("fingerprint_key", environments.fields.SealedField()),
+                ("seal_count", models.PositiveBigIntegerField(default=0, editable=False)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "active_for",
+                    models.OneToOneField(
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="active_data_key",
+                        to="environments.organization",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="AuditEvent",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("occurred_at", models.DateTimeField()),
+                ("actor", models.CharField(help_text="user:<name>, command:<name> or key:<id>", max_length=200)),
+                ("client_address", models.GenericIPAddressField(null=True)),
+                ("action", models.CharField(help_text="such as worker.disabled", max_length=64)),
+                ("object_type", models.CharField(max_length=64)),
+                ("object_id", models.CharField(max_length=64)),
+                ("object_name", models.CharField(max_length=300)),
+                (
+                    "changes",
+                    models.JSONField(
+                        default=dict, help_text="Field -> [before, after]; of secrets their fingerprints only."
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.organization",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['organization', 'name'],
-                'abstract': False,
+                "ordering": ["-occurred_at"],
+            },
+        ),
+        migrations.CreateModel(
+            name="TelemetrySettings",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z",
+                                "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.",
+                            )
+                        ],
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("otel_enabled", models.BooleanField(default=True, verbose_name="enabled")),
+                (
+                    "otel_exporter_otlp_endpoint",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        max_length=500,
+                        validators=[django.core.validators.URLValidator(schemes=["http", "https"])],
+                        verbose_name="OTLP endpoint",
+                    ),
+                ),
+                (
+                    "otel_service_name",
+                    models.CharField(default="agent-control-plane-worker", max_length=255, verbose_name="service name"),
+                ),
+                (
+                    "otel_traces_sampler",
+                    models.CharField(
+                        choices=[
+                            ("always_on", "Always On"),
+                            ("always_off", "Always Off"),
+                            ("traceidratio", "Traceidratio"),
+                            ("parentbased_always_on", "Parentbased Always On"),
+                            ("parentbased_always_off", "Parentbased Always Off"),
+                            ("parentbased_traceidratio", "Parentbased Traceidratio"),
+                        ],
+                        default="parentbased_always_on",
+                        max_length=32,
+                        verbose_name="traces sampler",
+                    ),
+                ),
+                (
+                    "otel_traces_sampler_arg",
+                    models.FloatField(
+                        blank=True,
+                        help_text="The ratio, 0 to 1, for the traceidratio samplers.",
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(0),
+                            django.core.validators.MaxValueValidator(1),
+                        ],
+                        verbose_name="traces sampler argument",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name_plural": "telemetry settings",
+                "ordering": ["organization", "name"],
+                "abstract": False,
             },
         ),
         migrations.AddField(
-            model_name='organization',
-            name='temporal_connection',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.temporalconnection'),
+            model_name="organization",
+            name="telemetry_settings",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to="environments.telemetrysettings",
+            ),
         ),
         migrations.CreateModel(
-            name='Environment',
+            name="TemporalConnection",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', environments.models.SlugField(max_length=63)),
-                ('description', models.TextField(blank=True, max_length=2000)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('litellm_connection', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.litellmconnection', verbose_name='LiteLLM connection')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-                ('telemetry_settings', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.telemetrysettings')),
-                ('temporal_connection', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.temporalconnection')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z",
+                                "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.",
+                            )
+                        ],
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "requires_api_key",
+                    models.BooleanField(
+                        default=True,
+                        help_text='Off only for a server that takes no key: workers are then given "" for it.',
+                        verbose_name="requires an API key",
+                    ),
+                ),
+                ("sealed_api_key", environments.fields.SealedField(blank=True, default="")),
+                ("api_key_fingerprint", models.CharField(blank=True, default="", editable=False, max_length=12)),
+                ("api_key_version", models.PositiveIntegerField(default=0, editable=False)),
+                ("api_key_set_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "host",
+                    models.CharField(
+                        help_text="host:port, without a scheme",
+                        max_length=260,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?\\Z",
+                                "Use host:port without a scheme, for instance temporal.example.com:7233.",
+                            )
+                        ],
+                    ),
+                ),
+                ("namespace", models.CharField(max_length=255)),
+                ("is_tls_enabled", models.BooleanField(default=True, verbose_name="TLS")),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['organization', 'name'],
+                "ordering": ["organization", "name"],
+                "abstract": False,
+            },
+        ),
+        migrations.AddField(
+            model_name="organization",
+            name="temporal_connection",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to="environments.temporalconnection",
+            ),
+        ),
+        migrations.CreateModel(
+            name="Environment",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("name", environments.models.SlugField(max_length=63)),
+                ("description", models.CharField(blank=True, max_length=300)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "litellm_connection",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.litellmconnection",
+                        verbose_name="LiteLLM connection",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
+                (
+                    "telemetry_settings",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.telemetrysettings",
+                    ),
+                ),
+                (
+                    "temporal_connection",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.temporalconnection",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["organization", "name"],
             },
         ),
         migrations.AddConstraint(
-            model_name='litellmconnection',
-            constraint=models.UniqueConstraint(fields=('organization', 'id'), name='environments_litellmconnection_tenant_key'),
+            model_name="litellmconnection",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "id"), name="environments_litellmconnection_tenant_key"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='litellmconnection',
-            constraint=models.UniqueConstraint(fields=('organization', 'name'), name='environments_litellmconnection_name_once'),
+            model_name="litellmconnection",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "name"), name="environments_litellmconnection_name_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='litellmconnection',
-            constraint=models.CheckConstraint(condition=models.Q(('sealed_api_key__startswith', 'cp1.'), models.Q(('requires_api_key', False), ('sealed_api_key', '')), _connector='OR'), name='environments_litellmconnection_key_is_sealed', violation_error_message='An API key is required, or say that this server takes none.'),
+            model_name="litellmconnection",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("sealed_api_key__startswith", "cp1."),
+                    models.Q(("requires_api_key", False), ("sealed_api_key", "")),
+                    _connector="OR",
+                ),
+                name="environments_litellmconnection_key_is_sealed",
+                violation_error_message="An API key is required, or say that this server takes none.",
+            ),
         ),
         migrations.AddIndex(
-            model_name='datakey',
-            index=models.Index(fields=['wrapped_by'], name='environments_datakey_ring'),
+            model_name="datakey",
+            index=models.Index(fields=["wrapped_by"], name="environments_datakey_ring"),
         ),
         migrations.AddConstraint(
-            model_name='datakey',
-            constraint=models.UniqueConstraint(fields=('organization', 'id'), name='environments_datakey_tenant_key'),
+            model_name="datakey",
+            constraint=models.UniqueConstraint(fields=("organization", "id"), name="environments_datakey_tenant_key"),
         ),
         migrations.AddConstraint(
-            model_name='datakey',
-            constraint=models.CheckConstraint(condition=models.Q(('active_for', None), ('active_for', models.F('organization')), _connector='OR'), name='environments_datakey_active_for_own_organization'),
+            model_name="datakey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("active_for", None), ("active_for", models.F("organization")), _connector="OR"),
+                name="environments_datakey_active_for_own_organization",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='datakey',
-            constraint=models.CheckConstraint(condition=models.Q(('wrapped_key__startswith', 'cp1.')), name='environments_datakey_is_wrapped'),
+            model_name="datakey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("wrapped_key__startswith", "cp1.")), name="environments_datakey_is_wrapped"
+            ),
         ),
         migrations.AddIndex(
-            model_name='auditevent',
-            index=models.Index(fields=['-occurred_at'], name='environments_audit_newest'),
+            model_name="auditevent",
+            index=models.Index(fields=["-occurred_at"], name="environments_audit_newest"),
         ),
         migrations.AddIndex(
-            model_name='auditevent',
-            index=models.Index(fields=['object_id', '-occurred_at'], name='environments_audit_object'),
+            model_name="auditevent",
+            index=models.Index(fields=["object_id", "-occurred_at"], name="environments_audit_object"),
         ),
         migrations.AddConstraint(
-            model_name='telemetrysettings',
-            constraint=models.UniqueConstraint(fields=('organization', 'id'), name='environments_telemetrysettings_tenant_key'),
+            model_name="telemetrysettings",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "id"), name="environments_telemetrysettings_tenant_key"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='telemetrysettings',
-            constraint=models.UniqueConstraint(fields=('organization', 'name'), name='environments_telemetrysettings_name_once'),
+            model_name="telemetrysettings",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "name"), name="environments_telemetrysettings_name_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='temporalconnection',
-            constraint=models.UniqueConstraint(fields=('organization', 'id'), name='environments_temporalconnection_tenant_key'),
+            model_name="temporalconnection",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "id"), name="environments_temporalconnection_tenant_key"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='temporalconnection',
-            constraint=models.UniqueConstraint(fields=('organization', 'name'), name='environments_temporalconnection_name_once'),
+            model_name="temporalconnection",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "name"), name="environments_temporalconnection_name_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='temporalconnection',
-            constraint=models.CheckConstraint(condition=models.Q(('sealed_api_key__startswith', 'cp1.'), models.Q(('requires_api_key', False), ('sealed_api_key', '')), _connector='OR'), name='environments_temporalconnection_key_is_sealed', violation_error_message='An API key is required, or say that this server takes none.'),
+            model_name="temporalconnection",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("sealed_api_key__startswith", "cp1."),
+                    models.Q(("requires_api_key", False), ("sealed_api_key", "")),
+                    _connector="OR",
+                ),
+                name="environments_temporalconnection_key_is_sealed",
+                violation_error_message="An API key is required, or say that this server takes none.",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='organization',
-            constraint=models.CheckConstraint(condition=models.Q(('id__regex', '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z')), name='environments_organization_id_is_slug'),
+            model_name="organization",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("id__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
+                name="environments_organization_id_is_slug",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='organization',
-            constraint=environments.tenancy.SameOrganization(name='environments_organization_temporal_connection_tenant', organization='id', pointer='temporal_connection'),
+            model_name="organization",
+            constraint=environments.tenancy.SameOrganization(
+                name="environments_organization_temporal_connection_tenant",
+                organization="id",
+                pointer="temporal_connection",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='organization',
-            constraint=environments.tenancy.SameOrganization(name='environments_organization_litellm_connection_tenant', organization='id', pointer='litellm_connection'),
+            model_name="organization",
+            constraint=environments.tenancy.SameOrganization(
+                name="environments_organization_litellm_connection_tenant",
+                organization="id",
+                pointer="litellm_connection",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='organization',
-            constraint=environments.tenancy.SameOrganization(name='environments_organization_telemetry_settings_tenant', organization='id', pointer='telemetry_settings'),
+            model_name="organization",
+            constraint=environments.tenancy.SameOrganization(
+                name="environments_organization_telemetry_settings_tenant",
+                organization="id",
+                pointer="telemetry_settings",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='environment',
-            constraint=models.UniqueConstraint(fields=('organization', 'id'), name='environments_environment_tenant_key'),
+            model_name="environment",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "id"), name="environments_environment_tenant_key"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='environment',
-            constraint=models.CheckConstraint(condition=models.Q(('name__regex', '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z')), name='environments_environment_name_is_slug'),
+            model_name="environment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("name__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
+                name="environments_environment_name_is_slug",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='environment',
-            constraint=models.UniqueConstraint(fields=('organization', 'name'), name='environments_environment_name_once'),
+            model_name="environment",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "name"), name="environments_environment_name_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='environment',
-            constraint=environments.tenancy.SameOrganization(name='environments_environment_temporal_connection_tenant', organization='organization', pointer='temporal_connection'),
+            model_name="environment",
+            constraint=environments.tenancy.SameOrganization(
+                name="environments_environment_temporal_connection_tenant",
+                organization="organization",
+                pointer="temporal_connection",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='environment',
-            constraint=environments.tenancy.SameOrganization(name='environments_environment_litellm_connection_tenant', organization='organization', pointer='litellm_connection'),
+            model_name="environment",
+            constraint=environments.tenancy.SameOrganization(
+                name="environments_environment_litellm_connection_tenant",
+                organization="organization",
+                pointer="litellm_connection",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='environment',
-            constraint=environments.tenancy.SameOrganization(name='environments_environment_telemetry_settings_tenant', organization='organization', pointer='telemetry_settings'),
+            model_name="environment",
+            constraint=environments.tenancy.SameOrganization(
+                name="environments_environment_telemetry_settings_tenant",
+                organization="organization",
+                pointer="telemetry_settings",
+            ),
         ),
     ]

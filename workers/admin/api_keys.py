@@ -57,7 +57,7 @@ class IssueForm(forms.ModelForm):  # type: ignore[type-arg]  # the model is the 
     class Meta:
         model = ApiKey
         fields = ("name", *TARGETS)
-        help_texts = {target: "Choose exactly one target." for target in TARGETS[:1]}  # noqa: RUF012
+        help_texts = dict.fromkeys(TARGETS[:1], "Choose exactly one target.")
 
     def __init__(self, *arguments: Any, **kwargs: Any) -> None:
         super().__init__(*arguments, **kwargs)
@@ -136,6 +136,10 @@ class ApiKeyAdmin(ConsoleAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:  # noqa: ARG002
         return self.record_fields if obj else ()
 
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:  # noqa: ARG002
+        """Nothing of a key can be edited; it is rotated or revoked."""
+        return False
+
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:  # noqa: ARG002
         """A key is revoked, never deleted: the ledger names it."""
         return False
@@ -153,6 +157,11 @@ class ApiKeyAdmin(ConsoleAdmin):
             return "Expired"
         warning = row.expiry_warning(now)
         return f"Expires within {warning} days" if warning else "Usable"
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """One button: the answer shows the key, so there is nothing to continue."""
+        only_save = {"show_save_and_continue": False, "show_save_and_add_another": False}
+        return super().add_view(request, form_url, {**(extra_context or {}), **only_save})
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001
         """Issues the key; `response_add` then shows it."""
@@ -200,12 +209,14 @@ class ApiKeyAdmin(ConsoleAdmin):
         if form.is_valid():
             reason = form.cleaned_data["reason"]
             is_revoked = revoke_api_key(key.pk, reason=reason, actor=actor_of(request), now=timezone.now())
-            self.message_user(request, f"API key {key} is revoked." if is_revoked else f"API key {key} was revoked before.")
+            self.message_user(
+                request, f"API key {key} is revoked." if is_revoked else f"API key {key} was revoked before."
+            )
             return redirect(reverse("admin:workers_apikey_change", args=[key.pk]))
         return self._ask(request, key, form, title="Revoke API key", button="Revoke")
 
     def _key(self, request: HttpRequest, key_id: Any) -> ApiKey:
-        if not self.has_change_permission(request):
+        if not self.has_add_permission(request):
             raise PermissionDenied
         return get_object_or_404(self.get_queryset(request), pk=key_id)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.decorators import display
@@ -13,13 +14,20 @@ from environments.console import ConsoleAdmin, ConsoleForm
 from environments.models import CONNECTION_POINTERS
 from workers.configuration import revision_of, sections_of, show_configuration
 from workers.models import Liveness, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.tokens import UUID_TEXT
 
 LIVENESS_COLORS = {
     Liveness.ONLINE: "success",
     Liveness.LATE: "warning",
     Liveness.OFFLINE: "danger",
 }
+STATE_COLORS = {"Disabled": "danger"}
 LATEST_STARTS = 10
+
+
+def state_of(row: Worker | WorkerQueue) -> str:
+    """What a person decided."""
+    return "Disabled" if row.is_disabled else "Enabled"
 
 
 class InOrganizationForm(ConsoleForm):
@@ -52,7 +60,7 @@ class WorkerQueueAdmin(ConsoleAdmin):
     """Groups of workers that poll one Temporal task queue."""
 
     form = WorkerQueueForm
-    list_display = ("task_queue_name", "environment", "heartbeat_interval", "is_disabled", "created_at")
+    list_display = ("task_queue_name", "environment", "heartbeat_interval", "state", "created_at")
     list_select_related = ("environment",)
     list_filter = ("is_disabled",)
     search_fields = ("name", "environment__name", "organization__id")
@@ -64,6 +72,10 @@ class WorkerQueueAdmin(ConsoleAdmin):
         CONNECTIONS_FIELDSET,
     )
 
+    @display(description="state", label=STATE_COLORS)
+    def state(self, row: WorkerQueue) -> str:
+        return state_of(row)
+
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """The environment's name is part of how a queue is shown."""
         return super().get_search_results(request, queryset.select_related("environment"), search_term)
@@ -74,7 +86,7 @@ class WorkerAdmin(ConsoleAdmin):
     """Workers, with what each is given and how it is."""
 
     form = WorkerForm
-    list_display = ("name", "queue", "liveness", "is_disabled", "last_heartbeat", "created_at")
+    list_display = ("name", "queue", "liveness", "state", "last_heartbeat", "created_at")
     list_select_related = ("queue__environment",)
     list_filter = ("is_disabled",)
     search_fields = ("name", "id", "organization__id")
@@ -88,10 +100,12 @@ class WorkerAdmin(ConsoleAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """With each worker's current instance."""
-        from django.db.models import Prefetch  # noqa: PLC0415
-
         current = WorkerInstance.objects.filter(is_current=True)
         return super().get_queryset(request).prefetch_related(Prefetch("instances", current, "current_instances"))
+
+    @display(description="state", label=STATE_COLORS)
+    def state(self, row: Worker) -> str:
+        return state_of(row)
 
     @display(description="liveness", label=LIVENESS_COLORS)
     def liveness(self, row: Worker) -> Liveness:
@@ -109,7 +123,7 @@ class WorkerAdmin(ConsoleAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Adds the effective configuration and the latest starts."""
-        worker = Worker.objects.with_chain().filter(pk=object_id).first() if _is_uuid(object_id) else None
+        worker = Worker.objects.with_chain().filter(pk=object_id).first() if UUID_TEXT.fullmatch(object_id) else None
         context = _shown(worker) if worker else {}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
 
@@ -117,12 +131,6 @@ class WorkerAdmin(ConsoleAdmin):
 def _current(row: Worker) -> WorkerInstance | None:
     instances: list[WorkerInstance] = getattr(row, "current_instances", [])
     return instances[0] if instances else None
-
-
-def _is_uuid(text: str) -> bool:
-    from workers.tokens import UUID_TEXT  # noqa: PLC0415
-
-    return UUID_TEXT.fullmatch(text) is not None
 
 
 def _shown(worker: Worker) -> dict[str, Any]:

@@ -10,219 +10,494 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('environments', '0001_initial'),
+        ("environments", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='WorkerQueue',
+            name="WorkerQueue",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', environments.models.SlugField(max_length=63)),
-                ('description', models.TextField(blank=True, max_length=2000)),
-                ('heartbeat_interval', models.PositiveIntegerField(default=60, help_text='Seconds between two heartbeats of a worker.', validators=[django.core.validators.MinValueValidator(5), django.core.validators.MaxValueValidator(3600)])),
-                ('is_disabled', models.BooleanField(default=False, help_text="A disabled queue's workers cannot start.", verbose_name='disabled')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('environment', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='worker_queues', to='environments.environment')),
-                ('litellm_connection', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.litellmconnection', verbose_name='LiteLLM connection')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-                ('telemetry_settings', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.telemetrysettings')),
-                ('temporal_connection', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.temporalconnection')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", environments.models.SlugField(max_length=63)),
+                ("description", models.CharField(blank=True, max_length=300)),
+                (
+                    "heartbeat_interval",
+                    models.PositiveIntegerField(
+                        default=60,
+                        help_text="Seconds between two heartbeats of a worker.",
+                        validators=[
+                            django.core.validators.MinValueValidator(5),
+                            django.core.validators.MaxValueValidator(3600),
+                        ],
+                    ),
+                ),
+                (
+                    "is_disabled",
+                    models.BooleanField(
+                        default=False, help_text="A disabled queue's workers cannot start.", verbose_name="disabled"
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="worker_queues",
+                        to="environments.environment",
+                    ),
+                ),
+                (
+                    "litellm_connection",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.litellmconnection",
+                        verbose_name="LiteLLM connection",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
+                (
+                    "telemetry_settings",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.telemetrysettings",
+                    ),
+                ),
+                (
+                    "temporal_connection",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.temporalconnection",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['organization', 'environment__name', 'name'],
+                "ordering": ["organization", "environment__name", "name"],
             },
         ),
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', environments.models.SlugField(max_length=63)),
-                ('description', models.TextField(blank=True, max_length=2000)),
-                ('is_disabled', models.BooleanField(default=False, help_text='A disabled worker cannot start.', verbose_name='disabled')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('litellm_connection', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.litellmconnection', verbose_name='LiteLLM connection')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-                ('telemetry_settings', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.telemetrysettings')),
-                ('temporal_connection', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.temporalconnection')),
-                ('queue', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='workers', to='workers.workerqueue')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", environments.models.SlugField(max_length=63)),
+                ("description", models.CharField(blank=True, max_length=300)),
+                (
+                    "is_disabled",
+                    models.BooleanField(
+                        default=False, help_text="A disabled worker cannot start.", verbose_name="disabled"
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "litellm_connection",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.litellmconnection",
+                        verbose_name="LiteLLM connection",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
+                (
+                    "telemetry_settings",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.telemetrysettings",
+                    ),
+                ),
+                (
+                    "temporal_connection",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.temporalconnection",
+                    ),
+                ),
+                (
+                    "queue",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="workers", to="workers.workerqueue"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['organization', 'name', 'id'],
+                "ordering": ["organization", "name", "id"],
             },
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200)),
-                ('scope', models.CharField(choices=[('worker', 'Worker'), ('queue', 'worker queue'), ('environment', 'Environment'), ('organization', 'Organization')], max_length=12)),
-                ('token_hash', models.CharField(editable=False, max_length=64, unique=True)),
-                ('signing_key_id', models.CharField(max_length=64)),
-                ('created_at', models.DateTimeField()),
-                ('created_by', models.CharField(max_length=200)),
-                ('expires_at', models.DateTimeField(null=True)),
-                ('no_expiry_reason', models.CharField(blank=True, default='', max_length=300)),
-                ('revoked_at', models.DateTimeField(null=True)),
-                ('revoke_reason', models.CharField(blank=True, default='', max_length=300)),
-                ('environment', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.environment')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-                ('replaced_by', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='replaces', to='workers.apikey', verbose_name='replaced by')),
-                ('worker', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='api_keys', to='workers.worker')),
-                ('queue', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workers.workerqueue')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=200)),
+                (
+                    "scope",
+                    models.CharField(
+                        choices=[
+                            ("worker", "Worker"),
+                            ("queue", "worker queue"),
+                            ("environment", "Environment"),
+                            ("organization", "Organization"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("token_hash", models.CharField(editable=False, max_length=64, unique=True)),
+                ("signing_key_id", models.CharField(max_length=64)),
+                ("created_at", models.DateTimeField()),
+                ("created_by", models.CharField(max_length=200)),
+                ("expires_at", models.DateTimeField(null=True)),
+                ("no_expiry_reason", models.CharField(blank=True, default="", max_length=300)),
+                ("revoked_at", models.DateTimeField(null=True)),
+                ("revoke_reason", models.CharField(blank=True, default="", max_length=300)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.environment",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
+                (
+                    "replaced_by",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="replaces",
+                        to="workers.apikey",
+                        verbose_name="replaced by",
+                    ),
+                ),
+                (
+                    "worker",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="api_keys",
+                        to="workers.worker",
+                    ),
+                ),
+                (
+                    "queue",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workers.workerqueue",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API key',
-                'ordering': ['-created_at'],
+                "verbose_name": "API key",
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='WorkerStart',
+            name="WorkerStart",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('started_at', models.DateTimeField()),
-                ('worker_name', models.CharField(max_length=63)),
-                ('task_queue_name', models.CharField(max_length=200)),
-                ('client_address', models.GenericIPAddressField(null=True)),
-                ('user_agent', models.CharField(blank=True, max_length=300)),
-                ('system_info', models.JSONField(default=dict)),
-                ('configuration_revision', models.CharField(max_length=12)),
-                ('temporal_connection_id', models.UUIDField()),
-                ('temporal_api_key_version', models.PositiveIntegerField()),
-                ('litellm_connection_id', models.UUIDField()),
-                ('litellm_api_key_version', models.PositiveIntegerField()),
-                ('telemetry_settings_id', models.UUIDField(null=True)),
-                ('api_key', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='starts', to='workers.apikey')),
-                ('organization', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-                ('worker', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='starts', to='workers.worker')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("started_at", models.DateTimeField()),
+                ("worker_name", models.CharField(max_length=63)),
+                ("task_queue_name", models.CharField(max_length=200)),
+                ("client_address", models.GenericIPAddressField(null=True)),
+                ("user_agent", models.CharField(blank=True, max_length=300)),
+                ("system_info", models.JSONField(default=dict)),
+                ("configuration_revision", models.CharField(max_length=12)),
+                ("temporal_connection_id", models.UUIDField(verbose_name="Temporal connection")),
+                ("temporal_api_key_version", models.PositiveIntegerField(verbose_name="Temporal API key version")),
+                ("litellm_connection_id", models.UUIDField(verbose_name="LiteLLM connection")),
+                ("litellm_api_key_version", models.PositiveIntegerField(verbose_name="LiteLLM API key version")),
+                ("telemetry_settings_id", models.UUIDField(null=True, verbose_name="telemetry settings")),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="starts",
+                        to="workers.apikey",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.organization",
+                    ),
+                ),
+                (
+                    "worker",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="starts",
+                        to="workers.worker",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-started_at'],
+                "ordering": ["-started_at"],
             },
         ),
         migrations.AddConstraint(
-            model_name='workerqueue',
-            constraint=models.UniqueConstraint(fields=('organization', 'id'), name='workers_workerqueue_tenant_key'),
+            model_name="workerqueue",
+            constraint=models.UniqueConstraint(fields=("organization", "id"), name="workers_workerqueue_tenant_key"),
         ),
         migrations.AddConstraint(
-            model_name='workerqueue',
-            constraint=models.CheckConstraint(condition=models.Q(('name__regex', '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z')), name='workers_workerqueue_name_is_slug'),
+            model_name="workerqueue",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("name__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
+                name="workers_workerqueue_name_is_slug",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='workerqueue',
-            constraint=models.UniqueConstraint(fields=('environment', 'name'), name='workers_workerqueue_name_once'),
+            model_name="workerqueue",
+            constraint=models.UniqueConstraint(fields=("environment", "name"), name="workers_workerqueue_name_once"),
         ),
         migrations.AddConstraint(
-            model_name='workerqueue',
-            constraint=models.CheckConstraint(condition=models.Q(('heartbeat_interval__gte', 5), ('heartbeat_interval__lte', 3600)), name='workers_workerqueue_heartbeat_interval_range'),
+            model_name="workerqueue",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("heartbeat_interval__gte", 5), ("heartbeat_interval__lte", 3600)),
+                name="workers_workerqueue_heartbeat_interval_range",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='workerqueue',
-            constraint=environments.tenancy.SameOrganization(name='workers_workerqueue_environment_tenant', organization='organization', pointer='environment'),
+            model_name="workerqueue",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_workerqueue_environment_tenant", organization="organization", pointer="environment"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='workerqueue',
-            constraint=environments.tenancy.SameOrganization(name='workers_workerqueue_temporal_connection_tenant', organization='organization', pointer='temporal_connection'),
+            model_name="workerqueue",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_workerqueue_temporal_connection_tenant",
+                organization="organization",
+                pointer="temporal_connection",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='workerqueue',
-            constraint=environments.tenancy.SameOrganization(name='workers_workerqueue_litellm_connection_tenant', organization='organization', pointer='litellm_connection'),
+            model_name="workerqueue",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_workerqueue_litellm_connection_tenant",
+                organization="organization",
+                pointer="litellm_connection",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='workerqueue',
-            constraint=environments.tenancy.SameOrganization(name='workers_workerqueue_telemetry_settings_tenant', organization='organization', pointer='telemetry_settings'),
+            model_name="workerqueue",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_workerqueue_telemetry_settings_tenant",
+                organization="organization",
+                pointer="telemetry_settings",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='worker',
-            constraint=models.UniqueConstraint(fields=('organization', 'id'), name='workers_worker_tenant_key'),
+            model_name="worker",
+            constraint=models.UniqueConstraint(fields=("organization", "id"), name="workers_worker_tenant_key"),
         ),
         migrations.AddConstraint(
-            model_name='worker',
-            constraint=models.CheckConstraint(condition=models.Q(('name__regex', '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z')), name='workers_worker_name_is_slug'),
+            model_name="worker",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("name__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
+                name="workers_worker_name_is_slug",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='worker',
-            constraint=models.UniqueConstraint(fields=('queue', 'name'), name='workers_worker_name_once'),
+            model_name="worker",
+            constraint=models.UniqueConstraint(fields=("queue", "name"), name="workers_worker_name_once"),
         ),
         migrations.AddConstraint(
-            model_name='worker',
-            constraint=environments.tenancy.SameOrganization(name='workers_worker_queue_tenant', organization='organization', pointer='queue'),
+            model_name="worker",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_worker_queue_tenant", organization="organization", pointer="queue"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='worker',
-            constraint=environments.tenancy.SameOrganization(name='workers_worker_temporal_connection_tenant', organization='organization', pointer='temporal_connection'),
+            model_name="worker",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_worker_temporal_connection_tenant",
+                organization="organization",
+                pointer="temporal_connection",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='worker',
-            constraint=environments.tenancy.SameOrganization(name='workers_worker_litellm_connection_tenant', organization='organization', pointer='litellm_connection'),
+            model_name="worker",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_worker_litellm_connection_tenant",
+                organization="organization",
+                pointer="litellm_connection",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='worker',
-            constraint=environments.tenancy.SameOrganization(name='workers_worker_telemetry_settings_tenant', organization='organization', pointer='telemetry_settings'),
+            model_name="worker",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_worker_telemetry_settings_tenant",
+                organization="organization",
+                pointer="telemetry_settings",
+            ),
         ),
         migrations.AddIndex(
-            model_name='apikey',
-            index=models.Index(fields=['-created_at'], name='workers_apikey_newest'),
+            model_name="apikey",
+            index=models.Index(fields=["-created_at"], name="workers_apikey_newest"),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.UniqueConstraint(fields=('organization', 'id'), name='workers_apikey_tenant_key'),
+            model_name="apikey",
+            constraint=models.UniqueConstraint(fields=("organization", "id"), name="workers_apikey_tenant_key"),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('environment', None), ('queue', None), ('scope', 'organization'), ('worker', None)), models.Q(('environment', None), ('queue', None), ('scope', 'worker'), ('worker__isnull', False)), models.Q(('environment', None), ('queue__isnull', False), ('scope', 'queue'), ('worker', None)), models.Q(('environment__isnull', False), ('queue', None), ('scope', 'environment'), ('worker', None)), _connector='OR'), name='workers_apikey_one_scope'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("environment", None), ("queue", None), ("scope", "organization"), ("worker", None)),
+                    models.Q(("environment", None), ("queue", None), ("scope", "worker"), ("worker__isnull", False)),
+                    models.Q(("environment", None), ("queue__isnull", False), ("scope", "queue"), ("worker", None)),
+                    models.Q(
+                        ("environment__isnull", False), ("queue", None), ("scope", "environment"), ("worker", None)
+                    ),
+                    _connector="OR",
+                ),
+                name="workers_apikey_one_scope",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('expires_at__isnull', False), models.Q(('no_expiry_reason', ''), _negated=True), _connector='OR'), name='workers_apikey_no_expiry_needs_a_reason'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("expires_at__isnull", False), models.Q(("no_expiry_reason", ""), _negated=True), _connector="OR"
+                ),
+                name="workers_apikey_no_expiry_needs_a_reason",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=environments.tenancy.SameOrganization(name='workers_apikey_worker_tenant', organization='organization', pointer='worker'),
+            model_name="apikey",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_apikey_worker_tenant", organization="organization", pointer="worker"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=environments.tenancy.SameOrganization(name='workers_apikey_queue_tenant', organization='organization', pointer='queue'),
+            model_name="apikey",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_apikey_queue_tenant", organization="organization", pointer="queue"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=environments.tenancy.SameOrganization(name='workers_apikey_environment_tenant', organization='organization', pointer='environment'),
+            model_name="apikey",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_apikey_environment_tenant", organization="organization", pointer="environment"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=environments.tenancy.SameOrganization(name='workers_apikey_replaced_by_tenant', organization='organization', pointer='replaced_by'),
+            model_name="apikey",
+            constraint=environments.tenancy.SameOrganization(
+                name="workers_apikey_replaced_by_tenant", organization="organization", pointer="replaced_by"
+            ),
         ),
         migrations.AddIndex(
-            model_name='workerstart',
-            index=models.Index(fields=['-started_at'], name='workers_start_newest'),
+            model_name="workerstart",
+            index=models.Index(fields=["-started_at"], name="workers_start_newest"),
         ),
         migrations.AddIndex(
-            model_name='workerstart',
-            index=models.Index(fields=['worker', '-started_at'], name='workers_start_of_worker'),
+            model_name="workerstart",
+            index=models.Index(fields=["worker", "-started_at"], name="workers_start_of_worker"),
         ),
         migrations.AddIndex(
-            model_name='workerstart',
-            index=models.Index(fields=['api_key', '-started_at'], name='workers_start_of_key'),
+            model_name="workerstart",
+            index=models.Index(fields=["api_key", "-started_at"], name="workers_start_of_key"),
         ),
         migrations.CreateModel(
-            name='WorkerInstance',
+            name="WorkerInstance",
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ('is_current', models.BooleanField(default=True)),
-                ('started_at', models.DateTimeField()),
-                ('last_heartbeat_at', models.DateTimeField(help_text='The start counts as the first.')),
-                ('stopped_at', models.DateTimeField(null=True)),
-                ('stop_reason', models.CharField(blank=True, default='', max_length=64)),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='environments.organization')),
-                ('worker', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='instances', to='workers.worker')),
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="ID")),
+                ("is_current", models.BooleanField(default=True)),
+                ("started_at", models.DateTimeField()),
+                ("last_heartbeat_at", models.DateTimeField(help_text="The start counts as the first.")),
+                ("stopped_at", models.DateTimeField(null=True)),
+                ("stop_reason", models.CharField(blank=True, default="", max_length=64)),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
+                (
+                    "worker",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="instances", to="workers.worker"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-started_at'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('is_current', True)), fields=('worker',), name='workers_workerinstance_one_current'), environments.tenancy.SameOrganization(name='workers_workerinstance_worker_tenant', organization='organization', pointer='worker')],
+                "ordering": ["-started_at"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("is_current", True)),
+                        fields=("worker",),
+                        name="workers_workerinstance_one_current",
+                    ),
+                    environments.tenancy.SameOrganization(
+                        name="workers_workerinstance_worker_tenant", organization="organization", pointer="worker"
+                    ),
+                ],
             },
         ),
     ]

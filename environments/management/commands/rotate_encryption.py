@@ -16,6 +16,7 @@ from environments.encryption import CannotOpenError
 from environments.rotation import Progress
 from environments.sealing import DataKeyExhaustedError
 
+
 class Command(BaseCommand):
     """First add the new key to every process's ring as the last entry, then put it first, then run this."""
 

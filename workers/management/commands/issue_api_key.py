@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from environments.models import Environment, Organization
-from workers.api_keys import DEFAULT_LIFETIME, ApiKeyError, KeyTarget, issue_api_key
+from workers.api_keys import DEFAULT_LIFETIME, LONGEST_LIFETIME, ApiKeyError, KeyTarget, issue_api_key
 from workers.models import Worker, WorkerQueue
 from workers.serializers import issued_key
 
@@ -29,7 +29,9 @@ class Command(BaseCommand):
         scope.add_argument("--organization", metavar="ID", help="the widest scope: every worker of the organization")
         parser.add_argument("--name", required=True, help="what the key is for")
         lifetime = parser.add_mutually_exclusive_group()
-        lifetime.add_argument("--days", type=int, default=DEFAULT_LIFETIME.days, help="lifetime, 1 to 730 (default 90)")
+        lifetime.add_argument(
+            "--days", type=_days, default=DEFAULT_LIFETIME.days, help="lifetime, 1 to 730 (default 90)"
+        )
         lifetime.add_argument("--never-expires", metavar="REASON", help="why this key must not expire")
         parser.add_argument("--format", choices=["text", "json"], default="text")
 
@@ -41,7 +43,7 @@ class Command(BaseCommand):
                 name=options["name"],
                 actor=Actor("command:issue_api_key"),
                 now=timezone.now(),
-                lifetime=None if reason is not None else _days(options["days"]),
+                lifetime=None if reason is not None else timedelta(days=options["days"]),
                 no_expiry_reason=reason or "",
             )
         except ApiKeyError as error:
@@ -50,15 +52,17 @@ class Command(BaseCommand):
         if options["format"] == "json":
             self.stdout.write(json.dumps(shown))
             return
-        self.stderr.write(f"API key {shown['id']} for {shown['scope']} {shown['target']}, expires {shown['expires_at']}.")
+        self.stderr.write(
+            f"API key {shown['id']} for {shown['scope']} {shown['target']}, expires {shown['expires_at']}."
+        )
         self.stdout.write(shown["api_key"])
 
 
-def _days(days: int) -> timedelta:
-    try:
-        return timedelta(days=days)
-    except OverflowError:
-        raise ApiKeyError("A key lives at most 730 days.") from None  # noqa: EM101
+def _days(text: str) -> int:
+    days = int(text)
+    if not 1 <= days <= LONGEST_LIFETIME.days:
+        raise ValueError
+    return days
 
 
 def _target(options: dict[str, Any]) -> KeyTarget:

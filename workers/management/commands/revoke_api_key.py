@@ -55,7 +55,7 @@ class Command(BaseCommand):
         for number, line in enumerate(sys.stdin, 1):
             if text := line.strip():
                 row = find_by_token(text)
-                yield f"line {number}", row and row.pk
+                yield f"line {number}", row.pk if row else None
 
     def _print(self, result: dict[str, list[str]], output_format: str) -> None:
         if output_format == "json":
