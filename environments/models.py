@@ -2,7 +2,9 @@
 
 import uuid
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator, URLValidator
 from django.db import models
 from django.db.models import Q
@@ -18,7 +20,14 @@ HOST = r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?\
 
 is_slug = RegexValidator(SLUG, "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")
 is_host = RegexValidator(HOST, "Use host:port without a scheme, for instance temporal.example.com:7233.")
-is_http_url = URLValidator(schemes=["http", "https"])
+
+
+def is_http_url(value: str) -> None:
+    """ValidationError for anything but an http(s) URL; also for one with a password in it, which is no sealed place."""
+    URLValidator(schemes=["http", "https"])(value)
+    if "@" in urlsplit(value).netloc:
+        msg = "Leave user and password out of the URL: what is stored here is not sealed."
+        raise ValidationError(msg)
 
 
 class SlugField(models.CharField):  # type: ignore[type-arg]  # Django's fields are not generic when run

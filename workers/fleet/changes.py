@@ -1,0 +1,131 @@
+"""What applying a document changes: one record for each object, for the screen and for the audit trail."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from environments import audit
+from environments.audit import Actor
+from environments.models import Environment, Organization
+from workers.fleet.kinds import CONNECTIONS, Kind, Row
+from workers.models import Worker, WorkerQueue
+
+
+class Action(StrEnum):
+    """What happens to an object; `kept` is what pruning could not remove."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+    DISABLED = "disabled"
+    KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One object that is changed or, with the reason, kept; of a secret `fields` has the fingerprints."""
+
+    action: Action
+    kind: str
+    name: str
+    id: str
+    #: Field -> its value before and after; connections by their names.
+    fields: Mapping[str, list[Any]] = field(default_factory=dict)
+    reason: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The change as JSON shows it."""
+        return {
+            "action": str(self.action),
+            "kind": self.kind,
+            "name": self.name,
+            "id": self.id,
+            "fields": {name: {"before": before, "after": after} for name, (before, after) in self.fields.items()},
+            "reason": self.reason,
+        }
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        line = f"{self.action} {self.kind} {self.name}"
+        if self.action is Action.CREATED and self.kind == "worker":
+            line = f"{line} with id {self.id}"
+        if self.action is Action.UPDATED:
+            line = f"{line}: {', '.join(self._shown(name) for name in self.fields)}"
+        return f"{line} ({self.reason})" if self.reason else line
+
+    def _shown(self, name: str) -> str:
+        before, after = self.fields[name]
+        if name == "api_key":
+            return f"api_key replaced (fingerprint {before or 'none'} -> {after})"
+        return f"{name} {json.dumps(before, ensure_ascii=False)} -> {json.dumps(after, ensure_ascii=False)}"
+
+
+#: Fields of a row that a document does not have, or has in another form.
+NOT_IN_DOCUMENT = frozenset({"organization", "environment", "api_key_version", "api_key_set_at"})
+
+
+#: Fields that hold the id of something with a name.
+POINTS_TO: dict[str, type[Any]] = {**{kind.name: kind.model for kind in CONNECTIONS.values()}, "queue": WorkerQueue}
+
+
+class Journal:
+    """The changes of one run, each also in the audit trail."""
+
+    def __init__(self, *, actor: Actor, now: datetime) -> None:
+        self.actor = actor
+        self.now = now
+        self.changes: list[Change] = []
+
+    def note(  # noqa: PLR0913  # a change has these parts
+        self,
+        action: Action,
+        kind: Kind,
+        row: Row,
+        changed: dict[str, list[Any]],
+        *,
+        reason: str = "",
+        position: int | None = None,
+    ) -> None:
+        """Records a change; `changed` is a difference of snapshots, `position` the place among the changes."""
+        audit.record(f"{kind.name}.{action}", row, actor=self.actor, now=self.now, changes=changed)
+        fields = {} if action is Action.DELETED else _as_document(changed, row)
+        change = Change(action, kind.name, full_name(row), str(row.pk), fields, reason)
+        self.changes.insert(len(self.changes) if position is None else position, change)
+
+    def keep(self, kind: Kind, row: Row, *, reason: str) -> None:
+        """Reports what stays as it is; nothing happened, so there is no audit event."""
+        self.changes.append(Change(Action.KEPT, kind.name, full_name(row), str(row.pk), reason=reason))
+
+
+def full_name(row: Row) -> str:
+    """The names from the organization down to the row."""
+    match row:
+        case Organization():
+            return str(row.id)
+        case WorkerQueue():
+            return f"{row.organization_id}/{row.environment.name}/{row.name}"
+        case Worker():
+            return f"{row.organization_id}/{row.queue.environment.name}/{row.queue.name}/{row.name}"
+        case Environment() | _:
+            return f"{row.organization_id}/{row.name}"
+
+
+def _as_document(changed: dict[str, list[Any]], row: Row) -> dict[str, list[Any]]:
+    return {
+        "api_key" if name == "api_key_fingerprint" else name: [_shown(row, name, value) for value in values]
+        for name, values in changed.items()
+        if name not in NOT_IN_DOCUMENT and values != [None, ""]
+    }
+
+
+def _shown(row: Row, name: str, value: Any) -> Any:
+    """Of a pointer the name of what it points to, of anything else the value itself."""
+    if name not in POINTS_TO or value is None:
+        return value
+    target = getattr(row, name)
+    if target is None or str(target.pk) != value:
+        target = POINTS_TO[name].objects.filter(pk=value).first()
+    return target.name if target else value

@@ -1,0 +1,82 @@
+"""The kinds of objects in a fleet's document: which model, which fields, and what lies below."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from environments.models import (
+    CONNECTION_POINTERS,
+    CredentialConnection,
+    Environment,
+    HasConnections,
+    LiteLLMConnection,
+    Organization,
+    TelemetrySettings,
+    TemporalConnection,
+)
+from workers.models import Worker, WorkerQueue
+
+if TYPE_CHECKING:
+    from django.db.models import Field
+
+type Row = (
+    Organization | Environment | TemporalConnection | LiteLLMConnection | TelemetrySettings | WorkerQueue | Worker
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of object; `key` tells it from its siblings and `parent` is its foreign key to the object above."""
+
+    name: str
+    model: type[Any]
+    parent: str = ""
+    key: str = "name"
+    #: Lists of a document -> the kind of their items, in the order in which they can be created.
+    children: dict[str, "Kind"] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The name as it is written in a sentence."""
+        return str(self.model._meta.verbose_name)
+
+    @property
+    def has_api_key(self) -> bool:
+        return issubclass(self.model, CredentialConnection)
+
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        """The fields that name a connection."""
+        return CONNECTION_POINTERS if issubclass(self.model, HasConnections) else ()
+
+    @cached_property
+    def fields(self) -> dict[str, "Field[Any, Any]"]:
+        """The plain fields of the document: whatever a person may edit."""
+        concrete = self.model._meta.concrete_fields
+        names = [each.name for each in concrete if each.editable and not each.is_relation]
+        ordered = sorted(names, key=lambda name: name != self.key)
+        return {name: self.model._meta.get_field(name) for name in ordered}
+
+    @property
+    def takes_id(self) -> bool:
+        """Whether the document may choose the UUID of an object."""
+        return self.model is Worker
+
+    def __iter__(self) -> Iterator["Kind"]:
+        """Itself and all kinds below, the highest first."""
+        yield self
+        for child in self.children.values():
+            yield from child
+
+
+WORKER = Kind("worker", Worker, parent="queue")
+WORKER_QUEUE = Kind("worker_queue", WorkerQueue, parent="environment", children={"workers": WORKER})
+ENVIRONMENT = Kind("environment", Environment, parent="organization", children={"worker_queues": WORKER_QUEUE})
+#: Lists of connections; a kind's name is also that of the field that points to one.
+CONNECTIONS = {
+    "temporal_connections": Kind("temporal_connection", TemporalConnection, parent="organization"),
+    "litellm_connections": Kind("litellm_connection", LiteLLMConnection, parent="organization"),
+    "all_telemetry_settings": Kind("telemetry_settings", TelemetrySettings, parent="organization"),
+}
+ORGANIZATION = Kind("organization", Organization, key="id", children={**CONNECTIONS, "environments": ENVIRONMENT})

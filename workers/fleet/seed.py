@@ -1,0 +1,240 @@
+"""Makes a fleet of any size out of nothing, for demos and measurements."""
+
+import random
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import batched, islice
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from environments import audit
+from environments.audit import Actor
+from environments.encryption import Secret
+from environments.models import (
+    CredentialConnection,
+    Environment,
+    LiteLLMConnection,
+    Organization,
+    TelemetrySettings,
+    TemporalConnection,
+)
+from environments.sealing import seal_api_key
+from workers.api_keys import issue_api_key
+from workers.configuration import revision_of, sections_of, show_configuration
+from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
+
+PREFIX = "seed-"
+#: Rows written in one transaction: few enough that nobody waits long for the database.
+BATCH = 2000
+HISTORY = timedelta(days=30)
+
+#: Silence of an instance in seconds, and how many of a hundred instances keep it, at a heartbeat interval of 60 s.
+SILENCES: dict[str, tuple[int, tuple[float, float]]] = {
+    "online": (80, (0, 60)),
+    "late": (5, (100, 170)),
+    "offline": (10, (200, 400_000)),
+    "stopped": (5, (0, 400_000)),
+}
+#: Of a hundred workers that started, how many have an instance; the others' is long forgotten.
+WITH_INSTANCE = 0.95
+PLATFORMS = (
+    ("Linux", "6.8.0-45-generic", "x86_64"),
+    ("Linux", "6.1.0-25-arm64", "aarch64"),
+    ("Darwin", "24.1.0", "arm64"),
+)
+GIBIBYTE = 2**30
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much to make in all; each is spread evenly over the one before."""
+
+    organizations: int
+    queues: int
+    workers: int
+    starts: int
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """What one batch added."""
+
+    worker_ids: list[UUID]
+    starts: int = 0
+    instances: int = 0
+
+
+def seed_fleet(size: Size, *, actor: Actor, now: datetime) -> Iterator[Seeded]:
+    """Creates the fleet batch by batch in organizations `seed-<n>` with the next free numbers.
+
+    Each batch is committed by itself: breaking off leaves a smaller fleet.
+    """
+    workers_of_queues = _spread(size.workers, size.queues)
+    starts_of_workers = _spread(size.starts, size.workers)
+    number = _next_number()
+    for index, queue_count in enumerate(_spread(size.queues, size.organizations)):
+        tenant = _Tenant(f"{PREFIX}{number + index}", actor=actor, now=now)
+        for name, worker_count in enumerate(islice(workers_of_queues, queue_count), 1):
+            queue = tenant.create_queue(f"queue-{name}")
+            for numbers in batched(range(1, worker_count + 1), BATCH, strict=False):
+                workers = tenant.create_workers(queue, [f"worker-{number:06}" for number in numbers])
+                yield Seeded([worker.pk for worker in workers])
+                yield from tenant.record_starts(zip(workers, islice(starts_of_workers, len(workers)), strict=True))
+
+
+def _spread(total: int, parts: int) -> Iterator[int]:
+    """Whole numbers that add up to the total and differ by at most one."""
+    return (total * (index + 1) // parts - total * index // parts for index in range(parts))
+
+
+def _next_number() -> int:
+    ids = Organization.objects.filter(id__startswith=PREFIX).values_list("id", flat=True)
+    numbers = [int(text) for key in ids if (text := key.removeprefix(PREFIX)).isascii() and text.isdigit()]
+    return max(numbers, default=0) + 1
+
+
+class _Tenant:
+    """One organization while it is filled."""
+
+    @transaction.atomic
+    def __init__(self, organization_id: str, *, actor: Actor, now: datetime) -> None:
+        self.now = now
+        self.since = now - HISTORY
+        self.random = random.Random(organization_id)  # noqa: S311  # the same fleet each time, not secrets
+        self.organization = Organization(id=organization_id, name=f"Seed {organization_id}", created_at=self.since)
+        self.organization.save(force_insert=True)
+        self._connect()
+        self.environment = Environment.objects.create(
+            organization=self.organization, name="production", created_at=self.since
+        )
+        self.api_key = self._issue_api_key(actor)
+        changes = audit.difference({}, audit.snapshot(self.organization))
+        audit.record("organization.created", self.organization, actor=actor, now=now, changes=changes)
+
+    def _connect(self) -> None:
+        organization = self.organization
+        host = f"{organization.id}.example"
+        organization.temporal_connection = TemporalConnection(
+            name="temporal", organization=organization, host=f"temporal.{host}:7233", namespace=organization.id
+        )
+        organization.litellm_connection = LiteLLMConnection(
+            name="gateway", organization=organization, api_url=f"https://llm.{host}"
+        )
+        self._store(organization.temporal_connection)
+        self._store(organization.litellm_connection)
+        organization.telemetry_settings = TelemetrySettings.objects.create(
+            name="standard", organization=organization, otel_exporter_otlp_endpoint=f"https://otel.{host}:4318"
+        )
+        organization.save()
+
+    def _store(self, connection: CredentialConnection) -> None:
+        seal_api_key(connection, Secret(secrets.token_urlsafe(32)), now=self.since)
+        connection.save(force_insert=True)
+
+    def _issue_api_key(self, actor: Actor) -> ApiKey:
+        """The ledger needs a key's row; the key itself is forgotten at once, so nobody can start with it."""
+        return issue_api_key(self.organization, name="seed_fleet (discarded)", actor=actor, now=self.since).row
+
+    def create_queue(self, name: str) -> WorkerQueue:
+        return WorkerQueue.objects.create(
+            organization=self.organization, environment=self.environment, name=name, created_at=self.since
+        )
+
+    def create_workers(self, queue: WorkerQueue, names: list[str]) -> list[Worker]:
+        return Worker.objects.bulk_create(
+            Worker(organization=self.organization, queue=queue, name=name, created_at=self.since) for name in names
+        )
+
+    def record_starts(self, counts: Iterator[tuple[Worker, int]]) -> Iterator[Seeded]:
+        """Starts of each worker, as many as is said, evenly over the history; the last one's process may still run."""
+        for rows in batched(self._starts(counts), BATCH, strict=False):
+            starts = [start for start, _ in rows]
+            instances = [instance for _, instance in rows if instance]
+            with transaction.atomic():
+                WorkerStart.objects.bulk_create(starts)
+                WorkerInstance.objects.bulk_create(instances)
+            yield Seeded([], len(starts), len(instances))
+
+    def _starts(self, counts: Iterator[tuple[Worker, int]]) -> Iterator[tuple[WorkerStart, WorkerInstance | None]]:
+        for worker, count in counts:
+            facts = self._facts(worker)
+            machine = self._machine(worker)
+            for index in range(count):
+                started_at = self.since + HISTORY * ((index + self.random.random()) / count)
+                start = WorkerStart(**facts, started_at=started_at, system_info=self._system_info(machine))
+                has_instance = index + 1 == count and self.random.random() < WITH_INSTANCE
+                yield start, self._instance(start) if has_instance else None
+
+    def _facts(self, worker: Worker) -> dict[str, Any]:
+        """What all starts of a worker have in common."""
+        sections = sections_of(worker)
+        temporal, litellm, telemetry = sections.temporal.require(), sections.litellm.require(), sections.telemetry.row
+        return {
+            "organization_id": worker.organization_id,
+            "worker_id": worker.pk,
+            "api_key_id": self.api_key.pk,
+            "worker_name": worker.name,
+            "task_queue_name": worker.queue.task_queue_name,
+            "client_address": f"10.{'.'.join(str(self.random.randrange(1, 255)) for _ in range(3))}",
+            "user_agent": "python-httpx/0.28.1",
+            "configuration_revision": revision_of(show_configuration(worker, sections)),
+            "temporal_connection_id": temporal.pk,
+            "temporal_api_key_version": temporal.api_key_version,
+            "litellm_connection_id": litellm.pk,
+            "litellm_api_key_version": litellm.api_key_version,
+            "telemetry_settings_id": telemetry and telemetry.pk,
+        }
+
+    def _instance(self, start: WorkerStart) -> WorkerInstance:
+        weights = [weight for weight, _ in SILENCES.values()]
+        (state,) = self.random.choices(list(SILENCES), weights)
+        silence = timedelta(seconds=self.random.uniform(*SILENCES[state][1]))
+        last_heartbeat_at = max(start.started_at, self.now - silence)
+        is_stopped = state == "stopped"
+        return WorkerInstance(
+            id=start.pk,
+            organization_id=start.organization_id,
+            worker_id=start.worker_id,
+            started_at=start.started_at,
+            last_heartbeat_at=last_heartbeat_at,
+            stopped_at=last_heartbeat_at if is_stopped else None,
+            stop_reason="shutdown" if is_stopped else "",
+        )
+
+    def _machine(self, worker: Worker) -> dict[str, Any]:
+        """The part of `system_info` that stays the same from start to start."""
+        system, release, machine = self.random.choice(PLATFORMS)
+        has_docker = self.random.random() < 0.7  # noqa: PLR2004  # most machines
+        return {
+            "hostname": f"{worker.name}.{worker.organization_id}.example",
+            "platform": f"{system}-{release}-{machine}",
+            "os_name": system,
+            "os_version": release,
+            "python_version": "3.12.7",
+            "cli_version": "1.0.2",
+            "sdk_version": "1.0.2",
+            "cwd": "/app",
+            "supported_runtimes": ["default", "claude_code"],
+            "docker_available": has_docker,
+            "docker_version": "27.3.1" if has_docker else None,
+            "cpu_count": self.random.choice((2, 4, 8, 16)),
+            "memory_total": self.random.choice((4, 8, 16, 32)) * GIBIBYTE,
+            "disk_total": self.random.choice((50, 100, 500)) * GIBIBYTE,
+        }
+
+    def _system_info(self, machine: dict[str, Any]) -> dict[str, Any]:
+        """The 21 keys that workers in the field send."""
+        memory, disk = self.random.uniform(5, 95), self.random.uniform(5, 95)
+        return machine | {
+            "pid": self.random.randrange(1, 60_000),
+            "cpu_percent": round(self.random.uniform(0, 100), 1),
+            "memory_used": int(machine["memory_total"] * memory / 100),
+            "memory_percent": round(memory, 1),
+            "disk_used": int(machine["disk_total"] * disk / 100),
+            "disk_percent": round(disk, 1),
+            "uptime_seconds": self.random.randrange(60, 5_000_000),
+        }

@@ -1,0 +1,88 @@
+"""Fills the database with a fleet of any size, for demos and measurements."""
+
+import json
+import sys
+import time
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+from django.utils import timezone
+
+from environments.audit import Actor
+from workers.fleet.seed import Size, seed_fleet
+
+#: Seconds between two lines of progress where nobody watches a terminal.
+SECONDS_BETWEEN_LINES = 5
+MOST = 100_000_000
+
+
+class Command(BaseCommand):
+    """Makes organizations seed-1, seed-2, ... with connections, queues, workers and a month of starts.
+
+    Running it again adds more organizations.
+    """
+
+    help = __doc__ or ""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--organizations", required=True, type=_number(1), metavar="N")
+        parser.add_argument("--queues", required=True, type=_number(1), metavar="N", help="in all, spread evenly")
+        parser.add_argument("--workers", required=True, type=_number(0), metavar="N", help="in all, spread evenly")
+        parser.add_argument("--starts", required=True, type=_number(0), metavar="N", help="in all, spread evenly")
+        parser.add_argument("--output", required=True, metavar="FILE", help="gets the workers' ids, one a line")
+        parser.add_argument("--format", choices=["text", "json"], default="text")
+
+    def handle(self, **options: Any) -> None:
+        size = Size(**{name: options[name] for name in ("organizations", "queues", "workers", "starts")})
+        if size.starts and not size.workers:
+            msg = "Starts need workers: --workers must be at least 1."
+            raise CommandError(msg)
+        try:
+            with Path(options["output"]).open("w") as output:
+                counts = self._seed(size, output)
+        except OSError as error:
+            msg = f"{options['output']} cannot be written: {error.strerror}."
+            raise CommandError(msg) from None
+        except DatabaseError as error:
+            reason = str(error).partition("\n")[0]
+            msg = f"Stopped, what is made stays: the database refused ({reason})."
+            raise CommandError(msg) from None
+        if options["format"] == "json":
+            self.stdout.write(json.dumps(counts))
+        else:
+            self.stdout.write(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+    def _seed(self, size: Size, output: TextIO) -> dict[str, int]:
+        workers = starts = instances = 0
+        told_at = time.monotonic()
+        for batch in seed_fleet(size, actor=Actor("command:seed_fleet"), now=timezone.now()):
+            output.writelines(f"{worker_id}\n" for worker_id in batch.worker_ids)
+            workers += len(batch.worker_ids)
+            starts += batch.starts
+            instances += batch.instances
+            is_watched = sys.stderr.isatty()
+            if is_watched or time.monotonic() - told_at > SECONDS_BETWEEN_LINES:
+                told_at = time.monotonic()
+                progress = f"{workers} of {size.workers} workers, {starts} of {size.starts} starts"
+                self.stderr.write(progress, ending="\r" if is_watched else "\n")
+        return {
+            "organizations": size.organizations,
+            "queues": size.queues,
+            "workers": workers,
+            "starts": starts,
+            "instances": instances,
+        }
+
+
+def _number(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) and least <= int(text) <= MOST):
+            msg = f"a whole number from {least} to {MOST:,} is needed, not {text[:20]!r}"
+            raise ArgumentTypeError(msg)
+        return int(text)
+
+    return number
