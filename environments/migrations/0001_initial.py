@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
                     "api_url",
                     models.CharField(
                         max_length=500,
-                        validators=[django.core.validators.URLValidator(schemes=["http", "https"])],
+                        validators=[environments.models.is_http_url],
                         verbose_name="API URL",
                     ),
                 ),
@@ -185,7 +185,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         default="",
                         max_length=500,
-                        validators=[django.core.validators.URLValidator(schemes=["http", "https"])],
+                        validators=[environments.models.is_http_url],
                         verbose_name="OTLP endpoint",
                     ),
                 ),
