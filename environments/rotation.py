@@ -6,14 +6,14 @@ still what was read, so a concurrent edit is never lost; it is found again in th
 
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.db import models, transaction
 
 from environments import audit
 from environments.audit import Actor
-from environments.encryption import VERSION, CannotOpenError, Key
+from environments.encryption import VERSION, CannotOpenError
 from environments.fields import SealedField
 from environments.models import DataKey
 from environments.sealing import (
@@ -73,38 +73,49 @@ def data_keys_to_replace(made_before: datetime) -> "models.QuerySet[DataKey]":
 
 
 def rewrap_data_keys(*, actor: Actor, now: datetime) -> Iterator[Progress]:
-    """Wraps every data key with the ring's active key, in small transactions; secrets stay untouched."""
+    """Wraps every data key with the ring's active key, in small transactions; secrets stay untouched.
+
+    This and the next two go on past what cannot be opened, and raise RowsCannotOpenError after the rest is done.
+    """
+    failures = Failures()
     total = data_keys_to_rewrap().count()
     done = 0
-    while batch := list(data_keys_to_rewrap()[:BATCH]):
+    for batch in _batches(data_keys_to_rewrap()):
         with transaction.atomic():
             for row in batch:
-                _rewrap(row, actor=actor, now=now)
+                failures.attempt(_rewrap, row, actor=actor, now=now)
         done += len(batch)
         yield Progress(done, max(total, done))
+    failures.raise_any()
 
 
 def replace_data_keys(*, made_before: datetime, actor: Actor, now: datetime) -> Iterator[Progress]:
     """Gives every organization whose data key was made before a time a new one; the old one still opens."""
-    total = data_keys_to_replace(made_before).count()
-    for done, row in enumerate(list(data_keys_to_replace(made_before)), 1):
-        with transaction.atomic():
-            _replace(row, actor=actor, now=now)
-        yield Progress(done, total)
+    failures = Failures()
+    rows = list(data_keys_to_replace(made_before))
+    for done, row in enumerate(rows, 1):
+        failures.attempt(_replace, row, actor=actor, now=now)
+        yield Progress(done, len(rows))
+    failures.raise_any()
 
 
 def reseal_secrets() -> Iterator[Progress]:
     """Seals every secret that is not under its organization's active data key under that one."""
     for _ in range(PASSES):
+        failures = Failures()
         remaining = count_secrets_to_reseal()
-        if not remaining:
-            return
         done = 0
         for data_key in DataKey.objects.filter(active_for__isnull=False).order_by("pk").iterator():
             for column in sealed_columns():
-                for count in _reseal(column, data_key):
-                    done += count
+                for batch in _batches(_to_reseal(column, data_key)):
+                    with transaction.atomic():
+                        for row in batch:
+                            failures.attempt(_reseal, row, column, data_key)
+                    done += len(batch)
                     yield Progress(done, max(remaining, done))
+        if count_secrets_to_reseal() == len(failures.errors):
+            break
+    failures.raise_any()
 
 
 def count_secrets_to_reseal(of_every: Collection[str] = ()) -> int:
@@ -123,18 +134,48 @@ def count_secrets_to_reseal(of_every: Collection[str] = ()) -> int:
 def verify_all() -> Iterator[CannotOpenError | None]:
     """Opens every data key and every secret; yields None for each that opens and the error for each that does not."""
     for data_key in DataKey.objects.order_by("pk").iterator():
-        yield _failure(verify_known_answer, data_key)
+        yield Failures().attempt(verify_known_answer, data_key)
     for column in sealed_columns():
         for row in sealed_rows(column).iterator():
-            yield _failure(open_sealed, row, column.field)
+            yield Failures().attempt(open_sealed, row, column.field)
 
 
-def _failure(attempt: Callable[..., object], *arguments: object) -> CannotOpenError | None:
-    try:
-        attempt(*arguments)
-    except CannotOpenError as error:
-        return error
-    return None
+class RowsCannotOpenError(Exception):
+    """Some rows could not be opened and stay as they were; the others are done."""
+
+    def __init__(self, errors: list[CannotOpenError]) -> None:
+        super().__init__("; ".join(str(error) for error in errors))
+        self.errors = errors
+
+
+class Failures:
+    """Collects what cannot be opened, so that one damaged row does not keep everybody on an old key."""
+
+    def __init__(self) -> None:
+        self.errors: list[CannotOpenError] = []
+
+    def attempt(self, step: Callable[..., object], *arguments: Any, **kwargs: Any) -> CannotOpenError | None:
+        """Runs a step in a savepoint; the error if something in it does not open."""
+        try:
+            with transaction.atomic():
+                step(*arguments, **kwargs)
+        except CannotOpenError as error:
+            self.errors.append(error)
+            return error
+        return None
+
+    def raise_any(self) -> None:
+        """RowsCannotOpenError if anything failed."""
+        if self.errors:
+            raise RowsCannotOpenError(self.errors)
+
+
+def _batches(rows: "models.QuerySet[Any]") -> Iterator[list[Any]]:
+    """The rows in the order of their ids, each batch read when the one before is done."""
+    batch = list(rows[:BATCH])
+    while batch:
+        yield batch
+        batch = list(rows.filter(pk__gt=batch[-1].pk)[:BATCH])
 
 
 def _rewrap(row: DataKey, *, actor: Actor, now: datetime) -> None:
@@ -159,18 +200,8 @@ def _to_reseal(column: SealedColumn, data_key: DataKey) -> "models.QuerySet[mode
     return own.exclude(**{f"{column.field}__startswith": f"{VERSION}.{data_key.pk}."})
 
 
-def _reseal(column: SealedColumn, data_key: DataKey) -> Iterator[int]:
-    key = unwrap(data_key)
-    rows = _to_reseal(column, data_key)
-    while batch := list(rows[:BATCH]):
-        with transaction.atomic():
-            count = sum(_reseal_row(row, column, data_key, key) for row in batch)
-        rows = _to_reseal(column, data_key).filter(pk__gt=batch[-1].pk)
-        yield count
-
-
-def _reseal_row(row: models.Model, column: SealedColumn, data_key: DataKey, key: Key) -> bool:
+def _reseal(row: models.Model, column: SealedColumn, data_key: DataKey) -> None:
     old_text = getattr(row, column.field)
-    new_text = seal(row, column.field, open_sealed(row, column.field), data_key=data_key, key=key)
+    new_text = seal(row, column.field, open_sealed(row, column.field), data_key=data_key, key=unwrap(data_key))
     same = column.model._default_manager.filter(pk=row.pk, **{column.field: old_text})
-    return bool(same.update(**{column.field: new_text}))
+    same.update(**{column.field: new_text})

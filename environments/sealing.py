@@ -80,10 +80,12 @@ def unwrap(row: DataKey) -> Key:
 
 
 def verify_known_answer(row: DataKey) -> None:
-    """CannotOpenError unless the ring unwraps this data key and the key opens its known answer."""
-    if unwrap(row).open(row.known_answer, place_of(row, "known_answer")) != KNOWN_ANSWER:
+    """CannotOpenError unless the ring unwraps this data key and the key opens its known answer and fingerprint key."""
+    key = unwrap(row)
+    if key.open(row.known_answer, place_of(row, "known_answer")) != KNOWN_ANSWER:
         reason = "the known answer differs"
         raise CannotOpenError(key_id=row.wrapped_by, place=place_of(row, "known_answer"), reason=reason)
+    fingerprint_key_of(row, key)
 
 
 def seal_api_key(connection: CredentialConnection, secret: Secret, *, now: datetime) -> bool:

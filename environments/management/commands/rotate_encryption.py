@@ -12,8 +12,7 @@ from django.utils import timezone
 
 from environments import rotation
 from environments.audit import Actor
-from environments.encryption import CannotOpenError
-from environments.rotation import Progress
+from environments.rotation import Progress, RowsCannotOpenError
 from environments.sealing import DataKeyExhaustedError
 
 
@@ -53,19 +52,26 @@ class Command(BaseCommand):
             "data keys replaced": rotation.replace_data_keys(made_before=made_before, actor=actor, now=now),
             "secrets resealed": rotation.reseal_secrets(),
         }
-        try:
-            counts = {name: self._run(name, step) for name, step in steps.items()}
-        except (CannotOpenError, DataKeyExhaustedError) as error:
-            msg = f"Stopped: {error}. What is done stays done: mend it and run the command again."
-            raise CommandError(msg) from None
+        counts, failures = {}, []
+        for name, step in steps.items():
+            counts[name], failed = self._run(name, step)
+            failures += failed
         self._print(counts, options["format"])
+        if failures:
+            msg = f"Not done: {'; '.join(failures)}. The others are done: mend it and run the command again."
+            raise CommandError(msg)
 
-    def _run(self, name: str, step: Iterator[Progress]) -> int:
+    def _run(self, name: str, step: Iterator[Progress]) -> tuple[int, list[str]]:
         """Runs a step to its end, showing how far it is: on a terminal in place, otherwise a line a batch."""
         done = 0
-        for done, total in step:
-            self.stderr.write(f"{name}: {done} of {total}", ending="\r" if sys.stderr.isatty() else "\n")
-        return done
+        try:
+            for done, total in step:
+                self.stderr.write(f"{name}: {done} of {total}", ending="\r" if sys.stderr.isatty() else "\n")
+        except RowsCannotOpenError as error:
+            return done - len(error.errors), [str(each) for each in error.errors]
+        except DataKeyExhaustedError as error:
+            return done, [str(error)]
+        return done, []
 
     def _verify(self, output_format: str) -> None:
         opened = failed = 0
