@@ -50,8 +50,9 @@ def text(name: str, default: str = "") -> str:
     if path:
         try:
             return Path(path).read_text().strip()
-        except OSError as error:
-            msg = f"{name}_FILE: {path} cannot be read ({error.strerror})."
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", "it is not text")
+            msg = f"{name}_FILE: {path} cannot be read ({reason})."
             raise ImproperlyConfigured(msg) from None
     return os.environ.get(name, default).strip()
 

@@ -11,6 +11,7 @@ from django.views import defaults
 from django.views.debug import SafeExceptionReporterFilter
 from rest_framework import exceptions
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from controlplane.parsers import BodyTooLargeError, InvalidBodyError, LengthRequiredError
 from environments.configuration import ConfigurationIncompleteError
@@ -61,7 +62,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
             return Response({"detail": list(_validation_errors(error.get_full_details(), ("body",)))}, status=422)
         case exceptions.Throttled():
             return _throttled()
-    return _other(error)
+    return _other(error, context["view"])
 
 
 def is_database_away(error: BaseException) -> bool:
@@ -70,7 +71,9 @@ def is_database_away(error: BaseException) -> bool:
     return isinstance(error, (DatabaseError, InterfaceError)) and not isinstance(error, ours)
 
 
-def _other(error: Exception) -> Response:
+def _other(error: Exception, view: APIView) -> Response:
+    if isinstance(error, exceptions.MethodNotAllowed):
+        return Response({"detail": str(error.detail)}, status=405, headers={"Allow": ", ".join(view.allowed_methods)})
     if isinstance(error, exceptions.APIException):
         return Response({"detail": str(error.detail)}, status=error.status_code)
     status, detail = STATUSES.get(type(error), (500, "Internal error."))
@@ -132,12 +135,17 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def api_not_found(request: HttpRequest) -> JsonResponse:  # noqa: ARG001  # a view
     """A path below /api/ that this control plane does not have; JSON with DEBUG on, too."""
-    return JsonResponse({"detail": NOT_FOUND}, status=404)
+    return json_error(404, NOT_FOUND)
+
+
+def json_error(status: int, detail: str) -> JsonResponse:
+    """An error outside DRF, byte for byte as DRF's renderer writes it."""
+    return JsonResponse({"detail": detail}, status=status, json_dumps_params={"separators": (",", ":")})
 
 
 def _json_or_page(request: HttpRequest, status: int, detail: str, page: Any, *arguments: Any) -> HttpResponse:
     if request.path_info.startswith("/api/"):
-        return JsonResponse({"detail": detail}, status=status)
+        return json_error(status, detail)
     return page(request, *arguments)  # type: ignore[no-any-return]
 
 

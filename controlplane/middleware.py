@@ -7,11 +7,11 @@ from http import HTTPStatus
 
 from django.conf import settings
 from django.db import DataError, IntegrityError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 
 from controlplane import env
-from controlplane.errors import RETRY_AFTER_SECONDS, is_database_away
+from controlplane.errors import RETRY_AFTER_SECONDS, is_database_away, json_error
 from environments.encryption import CannotOpenError
 from environments.sealing import DataKeyExhaustedError
 
@@ -59,8 +59,9 @@ class WorkerApiMiddleware:
             request.path_info = request.path_info[1:]
         is_api = request.path_info.startswith("/api/")
         if is_api and not request.is_secure() and not env.is_loopback(request.META["REMOTE_ADDR"]):
-            return JsonResponse({"detail": "Use HTTPS."}, status=403)
-        response = self.get_response(request)
+            response: HttpResponseBase = json_error(403, "Use HTTPS.")
+        else:
+            response = self.get_response(request)
         if is_api:
             response.headers.setdefault("Cache-Control", "no-store")
         return response

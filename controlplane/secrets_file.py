@@ -35,7 +35,7 @@ def ensure() -> None:
 
 
 def use_throwaway_secrets() -> None:
-    """Fills in what is missing for this process only, for commands that need no secret."""
+    """Takes new secrets for this process only, for commands that need none and run even where they are unusable."""
     for name, make in KINDS.values():
-        if not os.environ.get(f"{name}_FILE"):
-            os.environ.setdefault(name, make())
+        os.environ.pop(f"{name}_FILE", None)
+        os.environ[name] = make()

@@ -77,8 +77,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "controlplane.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "controlplane.middleware.WorkerApiMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "controlplane.middleware.WorkerApiMiddleware",
     "controlplane.middleware.ConsolePolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -18,6 +18,7 @@ DEFAULT_LIFETIME = timedelta(days=90)
 LONGEST_LIFETIME = timedelta(days=730)
 DEFAULT_GRACE_PERIOD = timedelta(hours=24)
 NAME_LENGTH = 200
+REASON_LENGTH = 300
 LONGEST_GRACE_PERIOD = timedelta(days=30)
 
 type KeyTarget = Organization | Environment | WorkerQueue | Worker
@@ -46,11 +47,14 @@ def issue_api_key(  # noqa: PLR0913  # a key has these parts; each is named at t
     no_expiry_reason: str = "",
 ) -> IssuedApiKey:
     """A new key for an organization, environment, queue or worker; `lifetime` None needs a reason."""
-    if not 0 < len(name.strip()) <= NAME_LENGTH:
+    if not name.strip() or len(name) > NAME_LENGTH:
         msg = f"Name the key, in at most {NAME_LENGTH} characters: say what it is for."
         raise ApiKeyError(msg)
     if lifetime is None and not no_expiry_reason.strip():
         msg = "A key that never expires needs a written reason."
+        raise ApiKeyError(msg)
+    if len(no_expiry_reason) > REASON_LENGTH:
+        msg = f"A reason has at most {REASON_LENGTH} characters."
         raise ApiKeyError(msg)
     if lifetime is not None and not timedelta(0) < lifetime <= LONGEST_LIFETIME:
         msg = f"A key lives at least a moment and at most {LONGEST_LIFETIME.days} days."

@@ -103,7 +103,7 @@ def verify(text: str) -> Claims:
 
 def digest(text: str) -> str:
     """SHA-256 of a token, hexadecimal: all that is kept. 32 random bytes need no slow hash."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _check_form(text: str, ring: KeyRing) -> None:

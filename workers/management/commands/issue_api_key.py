@@ -4,14 +4,14 @@ import json
 from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
 from environments.models import Environment, Organization
-from workers.api_keys import DEFAULT_LIFETIME, LONGEST_LIFETIME, ApiKeyError, KeyTarget, issue_api_key
+from workers.api_keys import DEFAULT_LIFETIME, ApiKeyError, KeyTarget, issue_api_key
+from workers.management.arguments import lifetime_in_days, organization_id, row_id
 from workers.models import Worker, WorkerQueue
 from workers.serializers import issued_key
 
@@ -23,14 +23,19 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         scope = parser.add_mutually_exclusive_group(required=True)
-        scope.add_argument("--worker", type=UUID, metavar="ID")
-        scope.add_argument("--queue", type=UUID, metavar="ID")
-        scope.add_argument("--environment", type=UUID, metavar="ID")
-        scope.add_argument("--organization", metavar="ID", help="the widest scope: every worker of the organization")
+        scope.add_argument("--worker", type=row_id, metavar="ID")
+        scope.add_argument("--queue", type=row_id, metavar="ID")
+        scope.add_argument("--environment", type=row_id, metavar="ID")
+        scope.add_argument(
+            "--organization",
+            type=organization_id,
+            metavar="ID",
+            help="the widest scope: every worker of the organization",
+        )
         parser.add_argument("--name", required=True, help="what the key is for")
         lifetime = parser.add_mutually_exclusive_group()
         lifetime.add_argument(
-            "--days", type=_days, default=DEFAULT_LIFETIME.days, help="lifetime, 1 to 730 (default 90)"
+            "--days", type=lifetime_in_days, default=DEFAULT_LIFETIME.days, help="lifetime, 1 to 730 (default 90)"
         )
         lifetime.add_argument("--never-expires", metavar="REASON", help="why this key must not expire")
         parser.add_argument("--format", choices=["text", "json"], default="text")
@@ -56,13 +61,6 @@ class Command(BaseCommand):
             f"API key {shown['id']} for {shown['scope']} {shown['target']}, expires {shown['expires_at']}."
         )
         self.stdout.write(shown["api_key"])
-
-
-def _days(text: str) -> int:
-    days = int(text)
-    if not 1 <= days <= LONGEST_LIFETIME.days:
-        raise ValueError
-    return days
 
 
 def _target(options: dict[str, Any]) -> KeyTarget:

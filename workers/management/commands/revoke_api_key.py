@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from workers.api_keys import ApiKeyError, find_by_token, revoke_api_key
+from workers.management.arguments import row_id
 
 
 class Command(BaseCommand):
@@ -20,7 +21,7 @@ class Command(BaseCommand):
     help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("key_id", type=UUID, nargs="*")
+        parser.add_argument("key_id", type=row_id, nargs="*")
         parser.add_argument("--stdin", action="store_true", help="read keys, one a line, from stdin")
         parser.add_argument("--reason", required=True)
         parser.add_argument("--format", choices=["text", "json"], default="text")
@@ -52,8 +53,8 @@ class Command(BaseCommand):
 
     def _reported(self) -> Iterator[tuple[str, UUID | None]]:
         """A label that does not repeat the key, and the key's id."""
-        for number, line in enumerate(sys.stdin, 1):
-            if text := line.strip():
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            if text := line.decode(errors="replace").strip():
                 row = find_by_token(text)
                 yield f"line {number}", row.pk if row else None
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from workers.api_keys import DEFAULT_GRACE_PERIOD, ApiKeyError, rotate_api_key
+from workers.management.arguments import row_id
 from workers.serializers import issued_key
 
 
@@ -20,7 +21,7 @@ class Command(BaseCommand):
     help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("key_id", type=UUID)
+        parser.add_argument("key_id", type=row_id)
         hours = int(DEFAULT_GRACE_PERIOD.total_seconds() // 3600)
         parser.add_argument("--grace-hours", type=int, default=hours, help="0 to 720 (default 24)")
         parser.add_argument("--format", choices=["text", "json"], default="text")

@@ -1,0 +1,33 @@
+"""Arguments of the commands, checked so that a message never repeats what may be a key pasted in the wrong place."""
+
+from argparse import ArgumentTypeError
+from uuid import UUID
+
+from environments.models import is_slug
+from workers.api_keys import LONGEST_LIFETIME
+from workers.tokens import UUID_TEXT
+
+
+def row_id(text: str) -> UUID:
+    """The id of a row."""
+    if not UUID_TEXT.fullmatch(text.lower()):
+        msg = "expected an id such as 6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+        raise ArgumentTypeError(msg)
+    return UUID(text)
+
+
+def organization_id(text: str) -> str:
+    """The id of an organization."""
+    if not is_slug.regex.search(text):
+        msg = "expected the id of an organization, such as acme"
+        raise ArgumentTypeError(msg)
+    return text
+
+
+def lifetime_in_days(text: str) -> int:
+    """A key's lifetime."""
+    longest = LONGEST_LIFETIME.days
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(longest)) and 1 <= int(text) <= longest):
+        msg = f"a key lives 1 to {longest} days"
+        raise ArgumentTypeError(msg)
+    return int(text)
