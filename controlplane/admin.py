@@ -1,13 +1,18 @@
 """The console's pages of the people who may sign in."""
 
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from environments.console import ConsoleAdmin
+from environments import audit
+from environments.console import ConsoleAdmin, actor_of
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
@@ -28,3 +33,12 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):  # type: ignore[type-arg]  # no
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
+
+    @transaction.atomic
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
+        """Django saves a new password past `save_model`, so its record is written here."""
+        response = super().user_change_password(request, id, form_url)
+        if response.status_code == HTTPStatus.FOUND:
+            user = User.objects.get(pk=id)
+            audit.record("user.password_changed", user, actor=actor_of(request), now=timezone.now())
+        return response

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from django.conf import settings
-from django.db import DataError, IntegrityError
+from django.core.exceptions import FieldError, ValidationError
+from django.core.paginator import InvalidPage
+from django.db import DataError, IntegrityError, NotSupportedError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 type Handler = Callable[[HttpRequest], HttpResponseBase]
 
+#: What Django's admin lets through when an address or a form holds odd values, as it does not check those itself.
+BAD_INPUT = (DataError, NotSupportedError, ValidationError, FieldError, InvalidPage, ValueError, OverflowError)
 CONSOLE_PATHS = ("/admin/", "/api/docs")
 
 
@@ -101,8 +105,9 @@ class ConsoleErrorsMiddleware:
                 "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
             )
             return _page(request, 409, "Not saved", message)
-        if isinstance(exception, DataError):
-            return _page(request, 400, "Bad request", "The address holds something that cannot be searched for.")
+        if isinstance(exception, BAD_INPUT):
+            logger.warning("console: bad input", exc_info=exception)
+            return _page(request, 400, "Bad request", "Something in the address or the form is not what it should be.")
         if isinstance(exception, (CannotOpenError, DataKeyExhaustedError)):
             logger.error("console: %s", exception)
             return _page(

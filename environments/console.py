@@ -11,8 +11,8 @@ from unfold.admin import ModelAdmin
 from environments import audit
 from environments.audit import Actor
 
-#: Columns that no filter in an address may touch: `?sealed_api_key__startswith=` would be an oracle.
-UNSEARCHABLE = ("sealed_", "_hash", "wrapped_key", "known_answer", "fingerprint_key", "password")
+#: What no filter in an address may have: `?sealed_api_key__startswith=` would be an oracle, a pattern a load.
+UNSEARCHABLE = ("regex", "sealed_", "_hash", "wrapped_key", "known_answer", "fingerprint_key", "password")
 
 
 def actor_of(request: HttpRequest) -> Actor:
@@ -24,8 +24,8 @@ class ConsoleForm(ModelForm):  # type: ignore[type-arg]  # the model is the subc
     """Checks constraints that span fields which can no longer be changed, too."""
 
     def _get_validation_exclusions(self) -> set[str]:
-        fixed = {"organization", "environment"} if not self.instance._state.adding else {"organization"}
-        return super()._get_validation_exclusions() - fixed
+        known = {name for name in ("organization", "environment") if getattr(self.instance, f"{name}_id", None)}
+        return super()._get_validation_exclusions() - known
 
 
 class ConsoleAdmin(ModelAdmin):

@@ -39,7 +39,10 @@ class InOrganizationForm(ConsoleForm):
         """Takes the organization over before the constraints are checked."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if parent := cleaned.get(self.parent):
-            self.instance.organization_id = parent.organization_id
+            if self.instance._state.adding:
+                self.instance.organization_id = parent.organization_id
+            elif self.instance.organization_id != parent.organization_id:
+                self.add_error(self.parent, "This belongs to another organization.")
         return cleaned
 
 

@@ -1,9 +1,10 @@
 """Arguments of the commands, checked so that a message never repeats what may be a key pasted in the wrong place."""
 
+import re
 from argparse import ArgumentTypeError
 from uuid import UUID
 
-from environments.models import is_slug
+from environments.models import SLUG
 from workers.api_keys import LONGEST_LIFETIME
 from workers.tokens import UUID_TEXT
 
@@ -18,7 +19,7 @@ def row_id(text: str) -> UUID:
 
 def organization_id(text: str) -> str:
     """The id of an organization."""
-    if not is_slug.regex.search(text):
+    if not re.match(SLUG, text):
         msg = "expected the id of an organization, such as acme"
         raise ArgumentTypeError(msg)
     return text
