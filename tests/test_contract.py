@@ -33,7 +33,9 @@ def differences(expected: Any, actual: Any, where: str = "") -> list[str]:
             )
         ]
     if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
-        return [d for i, pair in enumerate(zip(expected, actual, strict=True)) for d in differences(*pair, f"{where}/{i}")]
+        return [
+            d for i, pair in enumerate(zip(expected, actual, strict=True)) for d in differences(*pair, f"{where}/{i}")
+        ]
     if isinstance(expected, str) and isinstance(actual, str):
         return [] if expected.strip() == actual.strip() else [f"{where}: {expected!r} became {actual!r}"]
     return [] if expected == actual else [f"{where}: {expected!r} became {actual!r}"]

@@ -1,0 +1,70 @@
+# The commands of this project; `make` lists them. Nothing is written outside this folder.
+
+PYTHON_CANDIDATES = $(PYTHON) python3.14 python3.13 python3.12 python3 python $(wildcard $(HOME)/.pyenv/versions/*/bin/python3)
+IS_SUITABLE = import ensurepip, sqlite3, ssl, sys, venv; sys.exit(sys.version_info < (3, 12))
+IN_VENV = .venv/bin/python -m
+PYTEST = $(IN_VENV) pytest --numprocesses 2 --dist loadgroup $(ARGS)
+UV_LOCK = $(IN_VENV) uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate pyproject.toml
+
+export PIP_CACHE_DIR = $(CURDIR)/var/cache/pip
+export UV_CACHE_DIR = $(CURDIR)/var/cache/uv
+export TMPDIR = $(CURDIR)/var/tmp
+
+.PHONY: help run test lint lock venv runtime development
+
+help:
+	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
+	@echo 'make test   run all tests on SQLite, then on PostgreSQL (ARGS="-k name" chooses some)'
+	@echo 'make lint   check style, format, types and the direction of imports'
+	@echo 'make lock   write requirements.txt and requirements-dev.txt from pyproject.toml'
+
+run: runtime
+	@exec .venv/bin/python manage.py quickstart
+
+test: development
+	@for program in chromium chromium-browser google-chrome; do command -v $$program >/dev/null && exit 0; done; \
+	echo 'The browser tests need Chromium. On Debian and Ubuntu: apt-get install chromium' >&2; exit 1
+	@status=0; \
+	TEST_DATABASE=sqlite $(PYTEST) || status=1; \
+	TEST_DATABASE=postgresql $(PYTEST) || status=1; \
+	exit $$status
+
+# mypy's Django plugin loads the settings, which do not load without secrets.
+lint: development
+	$(IN_VENV) ruff check
+	$(IN_VENV) ruff format --check
+	SECRET_KEY=$$(.venv/bin/python manage.py generate_key secret) \
+	ENCRYPTION_KEYS=$$(.venv/bin/python manage.py generate_key encryption) \
+	API_KEY_SIGNING_KEYS=$$(.venv/bin/python manage.py generate_key signing) \
+	$(IN_VENV) mypy
+	.venv/bin/lint-imports --no-logo --cache-dir .cache/import-linter
+
+lock: development
+	$(UV_LOCK) -o requirements.txt --python-version 3.12
+	$(UV_LOCK) --group dev -o requirements-dev.txt --python-version 3.12
+
+# A candidate has to prove itself by running: pyenv's shims are found and then fail.
+venv:
+	@mkdir -p '$(TMPDIR)'
+	@.venv/bin/python -c 'import pip' 2>/dev/null && exit 0; \
+	for candidate in $(PYTHON_CANDIDATES); do \
+	  if "$$candidate" -c '$(IS_SUITABLE)' 2>/dev/null; then \
+	    echo "Making .venv with $$("$$candidate" --version)"; \
+	    exec "$$candidate" -m venv --clear .venv; \
+	  fi; \
+	done; \
+	{ echo 'No Python 3.12 or newer was found (with its venv module; on Debian and Ubuntu a package of its own).'; \
+	  echo 'Install one, for instance: apt-get install python3 python3-venv; uv python install 3.13; pyenv install 3.13'; \
+	  echo 'Or name it: PYTHON=/path/to/python3 make run'; } >&2; exit 1
+
+# The copy in .venv tells which lock is installed; the development lock contains the other one.
+runtime: venv
+	@cmp -s requirements.txt .venv/requirements.txt || { \
+	  echo 'Installing requirements.txt'; \
+	  $(IN_VENV) pip install --quiet --require-hashes -r requirements.txt && cp requirements.txt .venv/; }
+
+development: venv
+	@cmp -s requirements-dev.txt .venv/requirements-dev.txt || { \
+	  echo 'Installing requirements-dev.txt'; \
+	  $(IN_VENV) pip install --quiet --require-hashes -r requirements-dev.txt && \
+	  cp requirements.txt requirements-dev.txt .venv/; }

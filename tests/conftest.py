@@ -1,0 +1,41 @@
+"""Registers the fixtures of all tests, real database files, and one printed seed for all that is random."""
+
+import random
+from typing import Any
+
+import hypothesis
+import pytest
+from django.conf import settings
+
+pytest_plugins = ["tests.browser", "tests.servers"]
+
+hypothesis.settings.register_profile("controlplane", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("controlplane")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses the seed that Hypothesis and `seeded_random` use, unless `--hypothesis-seed` repeats an earlier run's."""
+    config.option.hypothesis_seed = config.option.hypothesis_seed or str(random.getrandbits(32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Tells the seed with which the run can be repeated."""
+    return f"seed: --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+@pytest.fixture
+def seeded_random(request: pytest.FixtureRequest) -> random.Random:
+    """A random generator that the run's seed and the test's name determine."""
+    seed = request.config.getoption("hypothesis_seed")
+    print(f"--hypothesis-seed={seed}")  # noqa: T201  # pytest shows it with a failure
+    return random.Random(f"{seed} {request.node.name}")  # noqa: S311
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
+    """Tests SQLite as it is used, in a file; Django's default is memory, which knows neither WAL nor waiting."""
+    database: Any = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database.setdefault("TEST", {})["NAME"] = f"{database['NAME']}.test"
+    request.getfixturevalue("django_db_modify_db_settings_parallel_suffix")

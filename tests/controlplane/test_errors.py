@@ -1,0 +1,179 @@
+import logging
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.exceptions import SuspiciousOperation
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
+from django.urls import path
+from django.views.debug import get_exception_reporter_filter
+from pytest_django import Settings
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from controlplane import urls
+from controlplane.errors import is_database_away
+from tests.factories import Fleet
+from tests.workers import assert_error_shape, assert_refused, fresh_fleet, start
+
+SECRET = "secret-in-a-local-variable"
+
+
+def fail(_request: HttpRequest) -> HttpResponse:
+    local = SECRET
+    raise RuntimeError(len(local))
+
+
+def suspicious(_request: HttpRequest) -> HttpResponse:
+    raise SuspiciousOperation(SECRET)
+
+
+class FailingView(APIView):
+    authentication_classes = ()
+
+    def get(self, request: Request) -> HttpResponse:
+        return fail(request)  # type: ignore[arg-type]  # it only fails
+
+
+#: This module is the URL configuration of the tests below that need a view which fails.
+urlpatterns = [
+    path("api/fail", fail),
+    path("api/fail-in-drf", FailingView.as_view()),
+    path("api/suspicious", suspicious),
+    *urls.urlpatterns,
+]
+handler400, handler404, handler500 = urls.handler400, urls.handler404, urls.handler500
+
+
+@pytest.fixture
+def fleet(db: None) -> Fleet:
+    return fresh_fleet()
+
+
+@pytest.fixture
+def failing(settings: Settings) -> Client:
+    settings.ROOT_URLCONF = __name__
+    return Client(raise_request_exception=False)
+
+
+def assert_is_closed(response: HttpResponse) -> None:
+    """JSON, of no use to a browser, kept by no cache."""
+    assert_error_shape(response)
+    assert "default-src 'none'" in response["Content-Security-Policy"]
+    assert response["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("url", ["/api/fail", "/api/fail-in-drf"])
+def test_an_unexpected_error_is_500_without_a_reason(failing: Client, url: str) -> None:
+    response = failing.get(url)
+    assert response.status_code == 500
+    assert response.json() == {"detail": "Internal error."}
+    assert_is_closed(response)
+
+
+@pytest.mark.parametrize("url", ["/api/fail", "/api/fail-in-drf"])
+def test_an_unexpected_error_is_logged_without_local_variables(
+    failing: Client, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    failing.get(url)
+    assert "RuntimeError" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_djangos_own_400_is_json(failing: Client) -> None:
+    response = failing.get("/api/suspicious")
+    assert response.status_code == 400
+    assert response.json() == {"detail": "Bad request."}
+    assert_is_closed(response)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example.com", "127.0.0.1.evil.example.com", "a b", "localhost:x", "a" * 300, "[::1"]
+)
+def test_a_host_that_is_not_allowed_is_400(fleet: Fleet, host: str) -> None:
+    response = start(fleet, HTTP_HOST=host)
+    assert_refused(response, 400)
+    assert "default-src 'none'" in response["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "url", ["/api/", "/api/x", "/api/v1", "/api/v2/workers", "/api/openapi", "/api/v1/../../admin"]
+)
+def test_an_unknown_path_below_api_is_a_json_404(url: str) -> None:
+    response = Client().get(url)
+    assert response.status_code == 404
+    assert response.json() == {"detail": "Not found."}
+    assert_is_closed(response)
+
+
+def test_every_refusal_of_the_worker_api_is_closed(fleet: Fleet) -> None:
+    for request in ({"token": "x"}, {"worker_id": "x"}, {"body": b"[]"}, {"content_type": "text/plain"}):
+        assert_is_closed(start(fleet, request.pop("body", b"{}"), **request))
+
+
+def test_the_answer_with_secrets_is_closed(fleet: Fleet) -> None:
+    response = start(fleet)
+    assert response["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in response["Content-Security-Policy"]
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["X-Frame-Options"] == "DENY"
+    assert "Set-Cookie" not in response
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError, DatabaseError])
+def test_a_database_that_is_away_may_answer_later(error: type[Exception]) -> None:
+    assert is_database_away(error())
+
+
+@pytest.mark.parametrize("error", [DataError, IntegrityError, NotSupportedError, ProgrammingError, ValueError, OSError])
+def test_our_own_mistakes_are_not_taken_for_a_database_that_is_away(error: type[Exception]) -> None:
+    assert not is_database_away(error())
+
+
+# --- Error reports -----------------------------------------------------------------------------------------------------------
+
+
+def test_reports_hide_what_was_typed_and_what_functions_held() -> None:
+    request = RequestFactory().post("/admin/", {"api_key": SECRET, "name": "x"})
+    reporter = get_exception_reporter_filter(request)
+    assert reporter.is_active(request)
+    shown: Any = dict(reporter.get_post_parameters(request))
+    assert set(shown) == {"api_key", "name"}
+    assert SECRET not in str(shown)
+    try:
+        fail(request)
+    except RuntimeError as error:
+        frame = error.__traceback__.tb_next.tb_frame  # type: ignore[union-attr]  # it was raised one call down
+        variables = dict(reporter.get_traceback_frame_variables(request, frame))
+    assert "local" in variables
+    assert SECRET not in str(variables)
+
+
+def test_reports_hide_every_secret_setting() -> None:
+    shown = str(get_exception_reporter_filter(None).get_safe_settings())
+    rings = (django_settings.ENCRYPTION_KEYS, django_settings.API_KEY_SIGNING_KEYS)
+    for secret in (django_settings.SECRET_KEY, *(repr(key.material) for ring in rings for key in ring.values())):
+        assert secret not in shown
+    password = django_settings.DATABASES["default"].get("PASSWORD")
+    assert not password or password not in shown
+
+
+def test_no_handler_mails_a_report() -> None:
+    loggers = [
+        logging.getLogger(),
+        logging.getLogger("django"),
+        logging.getLogger("django.request"),
+        logging.getLogger("django.security"),
+    ]
+    names = [type(handler).__name__ for logger in loggers for handler in logger.handlers]
+    assert "AdminEmailHandler" not in names

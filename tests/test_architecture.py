@@ -1,0 +1,179 @@
+"""What the import contract in pyproject.toml cannot say, because it sees other packages only as a whole."""
+
+import ast
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+
+PACKAGES = ("controlplane", "workers", "environments")  # each may use those to its right
+PRODUCT = sorted(
+    [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "migrations" not in path.parts]
+    + [ROOT / "manage.py", *(ROOT / "examples").glob("*.py")]
+)
+REVEALERS = {"environments/encryption.py", "workers/serializers.py"}
+LONGEST_FILE = 400
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{'.' * node.level}{node.module or ''}.{name.name}" for name in node.names}
+    return found
+
+
+def ways_out_of_a_secret(tree: ast.AST) -> Iterator[int]:
+    """Lines that call `reveal`, name it in a text as `getattr` would, or reach for the value behind it."""
+    for node in ast.walk(tree):
+        is_attribute = isinstance(node, ast.Attribute) and node.attr in {"reveal", "_value"}
+        is_text = isinstance(node, ast.Constant) and node.value in {"reveal", "_value"}
+        if is_attribute or is_text:
+            yield node.lineno
+
+
+def test_the_product_is_found() -> None:
+    names = {name_of(path) for path in PRODUCT}
+    assert {"manage.py", "environments/encryption.py", "workers/views.py", "controlplane/settings.py"} <= names
+
+
+# --- Secrets -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_revealed_in_two_files_only() -> None:
+    assert {name_of(path) for path in PRODUCT if list(ways_out_of_a_secret(tree_of(path)))} == REVEALERS
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "secret.reveal()",
+        "getattr(secret, 'reveal')()",
+        "out = secret.reveal",
+        "secret._value",
+        "map(Secret.reveal, secrets)",
+    ],
+)
+def test_the_search_finds_every_way_out_of_a_secret(source: str) -> None:
+    assert list(ways_out_of_a_secret(ast.parse(source))) == [1]
+
+
+def markings_as_safe(tree: ast.AST) -> Iterator[int]:
+    """Lines that use `mark_safe` or make a SafeString; naming that as a type is no harm."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id
+            if name == "mark_safe":
+                yield node.lineno
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"SafeString", "SafeText"}:
+            yield node.lineno
+
+
+def test_no_text_is_marked_safe() -> None:
+    assert [f"{name_of(path)}:{line}" for path in PRODUCT for line in markings_as_safe(tree_of(path))] == []
+
+
+@pytest.mark.parametrize(
+    "source", ["mark_safe(text)", "safestring.mark_safe(text)", "SafeString(text)", "map(mark_safe, texts)"]
+)
+def test_the_search_finds_what_is_marked_safe(source: str) -> None:
+    assert list(markings_as_safe(ast.parse(source))) == [1]
+
+
+def test_no_template_turns_escaping_off() -> None:
+    templates = [
+        *(ROOT / "templates").rglob("*.html"),
+        *(path for package in PACKAGES for path in (ROOT / package).rglob("*.html")),
+    ]
+    for path in templates:
+        assert not re.search(r"\|\s*safe(seq)?\b|autoescape\s+off", path.read_text()), path
+
+
+# --- Directions --------------------------------------------------------------------------------------------------------
+
+
+def imports_of(roots: Collection[str], *, within: str = "") -> list[str]:
+    """Which file below `within` imports a module whose first part is among the roots."""
+    return [
+        f"{name_of(path)}: {module}"
+        for path in PRODUCT
+        if name_of(path).startswith(within)
+        for module in imported_modules(tree_of(path))
+        if module.split(".")[0] in roots
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_from_controlplane_to_workers_to_environments(package: str) -> None:
+    above = PACKAGES[: PACKAGES.index(package)]
+    assert imports_of(above, within=f"{package}/") == []
+
+
+def test_the_search_finds_the_imports_that_are_allowed() -> None:
+    assert imports_of({"environments"}, within="workers/")
+    assert imports_of({"workers"}, within="controlplane/")
+
+
+def test_the_product_knows_nothing_of_its_tests() -> None:
+    assert imports_of({"tests", "pytest", "hypothesis", "model_bakery"}) == []
+
+
+def test_sealing_knows_neither_django_nor_the_database() -> None:
+    modules = imported_modules(tree_of(ROOT / "environments" / "encryption.py"))
+    roots = {module.split(".")[0] for module in modules}
+    assert "cryptography" in roots
+    assert not roots & {"django", "rest_framework", "environments", "workers", "controlplane"}
+
+
+def test_the_effective_configuration_knows_nothing_of_http() -> None:
+    modules = imported_modules(tree_of(ROOT / "environments" / "configuration.py"))
+    assert not [module for module in modules if module.startswith(("rest_framework", "django.http", "django.urls"))]
+
+
+def test_tokens_do_not_know_the_database() -> None:
+    modules = imported_modules(tree_of(ROOT / "workers" / "tokens.py"))
+    assert "django.conf.settings" in modules
+    assert not [module for module in modules if module.startswith(("django.db", "django.contrib"))]
+
+
+def test_the_domain_knows_nothing_of_http() -> None:
+    for name in ("lifecycle", "api_keys", "configuration", "models"):
+        modules = imported_modules(tree_of(ROOT / "workers" / f"{name}.py"))
+        assert not [module for module in modules if module.startswith(("rest_framework", "django.http"))], name
+
+
+def test_the_search_sees_an_import_within_a_function() -> None:
+    assert imported_modules(ast.parse("def f():\n    from controlplane import env")) == {"controlplane.env"}
+
+
+# --- Size and names ----------------------------------------------------------------------------------------------------
+
+
+def test_no_file_outgrows_400_lines() -> None:
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in PRODUCT}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_every_module_says_in_a_sentence_what_it_holds() -> None:
+    sources = {name_of(path): path.read_text() for path in PRODUCT}
+    assert [
+        name for name, source in sources.items() if source.strip() and not ast.get_docstring(ast.parse(source))
+    ] == []
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    hollow = {"utils", "helpers", "common", "manager", "managers", "base", "signals"}
+    assert [name_of(path) for path in PRODUCT if path.stem in hollow] == []

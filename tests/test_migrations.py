@@ -1,0 +1,108 @@
+"""Migrations run forward, back and forward again on a database of their own, on the engine of the run."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connection
+
+from tests.databases import fresh_database
+from tests.processes import ROOT
+
+#: Migrates and prints, after each step, what the database holds of ours: tables, triggers, functions, indexes.
+SCRIPT = """
+import json, sys
+import django
+django.setup()
+from django.core.management import call_command
+from django.apps import apps
+from django.db import connection
+
+def ours():
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                "SELECT 'table ' || table_name FROM information_schema.tables WHERE table_schema = 'public' UNION "
+                "SELECT 'trigger ' || trigger_name FROM information_schema.triggers UNION "
+                "SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace UNION "
+                "SELECT 'constraint ' || conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
+            )
+        else:
+            cursor.execute("SELECT type || ' ' || name || ' ' || COALESCE(sql, '') FROM sqlite_master")
+        rows = [row for row, in cursor.fetchall()]
+    return sorted(row for row in rows if "environments_" in row or "workers_" in row)
+
+steps = [("migrate",), ("migrate", "workers", "zero"), ("migrate", "environments", "zero"), ("migrate",)]
+answers = []
+for step in steps:
+    call_command(*step, verbosity=0, interactive=False)
+    answers.append(ours())
+print(json.dumps(answers))
+"""
+
+
+def run(*command: str, database_url: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "controlplane.settings"}
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, *command], cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def steps() -> Any:
+    return json.loads(run("-c", SCRIPT, database_url=fresh_database("migrations")).stdout)
+
+
+def test_forward_from_nothing_makes_tables_and_triggers(steps: Any) -> None:
+    everything = " ".join(steps[0])
+    for name in (
+        "workers_worker",
+        "environments_organization",
+        "workers_workerstart_append_only",
+        "environments_auditevent_append_only",
+    ):
+        assert name in everything
+
+
+def test_back_to_nothing_leaves_nothing_of_the_workers(steps: Any) -> None:
+    assert not [row for row in steps[1] if "workers_" in row]
+    assert [row for row in steps[1] if "environments_" in row]
+
+
+def test_back_to_nothing_leaves_nothing_at_all(steps: Any) -> None:
+    assert steps[2] == []
+
+
+def test_forward_again_makes_the_same_as_the_first_time(steps: Any) -> None:
+    assert steps[3] == steps[0]
+
+
+def test_the_migrations_are_complete() -> None:
+    done = run("manage.py", "makemigrations", "--check", "--dry-run", database_url=os.environ["DATABASE_URL"])
+    assert "No changes detected" in done.stdout
+
+
+@pytest.mark.django_db
+def test_every_constraint_of_the_models_is_in_the_database() -> None:
+    for app in ("environments", "workers"):
+        for model in apps.get_app_config(app).get_models():
+            with connection.cursor() as cursor:
+                if connection.vendor == "postgresql":
+                    cursor.execute(
+                        "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass UNION "
+                        "SELECT indexname FROM pg_indexes WHERE tablename = %s",
+                        [model._meta.db_table, model._meta.db_table],
+                    )
+                else:
+                    cursor.execute(
+                        "SELECT name || ' ' || sql FROM sqlite_master WHERE tbl_name = %s", [model._meta.db_table]
+                    )
+                found = " ".join(str(row[0]) for row in cursor.fetchall())
+            missing = [item.name for item in (*model._meta.constraints, *model._meta.indexes) if item.name not in found]
+            assert not missing, (model, missing)

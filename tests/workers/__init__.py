@@ -1,0 +1,85 @@
+"""The worker API as a client sees it: sends one start, and tells what came of it."""
+
+import functools
+import json
+from typing import Any
+
+from django.core.cache import cache
+from django.core.management import call_command
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+
+from tests import factories
+from tests.factories import Fleet
+from workers.models import WorkerInstance, WorkerStart
+
+INVALID_TOKEN = 'Bearer error="invalid_token"'
+
+
+def fresh_fleet() -> Fleet:
+    """A fleet, with no request counted by any throttle yet."""
+    cache.clear()
+    return factories.create_fleet()
+
+
+def start(  # noqa: PLR0913  # the parts of a request that hostile tests vary
+    fleet: Fleet,
+    body: Any = b"{}",
+    *,
+    token: str | None = None,
+    authorization: str | None = "",
+    worker_id: Any = None,
+    content_type: str = "application/json",
+    client: Client | None = None,
+    **environ: Any,
+) -> Any:
+    """POSTs one start as the fleet's worker, but for what is given; `authorization` None sends no such header."""
+    if authorization is not None:
+        environ["HTTP_AUTHORIZATION"] = authorization or f"Bearer {token or fleet.token}"
+    path = f"/api/v1/workers/{fleet.worker.pk if worker_id is None else worker_id}/start"
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return (client or shared_client()).generic("POST", path, data, content_type, **environ)
+
+
+@functools.cache
+def shared_client() -> Client:
+    """One for all, since making one loads every middleware, whose search for static files takes longer than a start."""
+    return Client(raise_request_exception=False)
+
+
+def assert_refused(response: HttpResponse, status: int) -> None:
+    """The status, the shape of an error body, its headers, and that nothing was recorded."""
+    assert response.status_code == status, response.content[:500]
+    assert_error_shape(response)
+    assert_nothing_recorded()
+
+
+def assert_error_shape(response: HttpResponse) -> None:
+    """`{"detail": text}`, or the contract's HTTPValidationError for 422; JSON that no cache keeps."""
+    assert response["Content-Type"] == "application/json"
+    assert response["Cache-Control"] == "no-store"
+    body = json.loads(response.content)
+    assert list(body) == ["detail"]
+    if response.status_code != 422:
+        assert isinstance(body["detail"], str)
+        assert body["detail"]
+        return
+    assert body["detail"]
+    for error in body["detail"]:
+        assert set(error) == {"loc", "msg", "type"}
+        assert error["loc"][0] == "body"
+        assert all(type(part) in {str, int} for part in error["loc"])
+        assert error["msg"]
+        assert error["type"]
+
+
+def assert_nothing_recorded() -> None:
+    assert not WorkerStart.objects.exists()
+    assert not WorkerInstance.objects.exists()
+
+
+def empty_database() -> None:
+    """Deletes all rows after a test that committed; Django's own way cannot while tenants' constraints are immediate."""
+    with connection.constraint_checks_disabled():
+        call_command("flush", interactive=False, verbosity=0)

@@ -1,0 +1,153 @@
+import pytest
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from environments.encryption import Secret
+from environments.models import TelemetrySettings, TemporalConnection
+from environments.sealing import seal_api_key
+from tests import factories
+from tests.factories import Fleet
+from tests.workers import assert_refused, fresh_fleet, start
+from workers.configuration import open_configuration, revision_of, sections_of, show_configuration
+from workers.models import Worker, WorkerQueue
+
+LEVELS = ("organization", "environment", "queue", "worker")
+
+
+@pytest.fixture
+def fleet(db: None) -> Fleet:
+    return fresh_fleet()
+
+
+def load(fleet: Fleet) -> Worker:
+    return Worker.objects.with_chain().get(pk=fleet.worker.pk)
+
+
+def revision(fleet: Fleet) -> str:
+    worker = load(fleet)
+    return revision_of(show_configuration(worker, sections_of(worker)))
+
+
+@pytest.mark.parametrize("width", range(1, 5))
+def test_the_narrowest_of_the_levels_wins_the_whole_section(fleet: Fleet, width: int) -> None:
+    for level in LEVELS[:width]:
+        factories.point(
+            getattr(fleet, level),
+            temporal_connection=factories.create_temporal(fleet.organization, f"t-{level}", secret=f"ts-{level}"),
+            litellm_connection=factories.create_litellm(fleet.organization, f"l-{level}", secret=f"ls-{level}"),
+            telemetry_settings=factories.create_telemetry(
+                fleet.organization, f"o-{level}", otel_service_name=f"o-{level}"
+            ),
+        )
+    narrowest = LEVELS[width - 1]
+    answer = start(fleet).json()
+    assert answer["temporal_host"] == f"t-{narrowest}.example.com:7233"
+    assert answer["temporal_namespace"] == f"{fleet.organization.id}-t-{narrowest}"
+    assert answer["temporal_api_key"] == f"ts-{narrowest}"
+    assert answer["litellm_api_url"] == f"https://l-{narrowest}.example.com"
+    assert answer["litellm_api_key"] == f"ls-{narrowest}"
+    assert answer["otel_service_name"] == f"o-{narrowest}"
+
+
+def test_sections_are_never_merged_field_by_field(fleet: Fleet) -> None:
+    wide = factories.create_telemetry(
+        fleet.organization, "wide", otel_exporter_otlp_endpoint="https://otel.example.com"
+    )
+    narrow = factories.create_telemetry(fleet.organization, "narrow", otel_enabled=False)
+    factories.point(fleet.organization, telemetry_settings=wide)
+    factories.point(fleet.queue, telemetry_settings=narrow)
+    answer = start(fleet).json()
+    assert answer["otel_enabled"] is False
+    assert answer["otel_exporter_otlp_endpoint"] is None
+
+
+def test_a_narrow_server_without_key_never_meets_a_wider_levels_key(fleet: Fleet) -> None:
+    local = factories.create_temporal(fleet.organization, "local", requires_api_key=False)
+    factories.point(fleet.worker, temporal_connection=local)
+    answer = start(fleet).json()
+    assert (answer["temporal_host"], answer["temporal_api_key"]) == ("local.example.com:7233", "")
+
+
+def test_without_telemetry_the_contracts_defaults_apply(fleet: Fleet) -> None:
+    answer = start(fleet).json()
+    assert {name: value for name, value in answer.items() if name.startswith("otel")} == {
+        "otel_enabled": True,
+        "otel_exporter_otlp_endpoint": None,
+        "otel_service_name": "agent-control-plane-worker",
+        "otel_traces_sampler": "parentbased_always_on",
+        "otel_traces_sampler_arg": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pointer", "section"), [("temporal_connection", "Temporal"), ("litellm_connection", "LiteLLM")]
+)
+def test_a_missing_section_is_409_naming_it_and_the_levels(fleet: Fleet, pointer: str, section: str) -> None:
+    factories.point(fleet.organization, **{pointer: None})
+    response = start(fleet)
+    assert_refused(response, 409)
+    assert section in response.json()["detail"]
+    for level in ("worker", "worker queue", "environment", "organization"):
+        assert level in response.json()["detail"]
+    factories.point(fleet.environment, **{pointer: getattr(fleet, section.lower())})
+    assert start(fleet).status_code == 200
+
+
+def test_opens_secrets_that_stay_secret_until_the_response(fleet: Fleet) -> None:
+    worker = load(fleet)
+    configuration = open_configuration(worker, sections_of(worker))
+    assert configuration.temporal_api_key == Secret(fleet.temporal_secret)
+    assert fleet.temporal_secret not in repr(configuration)
+    assert fleet.litellm_secret not in repr(configuration)
+
+
+def test_shows_fingerprints_instead_of_secrets(fleet: Fleet, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    worker = load(fleet)
+    with django_assert_num_queries(0):
+        shown = show_configuration(worker, sections_of(worker))
+    assert shown.temporal_api_key == fleet.temporal.api_key_fingerprint
+    assert fleet.temporal_secret not in repr(shown)
+
+
+# --- Revision ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_revision_is_short_and_stays_while_nothing_changes(fleet: Fleet) -> None:
+    first = revision(fleet)
+    assert len(first) == 12
+    assert int(first, 16) >= 0
+    fleet.worker.description = "another description"
+    fleet.worker.save()
+    assert revision(fleet) == first
+
+
+def test_the_revision_changes_with_everything_that_the_worker_is_given(fleet: Fleet) -> None:
+    seen = [revision(fleet)]
+    for change in (
+        lambda: TemporalConnection.objects.update(host="elsewhere:7233"),
+        lambda: TemporalConnection.objects.update(namespace="elsewhere"),
+        lambda: WorkerQueue.objects.update(heartbeat_interval=30),
+        lambda: WorkerQueue.objects.update(name="renamed"),
+        lambda: factories.point(
+            WorkerQueue.objects.get(),
+            telemetry_settings=factories.create_telemetry(fleet.organization, otel_enabled=False),
+        ),
+        lambda: TelemetrySettings.objects.update(otel_traces_sampler_arg=0.5),
+        lambda: _rotate(fleet, "another"),
+    ):
+        change()
+        seen.append(revision(fleet))
+    assert len(set(seen)) == len(seen)
+
+
+def test_the_revision_returns_with_what_the_worker_was_given_before(fleet: Fleet) -> None:
+    first = revision(fleet)
+    _rotate(fleet, "another")
+    _rotate(fleet, fleet.temporal_secret)
+    assert revision(fleet) == first
+
+
+def _rotate(fleet: Fleet, secret: str) -> None:
+    row = TemporalConnection.objects.get(pk=fleet.temporal.pk)
+    seal_api_key(row, Secret(secret), now=timezone.now())
+    row.save()
