@@ -40,7 +40,9 @@ CONNECTIONS_FIELDSET = (
 def pretty_json(value: Any) -> SafeString:
     """JSON as an escaped block of text."""
     text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
-    return format_html('<pre class="whitespace-pre-wrap break-all font-mono text-xs">{}</pre>', text)
+    return format_html(
+        '<pre style="white-space: pre-wrap; overflow-wrap: anywhere" class="font-mono text-xs">{}</pre>', text
+    )
 
 
 @admin.register(Organization)

@@ -146,9 +146,9 @@ class CredentialConnection(Connection):
         help_text='Off only for a server that takes no key: workers are then given "" for it.',
     )
     sealed_api_key = SealedField(blank=True, default="")
-    api_key_fingerprint = models.CharField(max_length=12, blank=True, default="", editable=False)
-    api_key_version = models.PositiveIntegerField(default=0, editable=False)
-    api_key_set_at = models.DateTimeField(null=True, editable=False)
+    api_key_fingerprint = models.CharField("API key fingerprint", max_length=12, blank=True, default="", editable=False)
+    api_key_version = models.PositiveIntegerField("API key version", default=0, editable=False)
+    api_key_set_at = models.DateTimeField("API key set at", null=True, editable=False)
 
     class Meta(Connection.Meta):
         abstract = True

@@ -42,9 +42,17 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("sealed_api_key", environments.fields.SealedField(blank=True, default="")),
-                ("api_key_fingerprint", models.CharField(blank=True, default="", editable=False, max_length=12)),
-                ("api_key_version", models.PositiveIntegerField(default=0, editable=False)),
-                ("api_key_set_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "api_key_fingerprint",
+                    models.CharField(
+                        blank=True, default="", editable=False, max_length=12, verbose_name="API key fingerprint"
+                    ),
+                ),
+                (
+                    "api_key_version",
+                    models.PositiveIntegerField(default=0, editable=False, verbose_name="API key version"),
+                ),
+                ("api_key_set_at", models.DateTimeField(editable=False, null=True, verbose_name="API key set at")),
                 (
                     "api_url",
                     models.CharField(
@@ -272,9 +280,17 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("sealed_api_key", environments.fields.SealedField(blank=True, default="")),
-                ("api_key_fingerprint", models.CharField(blank=True, default="", editable=False, max_length=12)),
-                ("api_key_version", models.PositiveIntegerField(default=0, editable=False)),
-                ("api_key_set_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "api_key_fingerprint",
+                    models.CharField(
+                        blank=True, default="", editable=False, max_length=12, verbose_name="API key fingerprint"
+                    ),
+                ),
+                (
+                    "api_key_version",
+                    models.PositiveIntegerField(default=0, editable=False, verbose_name="API key version"),
+                ),
+                ("api_key_set_at", models.DateTimeField(editable=False, null=True, verbose_name="API key set at")),
                 (
                     "host",
                     models.CharField(

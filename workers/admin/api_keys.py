@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
@@ -200,7 +201,7 @@ class ApiKeyAdmin(ConsoleAdmin):
                 return self._show_once(request, issued)
             except ApiKeyError as error:
                 form.add_error(None, str(error))
-        return self._ask(request, key, form, title="Rotate API key", button="Rotate")
+        return self._ask(request, key, form, title="Rotate API key", button="Rotate", variant="primary")
 
     def revoke_view(self, request: HttpRequest, key_id: Any) -> HttpResponse:
         """Asks for the reason on GET; revokes on POST."""
@@ -213,7 +214,7 @@ class ApiKeyAdmin(ConsoleAdmin):
                 request, f"API key {key} is revoked." if is_revoked else f"API key {key} was revoked before."
             )
             return redirect(reverse("admin:workers_apikey_change", args=[key.pk]))
-        return self._ask(request, key, form, title="Revoke API key", button="Revoke")
+        return self._ask(request, key, form, title="Revoke API key", button="Revoke", variant="danger")
 
     def _key(self, request: HttpRequest, key_id: Any) -> ApiKey:
         if not self.has_add_permission(request):
@@ -233,6 +234,7 @@ class ApiKeyAdmin(ConsoleAdmin):
             "issued": issued_key(issued),
             "row": issued.row,
             "is_for_worker": issued.row.scope == Scope.WORKER,
+            "control_plane_url": settings.CONTROL_PLANE_URL,
         }
         response = TemplateResponse(request, "admin/workers/apikey/issued.html", context)
         response.headers["Cache-Control"] = "no-store"

@@ -6,6 +6,8 @@ from django.contrib import admin
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
 from unfold.decorators import display
 
 from environments.admin import CONNECTIONS_FIELDSET
@@ -118,9 +120,9 @@ class WorkerAdmin(ConsoleAdmin):
         return instance.liveness(heartbeat_interval=row.queue.heartbeat_interval, now=timezone.now())
 
     @display(description="last heartbeat")
-    def last_heartbeat(self, row: Worker) -> Any:
+    def last_heartbeat(self, row: Worker) -> str | None:
         instance = _current(row)
-        return instance and instance.last_heartbeat_at
+        return date_format(localtime(instance.last_heartbeat_at), "DATETIME_FORMAT") if instance else None
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
