@@ -43,8 +43,8 @@ class ProxyMiddleware:
             request.META["REMOTE_ADDR"] = next((hop for hop in reversed(hops) if not _is_trusted(hop)), address)
             if request.META.get("HTTP_X_FORWARDED_PROTO") == "https":
                 request.environ["wsgi.url_scheme"] = "https"  # type: ignore[attr-defined]  # served by WSGI
-        if not _is_address(request.META["REMOTE_ADDR"]):
-            request.META["REMOTE_ADDR"] = ""
+        address, _, _zone = request.META["REMOTE_ADDR"].partition("%")  # a zone has a meaning on its own host only
+        request.META["REMOTE_ADDR"] = address if _is_address(address) else ""
         return self.get_response(request)
 
 

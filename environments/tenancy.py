@@ -26,9 +26,11 @@ class SameOrganization(models.BaseConstraint):
         pointer = model._meta.get_field(self.pointer)
         organization = model._meta.get_field(self.organization)
         target = pointer.related_model._meta
+        # Django's own foreign keys are deferred on SQLite, and `flush` deletes tables in an order that relies on it.
+        deferral = " DEFERRABLE INITIALLY DEFERRED" if schema_editor.connection.vendor == "sqlite" else ""
         return (
             f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({quote(organization.column)}, {quote(pointer.column)}) "
-            f"REFERENCES {quote(target.db_table)} ({quote('organization_id')}, {quote(target.pk.column)})"
+            f"REFERENCES {quote(target.db_table)} ({quote('organization_id')}, {quote(target.pk.column)}){deferral}"
         )
 
     def constraint_sql(self, model: Any, schema_editor: Any) -> str:

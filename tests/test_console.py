@@ -40,7 +40,7 @@ from environments.models import (
 from environments.sealing import open_api_key, seal_api_key
 from tests import factories
 from tests.factories import Fleet
-from tests.workers import empty_database, fresh_fleet, start
+from tests.workers import fresh_fleet, start
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
@@ -64,9 +64,8 @@ def fleet(db: None) -> Fleet:
 
 
 @pytest.fixture
-def committed_fleet(transactional_db: None) -> Iterator[Fleet]:
-    yield with_every_kind_of_row(fresh_fleet())
-    empty_database()
+def committed_fleet(transactional_db: None) -> Fleet:
+    return with_every_kind_of_row(fresh_fleet())
 
 
 def with_every_kind_of_row(fleet: Fleet) -> Fleet:

@@ -112,9 +112,9 @@ def visit(page: Page, plane: ControlPlane, path: str) -> None:
 
 
 def choose(page: Page, field: str, text: str) -> None:
-    """Picks an entry of a select box that searches as one types."""
+    """Picks an entry of a select box that searches as one types, by the words of its text."""
     page.locator(f"#id_{field} + .select2-container").click()
-    page.locator(".select2-container--open .select2-search__field").press_sequentially(text)
+    page.locator(".select2-container--open .select2-search__field").fill(re.sub(r"[/.]", " ", text))
     page.locator(".select2-container--open [role=option][aria-selected]", has_text=text).first.click()
     expect(page.locator(f"#id_{field} + .select2-container")).to_contain_text(text)
 

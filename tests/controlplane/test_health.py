@@ -27,7 +27,7 @@ from controlplane.health import readiness_problems
 from environments.encryption import KeyRing, encode, generate_key, key_entry
 from tests.factories import Fleet
 from tests.processes import ROOT, free_port
-from tests.workers import empty_database, fresh_fleet, start
+from tests.workers import fresh_fleet, start
 from workers.models import WorkerStart
 
 type Away = Callable[[], AbstractContextManager[None]]
@@ -78,7 +78,6 @@ def assert_unavailable(answer: Answer) -> None:
 def fleet(transactional_db: None) -> Iterator[Fleet]:
     yield fresh_fleet()
     connection.close()
-    empty_database()
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def away() -> Away:
 def _no_file() -> Iterator[None]:
     connection.close()
     path = Path(connection.settings_dict["NAME"])
-    elsewhere = path.with_suffix(".away")
+    elsewhere = path.with_name(f"{path.name}.away")
     shutil.move(path, elsewhere)
     path.mkdir()
     try:

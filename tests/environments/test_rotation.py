@@ -1,6 +1,5 @@
 """Rotation of encryption: nothing is lost, whatever interrupts it or happens beside it."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -27,7 +26,7 @@ from environments.rotation import (
 from environments.sealing import open_api_key, place_of, seal_api_key
 from tests import factories
 from tests.factories import ACTOR, Fleet
-from tests.workers import empty_database, fresh_fleet, start
+from tests.workers import fresh_fleet, start
 from workers.models import WorkerStart
 
 LONG = 20
@@ -46,9 +45,8 @@ def fleets(fleet: Fleet) -> list[Fleet]:
 
 
 @pytest.fixture
-def committed_fleet(transactional_db: None) -> Iterator[Fleet]:
-    yield fresh_fleet()
-    empty_database()
+def committed_fleet(transactional_db: None) -> Fleet:
+    return fresh_fleet()
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import json
 from typing import Any
 
 from django.core.cache import cache
-from django.core.management import call_command
-from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 
@@ -77,9 +75,3 @@ def assert_error_shape(response: HttpResponse) -> None:
 def assert_nothing_recorded() -> None:
     assert not WorkerStart.objects.exists()
     assert not WorkerInstance.objects.exists()
-
-
-def empty_database() -> None:
-    """Deletes all rows after a test that committed; Django's own way cannot while tenants' constraints are immediate."""
-    with connection.constraint_checks_disabled():
-        call_command("flush", interactive=False, verbosity=0)

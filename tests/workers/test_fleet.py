@@ -1,6 +1,5 @@
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -395,18 +394,6 @@ def test_prune_does_not_delete_what_this_run_creates() -> None:
 # --- Two at once -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def committed(transactional_db: None) -> Iterator[None]:
-    """For tests that commit: empties the tables in an order that SQLite's composite foreign keys allow, unlike flush."""
-    yield
-    for model in (WorkerInstance, WorkerStart, ApiKey, Worker, WorkerQueue, Environment, AuditEvent, DataKey):
-        model.objects.all().delete()
-    Organization.objects.update(temporal_connection=None, litellm_connection=None, telemetry_settings=None)
-    for connections in (TemporalConnection, LiteLLMConnection, TelemetrySettings):
-        connections.objects.all().delete()
-    Organization.objects.all().delete()
-
-
 def at_once(*texts: str) -> list[Any]:
     """The outcome of each document, applied by threads that begin together."""
     barrier = Barrier(len(texts))
@@ -424,7 +411,7 @@ def at_once(*texts: str) -> list[Any]:
         return list(pool.map(run, texts))
 
 
-def test_two_first_runs_at_once_create_one_fleet(committed: None) -> None:
+def test_two_first_runs_at_once_create_one_fleet(transactional_db: None) -> None:
     outcomes = at_once(ACME, ACME)
     assert sum(isinstance(outcome, list) and len(outcome) == ACME_SIZE for outcome in outcomes) == 1
     # The other one either found everything made, or was told to run again.
@@ -434,7 +421,7 @@ def test_two_first_runs_at_once_create_one_fleet(committed: None) -> None:
     assert AuditEvent.objects.count() == ACME_SIZE
 
 
-def test_two_updates_at_once_take_turns(committed: None) -> None:
+def test_two_updates_at_once_take_turns(transactional_db: None) -> None:
     text = "organizations: [{id: acme, name: Acme, environments: [{name: production, worker_queues: [%s]}]}]"
     thirty, forty, fifty = [text % f"{{name: default, heartbeat_interval: {seconds}}}" for seconds in (30, 40, 50)]
     apply(thirty)
@@ -449,7 +436,7 @@ def test_two_updates_at_once_take_turns(committed: None) -> None:
     assert [event.changes["heartbeat_interval"] for event in events] == [[30, 40], [40, 50]]
 
 
-def test_a_worker_starts_while_a_fleet_is_applied(committed: None) -> None:
+def test_a_worker_starts_while_a_fleet_is_applied(transactional_db: None) -> None:
     if connection.vendor == "sqlite":
         pytest.skip("SQLite lets one transaction write at a time")
     apply(ACME)

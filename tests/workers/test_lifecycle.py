@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from pytest_django import Settings
 from environments.models import AuditEvent
 from tests import factories
 from tests.factories import ACTOR, Fleet
-from tests.workers import assert_nothing_recorded, assert_refused, empty_database, fresh_fleet, start
+from tests.workers import assert_nothing_recorded, assert_refused, fresh_fleet, start
 from workers.api_keys import revoke_api_key
 from workers.configuration import revision_of, sections_of, show_configuration
 from workers.lifecycle import Client as LifecycleClient
@@ -40,9 +40,8 @@ def fleet(db: None) -> Fleet:
 
 
 @pytest.fixture
-def committed_fleet(transactional_db: None) -> Iterator[Fleet]:
-    yield fresh_fleet()
-    empty_database()
+def committed_fleet(transactional_db: None) -> Fleet:
+    return fresh_fleet()
 
 
 # --- 200 ---------------------------------------------------------------------------------------------------------------
