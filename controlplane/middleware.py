@@ -40,10 +40,10 @@ class ProxyMiddleware:
         if _is_trusted(address):
             forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
             hops = [hop.strip() for hop in forwarded if hop.strip()]
-            request.META["REMOTE_ADDR"] = next((hop for hop in reversed(hops) if not _is_trusted(hop)), address)
+            address = next((hop for hop in reversed(hops) if not _is_trusted(hop)), address)
             if request.META.get("HTTP_X_FORWARDED_PROTO") == "https":
                 request.environ["wsgi.url_scheme"] = "https"  # type: ignore[attr-defined]  # served by WSGI
-        address, _, _zone = request.META["REMOTE_ADDR"].partition("%")  # a zone has a meaning on its own host only
+        address = address.partition("%")[0]  # a zone has a meaning on its own host only
         request.META["REMOTE_ADDR"] = address if _is_address(address) else ""
         return self.get_response(request)
 

@@ -2,9 +2,11 @@ import ipaddress
 from typing import Any
 
 import pytest
-from django.test import Client
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
 from pytest_django import Settings
 
+from controlplane.middleware import ProxyMiddleware
 from tests.factories import Fleet
 from tests.workers import assert_nothing_recorded, fresh_fleet, start
 from workers.models import WorkerStart
@@ -178,3 +180,10 @@ def test_the_console_loads_its_own_files_only() -> None:
 @pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/workers/x/start", "/api/openapi.json"])
 def test_no_cache_keeps_an_answer_of_the_api(path: str) -> None:
     assert "no-store" in Client().get(path)["Cache-Control"]
+
+
+def test_a_server_that_tells_no_address_is_no_error(rf: RequestFactory) -> None:
+    request = rf.get("/livez")
+    del request.META["REMOTE_ADDR"]
+    response = ProxyMiddleware(lambda seen: HttpResponse(seen.META["REMOTE_ADDR"] or "none"))(request)
+    assert response.content == b"none"
