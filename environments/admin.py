@@ -66,6 +66,7 @@ class EnvironmentAdmin(ConsoleAdmin):
     """Stages of an organization."""
 
     list_display = ("name", "organization", "description", "created_at")
+    name_separators = "/"
     search_fields = ("name", "organization__id")
     fixed_fields = ("organization",)
     autocomplete_fields = ("organization", *CONNECTION_POINTERS)
@@ -97,6 +98,7 @@ class CredentialAdmin(ConsoleAdmin):
     """Connections with an API key, which is write-only."""
 
     form = CredentialForm
+    name_separators = "/"
     search_fields = ("name", "organization__id")
     fixed_fields = ("organization",)
     autocomplete_fields = ("organization",)
@@ -138,6 +140,7 @@ class TelemetrySettingsAdmin(ConsoleAdmin):
     """What workers are told about OpenTelemetry."""
 
     list_display = ("name", "organization", "otel_enabled", "otel_exporter_otlp_endpoint", "otel_traces_sampler")
+    name_separators = "/"
     search_fields = ("name", "organization__id")
     fixed_fields = ("organization",)
     autocomplete_fields = ("organization",)

@@ -34,6 +34,8 @@ class ConsoleAdmin(ModelAdmin):
     form = ConsoleForm
     #: Fields that are chosen when the row is made and fixed from then on.
     fixed_fields: tuple[str, ...] = ()
+    #: What parts the names of a row as it is shown, so that the shown text finds it when it is typed.
+    name_separators = ""
     show_full_result_count = False
     list_per_page = 50
     warn_unsaved_form = True
@@ -49,6 +51,10 @@ class ConsoleAdmin(ModelAdmin):
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        words = search_term.translate(dict.fromkeys(map(ord, self.name_separators), " "))
+        return super().get_search_results(request, queryset, words)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         if any(name in lookup for name in UNSEARCHABLE):

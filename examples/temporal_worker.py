@@ -5,6 +5,7 @@ TEMPORAL_TLS=false, as for a local Temporal dev server.
 """
 
 import asyncio
+import gc
 import json
 import os
 import platform
@@ -89,3 +90,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+    # Ends the client's threads now and not while Python shuts down, where temporalio 1.35 sometimes crashes.
+    gc.collect()

@@ -866,3 +866,11 @@ def test_an_odd_reason_to_revoke_is_explained(reason: str, fleet: Fleet, client:
     assert response.status_code == 200
     assert response.context["form"].errors["reason"]
     assert ApiKey.objects.get().revoked_at is None
+
+
+@pytest.mark.parametrize("model", ["environment", "temporalconnection", "litellmconnection", "workerqueue", "worker"])
+def test_the_text_that_names_a_row_finds_it(model: str, fleet: Fleet, client: Client) -> None:
+    rows = [fleet.environment, fleet.temporal, fleet.litellm, fleet.queue, fleet.worker]
+    row = next(row for row in rows if row._meta.model_name == model)
+    found = client.get(url(type(row), "changelist"), {"q": str(row)}).context["cl"].result_list
+    assert list(found) == [row]

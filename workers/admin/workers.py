@@ -68,6 +68,7 @@ class WorkerQueueAdmin(ConsoleAdmin):
     list_display = ("task_queue_name", "environment", "heartbeat_interval", "state", "created_at")
     list_select_related = ("environment",)
     list_filter = ("is_disabled",)
+    name_separators = "."
     search_fields = ("name", "environment__name", "organization__id")
     fixed_fields = ("environment",)
     autocomplete_fields = ("environment", *CONNECTION_POINTERS)
@@ -94,6 +95,7 @@ class WorkerAdmin(ConsoleAdmin):
     list_display = ("name", "queue", "liveness", "state", "last_heartbeat", "created_at")
     list_select_related = ("queue__environment",)
     list_filter = ("is_disabled",)
+    name_separators = "/"
     search_fields = ("name", "id", "organization__id")
     autocomplete_fields = ("queue", *CONNECTION_POINTERS)
     readonly_fields = ("id", "liveness", "last_heartbeat")
