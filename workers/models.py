@@ -207,14 +207,6 @@ def _scope_check() -> models.CheckConstraint:
     return models.CheckConstraint(condition=condition, name="workers_apikey_one_scope")
 
 
-class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
-    """API keys by their state at a time."""
-
-    def usable(self, now: datetime) -> Self:
-        """Neither revoked nor expired."""
-        return self.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None)
-
-
 class ApiKey(TenantOwned):
     """The row behind an API key; the key itself is shown once and only its SHA-256 is kept."""
 
@@ -235,8 +227,6 @@ class ApiKey(TenantOwned):
     replaced_by = models.OneToOneField(
         "self", on_delete=models.PROTECT, null=True, related_name="replaces", verbose_name="replaced by"
     )
-
-    objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
         verbose_name = "API key"
