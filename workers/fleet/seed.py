@@ -80,7 +80,7 @@ def seed_fleet(size: Size, *, actor: Actor, now: datetime) -> Iterator[Seeded]:
         tenant = _Tenant(f"{PREFIX}{number + index}", actor=actor, now=now)
         for name, worker_count in enumerate(islice(workers_of_queues, queue_count), 1):
             queue = tenant.create_queue(f"queue-{name}")
-            for numbers in batched(range(1, worker_count + 1), BATCH, strict=False):
+            for numbers in batched(range(1, worker_count + 1), BATCH):
                 workers = tenant.create_workers(queue, [f"worker-{number:06}" for number in numbers])
                 yield Seeded([worker.pk for worker in workers])
                 yield from tenant.record_starts(zip(workers, islice(starts_of_workers, len(workers)), strict=True))
@@ -151,7 +151,7 @@ class _Tenant:
 
     def record_starts(self, counts: Iterator[tuple[Worker, int]]) -> Iterator[Seeded]:
         """Starts of each worker, as many as is said, evenly over the history; the last one's process may still run."""
-        for rows in batched(self._starts(counts), BATCH, strict=False):
+        for rows in batched(self._starts(counts), BATCH):
             starts = [start for start, _ in rows]
             instances = [instance for _, instance in rows if instance]
             with transaction.atomic():
