@@ -48,6 +48,11 @@ def record(  # noqa: PLR0913  # an event has these parts; each is named at the c
     )
 
 
+def kind_of(subject: models.Model) -> str:
+    """What an action's name begins with, such as `worker_queue`: the same from the console, a command and a file."""
+    return str(subject._meta.verbose_name).lower().replace(" ", "_")
+
+
 def snapshot(subject: models.Model) -> dict[str, Any]:
     """A row's fields as the audit trail may show them: no sealed text, no hash, JSON types only."""
     return {

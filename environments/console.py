@@ -72,17 +72,16 @@ class ConsoleAdmin(ModelAdmin):
         return rows.select_for_update(of=("self",)) if is_change else rows
 
     def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:  # noqa: FBT001
-        kind = obj._meta.model_name
         before = audit.snapshot(type(obj)._default_manager.get(pk=obj.pk)) if change else {}
         super().save_model(request, obj, form, change)
         changes = audit.difference(before, audit.snapshot(obj))
         if changes:
-            action = f"{kind}.{'updated' if change else 'created'}"
+            action = f"{audit.kind_of(obj)}.{'updated' if change else 'created'}"
             audit.record(action, obj, actor=actor_of(request), now=timezone.now(), changes=changes)
 
     def delete_model(self, request: HttpRequest, obj: models.Model) -> None:
         changes = {name: [value, None] for name, value in audit.snapshot(obj).items()}
-        action = f"{obj._meta.model_name}.deleted"
+        action = f"{audit.kind_of(obj)}.deleted"
         audit.record(action, obj, actor=actor_of(request), now=timezone.now(), changes=changes)
         super().delete_model(request, obj)
 

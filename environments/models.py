@@ -261,9 +261,9 @@ class AuditEvent(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
     occurred_at = models.DateTimeField()
-    actor = models.CharField(max_length=200, help_text="user:<name>, command:<name> or key:<id>")
+    actor = models.CharField(max_length=200)  # user:<name>, command:<name> or key:<id>
     client_address = models.GenericIPAddressField(null=True)
-    action = models.CharField(max_length=64, help_text="such as worker.disabled")
+    action = models.CharField(max_length=64)  # such as worker.disabled
     object_type = models.CharField(max_length=64)
     object_id = models.CharField(max_length=64)
     object_name = models.CharField(max_length=300)

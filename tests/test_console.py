@@ -25,6 +25,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from environments import audit
 from environments.encryption import Secret
 from environments.fields import SealedField
 from environments.models import (
@@ -511,7 +512,7 @@ def test_deleting_a_row_that_others_need_is_refused_with_a_page(model: Model, fl
 def test_a_row_that_nobody_needs_can_be_deleted_and_that_is_on_record(fleet: Fleet, client: Client) -> None:
     telemetry = TelemetrySettings.objects.get()
     assert client.post(url(TelemetrySettings, "delete", telemetry.pk), {"post": "yes"}).status_code == 302
-    event = AuditEvent.objects.get(action="telemetrysettings.deleted")
+    event = AuditEvent.objects.get(action="telemetry_settings.deleted")
     assert (event.actor, event.object_id) == ("user:ada", str(telemetry.pk))
 
 
@@ -707,7 +708,7 @@ def test_a_new_secret_is_sealed_and_shows_in_fingerprint_and_version(model: Any,
     assert after.api_key_fingerprint != before.api_key_fingerprint
     assert after.api_key_version == before.api_key_version + 1
     assert "typed-by-ada" not in str(everything())
-    event = AuditEvent.objects.get(action=f"{model._meta.model_name}.updated")
+    event = AuditEvent.objects.get(action=f"{audit.kind_of(model())}.updated")
     assert event.actor == "user:ada"
     assert event.changes["api_key_fingerprint"] == [before.api_key_fingerprint, after.api_key_fingerprint]
 

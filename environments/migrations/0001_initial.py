@@ -143,9 +143,9 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ("occurred_at", models.DateTimeField()),
-                ("actor", models.CharField(help_text="user:<name>, command:<name> or key:<id>", max_length=200)),
+                ("actor", models.CharField(max_length=200)),
                 ("client_address", models.GenericIPAddressField(null=True)),
-                ("action", models.CharField(help_text="such as worker.disabled", max_length=64)),
+                ("action", models.CharField(max_length=64)),
                 ("object_type", models.CharField(max_length=64)),
                 ("object_id", models.CharField(max_length=64)),
                 ("object_name", models.CharField(max_length=300)),

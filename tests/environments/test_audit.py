@@ -12,6 +12,7 @@ from environments.models import AuditEvent, TemporalConnection
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet
+from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE
 
 
 @pytest.fixture
@@ -99,3 +100,9 @@ def test_the_trail_of_a_connection_holds_no_secret(fleet: Fleet) -> None:
     event = record(row, changes=audit.difference({}, audit.snapshot(row)))
     assert fleet.temporal_secret not in str(event.changes)
     assert row.sealed_api_key not in str(event.changes)
+
+
+def test_a_kind_has_one_name_whoever_acts() -> None:
+    """The console and a fleet's document name an action alike, so that one search finds both."""
+    for kind in (ORGANIZATION, ENVIRONMENT, WORKER_QUEUE, WORKER, *CONNECTIONS.values()):
+        assert audit.kind_of(kind.model()) == kind.name
