@@ -150,9 +150,16 @@ def test_tokens_do_not_know_the_database() -> None:
 
 
 def test_the_domain_knows_nothing_of_http() -> None:
-    for name in ("lifecycle", "api_keys", "configuration", "models"):
-        modules = imported_modules(tree_of(ROOT / "workers" / f"{name}.py"))
-        assert not [module for module in modules if module.startswith(("rest_framework", "django.http"))], name
+    http = ("views", "urls", "serializers", "authentication", "throttles", "admin")
+    domain = [
+        path
+        for path in PRODUCT
+        if name_of(path).startswith("workers/") and not re.search("|".join(http), name_of(path))
+    ]
+    assert {"workers/api_keys.py", "workers/configuration.py"} <= {name_of(path) for path in domain}
+    for path in domain:
+        modules = imported_modules(tree_of(path))
+        assert not [module for module in modules if module.startswith(("rest_framework", "django.http"))], path
 
 
 def test_the_search_sees_an_import_within_a_function() -> None:

@@ -1,0 +1,103 @@
+"""API keys and how far they reach."""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from environments.models import Environment
+from environments.tenancy import TenantOwned, same_organization
+from workers.models.queues import WorkerQueue
+from workers.models.workers import Worker
+
+#: Days before an API key's expiry at which the console and the log begin to warn, each more urgent.
+EXPIRY_WARNING_DAYS = (30, 20, 10, 3, 1)
+
+
+class Scope(models.TextChoices):
+    """How far an API key reaches."""
+
+    WORKER = "worker"
+    QUEUE = "queue", "worker queue"
+    ENVIRONMENT = "environment"
+    ORGANIZATION = "organization"
+
+
+def _scope_check() -> models.CheckConstraint:
+    targets = ("worker", "queue", "environment")
+    condition = Q(scope=Scope.ORGANIZATION, worker=None, queue=None, environment=None)
+    for target in targets:
+        others = {other: None for other in targets if other != target}
+        condition |= Q(scope=target, **{f"{target}__isnull": False}, **others)
+    return models.CheckConstraint(condition=condition, name="workers_apikey_one_scope")
+
+
+class ApiKey(TenantOwned):
+    """The row behind an API key; the key itself is shown once and only its SHA-256 is kept."""
+
+    id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=200)
+    scope = models.CharField(max_length=12, choices=Scope)
+    worker = models.ForeignKey(Worker, on_delete=models.PROTECT, null=True, blank=True, related_name="api_keys")
+    queue = models.ForeignKey(WorkerQueue, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    environment = models.ForeignKey(Environment, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    token_hash = models.CharField(max_length=64, unique=True, editable=False)
+    signing_key_id = models.CharField(max_length=64)
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=200)
+    expires_at = models.DateTimeField(null=True)
+    no_expiry_reason = models.CharField(max_length=300, blank=True, default="")
+    revoked_at = models.DateTimeField(null=True)
+    revoke_reason = models.CharField(max_length=300, blank=True, default="")
+    replaced_by = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, related_name="replaces", verbose_name="replaced by"
+    )
+
+    class Meta:
+        verbose_name = "API key"
+        ordering: ClassVar[list[str]] = ["-created_at"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
+            _scope_check(),
+            models.CheckConstraint(
+                condition=Q(expires_at__isnull=False) | ~Q(no_expiry_reason=""),
+                name="workers_apikey_no_expiry_needs_a_reason",
+            ),
+            *same_organization("worker", "queue", "environment", "replaced_by"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["-created_at"], name="workers_apikey_newest"),  # the console's list
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def target(self) -> Any:
+        """The organization, environment, queue or worker that the key is for."""
+        return getattr(self, self.scope)
+
+    def covers(self, worker: Worker) -> bool:
+        """Whether the worker, loaded with its queue, lies within the key's scope."""
+        if worker.organization_id != self.organization_id:
+            return False
+        reach = {
+            Scope.ORGANIZATION: True,
+            Scope.ENVIRONMENT: worker.queue.environment_id == self.environment_id,
+            Scope.QUEUE: worker.queue_id == self.queue_id,
+            Scope.WORKER: worker.pk == self.worker_id,
+        }
+        return reach[Scope(self.scope)]
+
+    def is_usable(self, now: datetime) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
+    def expiry_warning(self, now: datetime) -> int | None:
+        """The most urgent of EXPIRY_WARNING_DAYS that has been reached, or None."""
+        if self.expires_at is None or not self.is_usable(now):
+            return None
+        reached = [days for days in EXPIRY_WARNING_DAYS if self.expires_at - now <= timedelta(days=days)]
+        return min(reached, default=None)

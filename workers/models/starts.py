@@ -1,0 +1,49 @@
+"""The ledger of starts."""
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+
+from environments.models import Organization
+from workers.models.workers import Worker
+
+
+class WorkerStart(models.Model):
+    """The append-only ledger of starts: who started with which key from where, and what it was given.
+
+    A row states facts: `worker` and `api_key` are kept as ids without a foreign key in the database, so that the row
+    outlives them. A trigger refuses updates.
+    """
+
+    id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+", db_index=False)
+    worker = models.ForeignKey(
+        Worker, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="starts"
+    )
+    api_key = models.ForeignKey(
+        "workers.ApiKey", on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="starts"
+    )
+    started_at = models.DateTimeField()
+    worker_name = models.CharField(max_length=63)
+    task_queue_name = models.CharField(max_length=200)
+    client_address = models.GenericIPAddressField(null=True)
+    user_agent = models.CharField(max_length=300, blank=True)
+    system_info = models.JSONField(default=dict)
+    configuration_revision = models.CharField(max_length=12)
+    temporal_connection_id = models.UUIDField("Temporal connection")
+    temporal_api_key_version = models.PositiveIntegerField("Temporal API key version")
+    litellm_connection_id = models.UUIDField("LiteLLM connection")
+    litellm_api_key_version = models.PositiveIntegerField("LiteLLM API key version")
+    telemetry_settings_id = models.UUIDField("telemetry settings", null=True)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-started_at"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["-started_at"], name="workers_start_newest"),  # the console's list
+            models.Index(fields=["worker", "-started_at"], name="workers_start_of_worker"),  # a worker's page
+            models.Index(fields=["api_key", "-started_at"], name="workers_start_of_key"),  # a key's last use
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.worker_name} {self.started_at:%Y-%m-%d %H:%M:%S}"
