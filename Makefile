@@ -10,11 +10,12 @@ export PIP_CACHE_DIR = $(CURDIR)/var/cache/pip
 export UV_CACHE_DIR = $(CURDIR)/var/cache/uv
 export TMPDIR = $(CURDIR)/var/tmp
 
-.PHONY: help run test lint lock venv runtime development
+.PHONY: help run test test-upstream lint lock venv runtime development
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
 	@echo 'make test   run all tests on SQLite, then on PostgreSQL (ARGS="-k name" chooses some)'
+	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
 	@echo 'make lint   check style, format, types and the direction of imports'
 	@echo 'make lock   write requirements.txt and requirements-dev.txt from pyproject.toml'
 
@@ -28,6 +29,10 @@ test: development
 	TEST_DATABASE=sqlite $(PYTEST) || status=1; \
 	TEST_DATABASE=postgresql $(PYTEST) || status=1; \
 	exit $$status
+
+# Half a gigabyte from the Python Package Index, once.
+test-upstream: development
+	TEST_UPSTREAM=yes TEST_DATABASE=sqlite $(IN_VENV) pytest tests/upstream $(ARGS)
 
 # mypy's Django plugin loads the settings, which do not load without secrets.
 lint: development

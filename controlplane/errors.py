@@ -16,8 +16,11 @@ from rest_framework.views import APIView
 from controlplane.parsers import BodyTooLargeError, InvalidBodyError, LengthRequiredError
 from environments.configuration import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
-from workers.lifecycle import KeyOutOfScopeError, QueueDisabledError, UnknownWorkerError, WorkerDisabledError
+from workers.access import KeyOutOfScopeError, UnknownObjectError
+from workers.lifecycle.heartbeats import HeartbeatRefusedError
+from workers.lifecycle.starts import StartRefusedError, WorkerDisabledError
 from workers.throttles import count, seconds_left
+from workers.update_locks import NotTheHolderError, UpdateLockHeldError
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +31,13 @@ NOT_FOUND = "Not found."
 
 #: Domain errors: status, and the detail where the error's own message is not meant for the caller.
 STATUSES: dict[type[Exception], tuple[int, str | None]] = {
-    UnknownWorkerError: (404, NOT_FOUND),
-    KeyOutOfScopeError: (403, "This API key is not for this worker."),
+    UnknownObjectError: (404, NOT_FOUND),
+    KeyOutOfScopeError: (403, "This API key does not reach that far."),
     WorkerDisabledError: (403, None),
-    QueueDisabledError: (409, None),
+    StartRefusedError: (409, None),
+    HeartbeatRefusedError: (409, None),
+    UpdateLockHeldError: (409, None),
+    NotTheHolderError: (403, None),
     ConfigurationIncompleteError: (409, None),
     CannotOpenError: (503, "A stored credential cannot be opened at the moment."),
     LengthRequiredError: (411, None),
@@ -44,6 +50,10 @@ VALIDATION = {
     "required": ("missing", "Field required"),
     "null": ("none_not_allowed", "Input should not be null"),
     "not_a_dict": ("dict_type", "Input should be a valid dictionary"),
+    "invalid_choice": ("enum", "Input is not one of the allowed values"),
+    "min_value": ("greater_than_equal", "Input is too small"),
+    "max_value": ("less_than_equal", "Input is too large"),
+    "not_a_list": ("list_type", "Input should be a valid list"),
     "invalid": ("value_error", "Input is not valid"),
 }
 
@@ -59,7 +69,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
         case InvalidBodyError():
             return Response({"detail": [error.as_validation_error()]}, status=422)
         case exceptions.ValidationError():
-            return Response({"detail": list(_validation_errors(error.get_full_details(), ("body",)))}, status=422)
+            location = (getattr(error, "location", "body"),)
+            return Response({"detail": list(_validation_errors(error.get_full_details(), location))}, status=422)
         case exceptions.Throttled():
             return _throttled()
     return _other(error, context["view"])

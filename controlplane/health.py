@@ -1,11 +1,18 @@
 """Whether the process lives and whether it is ready to serve."""
 
 import logging
+from typing import Any, ClassVar
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
+from controlplane.errors import RETRY_AFTER_SECONDS
 from environments.checks import key_ring_problems
 
 logger = logging.getLogger(__name__)
@@ -33,3 +40,26 @@ def readiness_problems() -> list[str]:
     except (DatabaseError, InterfaceError) as error:
         logger.warning("not ready: %s", type(error).__name__)
         return ["The database is not available."]
+
+
+@extend_schema_serializer(component_name="Health")
+class HealthSerializer(serializers.Serializer[dict[str, Any]]):
+    """That all is well."""
+
+    status = serializers.CharField()
+
+
+class HealthView(APIView):
+    """Whether this control plane serves, for clients that ask before they start."""
+
+    http_method_names = ("get",)
+    authentication_classes = ()
+    refusals: ClassVar[tuple[int, ...]] = ()
+    default_response_headers: ClassVar[dict[str, str]] = {}
+
+    @extend_schema(operation_id="get_health", responses=HealthSerializer)
+    def get(self, request: Request) -> Response:  # noqa: ARG002  # a view
+        """200 when this control plane is ready to serve, else 503."""
+        if readiness_problems():
+            return Response({"detail": "Not ready."}, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return Response({"status": "healthy"})

@@ -20,14 +20,17 @@ Returns:
     Complete worker configuration including Temporal credentials
 """
 
+START_PATH = "/api/v1/workers/{worker_id}/start"
+SUCCESSES = {"200", "204"}
+
 #: Beyond the contract: every status that can occur, so that a client or a fuzzer is not surprised.
 ERRORS = {
     "400": "Bad request",
     "401": "No API key, or one that is not valid",
-    "403": "The key is not for this worker, the worker is disabled, or the call came over plain HTTP",
-    "404": "No such worker in the key's organization",
+    "403": "The key does not reach that far, the worker is disabled, or the call came over plain HTTP",
+    "404": "No such object in the key's organization",
     "405": "Method not allowed",
-    "409": "The queue is disabled or the configuration is incomplete",
+    "409": "Not in its present state: disabled, draining, full, taken by another, or its configuration is incomplete",
     "411": "The body has no Content-Length",
     "413": "The body is larger than 64 KiB",
     "415": "The body is not application/json in UTF-8",
@@ -35,6 +38,10 @@ ERRORS = {
     "503": "The database or a credential is not available at the moment",
 }
 RETRYABLE = {"429", "503"}
+#: Statuses of every endpoint, of those with an API key, and of those with a body.
+EVERYWHERE = ("400", "403", "405", "503")
+WITH_KEY = ("401", "429")
+WITH_BODY = ("411", "413", "415")
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -54,8 +61,16 @@ class WorkerApiSchema(AutoSchema):
         return []
 
     def get_auth(self) -> list[dict[str, Any]]:
+        """None: the document has one for all; but none is required where the view asks for none."""
         super().get_auth()  # registers the scheme's component
-        return []
+        return [] if self.view.authentication_classes else [{}]
+
+    def get_operation(self, *args: Any, **kwargs: Any) -> Any:
+        """With every answer that can occur."""
+        operation = super().get_operation(*args, **kwargs)
+        if operation:
+            _add_refusals(operation, self.view)
+        return operation
 
 
 def as_the_contract_has_it(result: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
@@ -66,30 +81,43 @@ def as_the_contract_has_it(result: dict[str, Any], **_kwargs: Any) -> dict[str, 
     for name, schema in schemas.items():
         _in_pydantic_form(name, schema)
     schemas |= VALIDATION_SCHEMAS
-    for operations in result["paths"].values():
+    for path, operations in result["paths"].items():
         for operation in operations.values():
-            _complete(operation)
+            _complete(path, operation)
     return result
 
 
-def _complete(operation: dict[str, Any]) -> None:
-    """Summary, parameter titles, required body, and every answer that can occur."""
-    operation["summary"], operation["description"] = "Start Worker", START_DESCRIPTION.strip()
+def _complete(path: str, operation: dict[str, Any]) -> None:
+    """Summary, parameter titles, and the words for success."""
+    if path == START_PATH:
+        operation["summary"], operation["description"] = "Start Worker", START_DESCRIPTION.strip()
     for parameter in operation.get("parameters", []):
-        parameter["schema"] = {"type": "string", "title": _title(parameter["name"])}
-    operation["requestBody"]["required"] = True
-    responses = operation["responses"]
-    responses["200"]["description"] = "Successful Response"
-    responses["422"] = {
-        "description": "Validation Error",
-        **_json({"$ref": "#/components/schemas/HTTPValidationError"}),
-    }
-    for status, description in ERRORS.items():
-        responses[status] = {"description": description, **_json({"$ref": "#/components/schemas/Error"})}
+        if parameter["in"] == "path":
+            parameter["schema"] = {"type": "string"}
+        parameter["schema"]["title"] = _title(parameter["name"])
+    for status, response in operation["responses"].items():
+        if status in SUCCESSES:
+            response["description"] = "Successful Response"
+    operation["responses"] = dict(sorted(operation["responses"].items()))
+
+
+def _add_refusals(operation: dict[str, Any], view: Any) -> None:
+    """The statuses with which a view refuses, as its class tells: authentication, body, query, and its own."""
+    has_body, has_query = "requestBody" in operation, any(p["in"] == "query" for p in operation.get("parameters", []))
+    statuses = {*EVERYWHERE, *map(str, view.refusals)}
+    statuses |= {*WITH_KEY} if view.authentication_classes else set()
+    if has_body:
+        statuses |= {*WITH_BODY}
+        operation["requestBody"]["required"] = not view.is_body_optional
+    for status in statuses:
+        response = {"description": ERRORS[status], **_json({"$ref": "#/components/schemas/Error"})}
         if status in RETRYABLE:
             header = {"description": "Seconds to wait before the next try", "schema": {"type": "integer"}}
-            responses[status]["headers"] = {"Retry-After": header}
-    operation["responses"] = dict(sorted(responses.items()))
+            response["headers"] = {"Retry-After": header}
+        operation["responses"][status] = response
+    if has_body or has_query:
+        invalid = _json({"$ref": "#/components/schemas/HTTPValidationError"})
+        operation["responses"]["422"] = {"description": "Validation Error", **invalid}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +137,9 @@ def _in_pydantic_form(name: str, schema: dict[str, Any]) -> None:
 
 
 def _field(name: str, definition: dict[str, Any]) -> dict[str, Any]:
-    definition = {key: value for key, value in definition.items() if key not in {"format", "readOnly"}}
+    definition = {key: value for key, value in definition.items() if key != "readOnly"}
+    if definition.get("format") in {"double", "int64"}:
+        del definition["format"]
     if isinstance(definition.get("type"), list):
         definition["anyOf"] = [{"type": kind} for kind in definition.pop("type")]
     if definition.get("additionalProperties") == {}:

@@ -6,10 +6,11 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
 from controlplane.errors import api_not_found
-from controlplane.health import livez, readyz
+from controlplane.health import HealthView, livez, readyz
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("workers.urls")),
+    path("api/health", HealthView.as_view()),
     path("api/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
     re_path(r"^api/", api_not_found),

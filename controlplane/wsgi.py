@@ -1,4 +1,4 @@
-"""The WSGI application; logs at boot what keeps it from being ready."""
+"""The WSGI application; logs at boot what keeps it from being ready, and keeps the control plane's pulse."""
 
 import logging
 import os
@@ -16,4 +16,11 @@ def _log_readiness() -> None:
         logging.getLogger("controlplane").error("not ready at boot: %s", problem)
 
 
+def _keep_pulse() -> None:
+    from workers.pulse import keep_beating  # noqa: PLC0415  # as above
+
+    keep_beating()
+
+
 _log_readiness()
+_keep_pulse()

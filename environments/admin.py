@@ -70,7 +70,10 @@ class EnvironmentAdmin(ConsoleAdmin):
     search_fields = ("name", "organization__id")
     fixed_fields = ("organization",)
     autocomplete_fields = ("organization", *CONNECTION_POINTERS)
-    fieldsets = ((None, {"fields": ("organization", "name", "description")}), CONNECTIONS_FIELDSET)
+    fieldsets = (
+        (None, {"fields": ("organization", "name", "display_name", "description", "tags")}),
+        CONNECTIONS_FIELDSET,
+    )
 
 
 class CredentialForm(ConsoleForm):

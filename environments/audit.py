@@ -1,10 +1,12 @@
 """Writes the audit trail; call it inside the transaction of what it tells of."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db import models
+from django.db.models import Case, Max, When
 
 from environments.fields import SealedField
 from environments.models import AuditEvent, Organization
@@ -46,6 +48,22 @@ def record(  # noqa: PLR0913  # an event has these parts; each is named at the c
         object_name=str(subject)[:300],
         changes=changes or {},
     )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who made an object, if that is on record, and when it was last changed."""
+
+    created_by: str | None
+    updated_at: datetime
+
+
+def provenance_of(ids: Iterable[Any]) -> dict[str, Provenance]:
+    """What the trail knows of the objects with these ids, by their ids as text; one statement."""
+    events = AuditEvent.objects.filter(object_id__in=[str(identifier) for identifier in ids]).order_by()
+    creators = Max(Case(When(action__endswith=".created", then="actor")))
+    found = events.values_list("object_id").annotate(created_by=creators, updated_at=Max("occurred_at"))
+    return {object_id: Provenance(created_by, updated_at) for object_id, created_by, updated_at in found}
 
 
 def kind_of(subject: models.Model) -> str:

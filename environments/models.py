@@ -19,6 +19,7 @@ SLUG = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 HOST = r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?\Z"
 
 is_slug = RegexValidator(SLUG, "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")
+is_tags = RegexValidator(r"^[^\x00-\x1f\x7f]*\Z", "Use words parted by commas.")
 is_host = RegexValidator(HOST, "Use host:port without a scheme, for instance temporal.example.com:7233.")
 
 
@@ -40,6 +41,25 @@ class SlugField(models.CharField):  # type: ignore[type-arg]  # Django's fields 
         name, path, args, kwargs = super().deconstruct()
         kwargs.pop("validators", None)
         return name, path, args, kwargs
+
+
+class TagsField(models.CharField):  # type: ignore[type-arg]  # as above
+    """Words parted by commas, for people and programs to find things by."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        fixed = {"max_length": 500, "blank": True, "default": "", "validators": [is_tags]}
+        super().__init__(*args, **{"help_text": "Words parted by commas.", **fixed, **kwargs})
+
+    def deconstruct(self) -> tuple[str, str, Any, Any]:
+        name, path, args, kwargs = super().deconstruct()
+        for fixed in ("validators", "help_text"):
+            kwargs.pop(fixed, None)
+        return name, path, args, kwargs
+
+
+def tag_list(tags: str) -> list[str]:
+    """The words of a TagsField."""
+    return [word for part in tags.split(",") if (word := part.strip())]
 
 
 def slug_check(field: str) -> models.CheckConstraint:
@@ -102,7 +122,9 @@ class Environment(HasConnections, TenantOwned):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = SlugField()
+    display_name = models.CharField(max_length=200, blank=True, default="")
     description = models.CharField(max_length=300, blank=True)
+    tags = TagsField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

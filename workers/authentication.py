@@ -10,6 +10,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 
+from environments.encryption import Secret
 from workers import tokens
 from workers.models import ApiKey
 
@@ -22,6 +23,12 @@ HEADER = re.compile(r"(?:bearer|userkey) ([^ ]+)", re.IGNORECASE)
 def key_of(request: Request) -> ApiKey:
     """The key that a request was authenticated with."""
     return cast("ApiKey", request.auth)
+
+
+def presented_key(request: Request) -> Secret:
+    """The key itself, as an authenticated request carries it."""
+    found = HEADER.fullmatch(request.headers["Authorization"])
+    return Secret(found[1] if found else "")
 
 
 class ApiKeyAuthentication(BaseAuthentication):

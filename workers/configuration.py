@@ -4,14 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from uuid import UUID
 
 from django.conf import settings
 
-from environments.configuration import Layer, Level, Sections, resolve
+from environments.configuration import ConfigurationIncompleteError, Layer, Level, Sections, resolve
 from environments.encryption import Secret
 from environments.models import CredentialConnection, TelemetrySettings
 from environments.sealing import open_api_key
-from workers.models import Worker
+from workers.models import Worker, WorkerQueue
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,18 @@ def revision_of(configuration: WorkerConfiguration[str]) -> str:
     """
     text = json.dumps(asdict(configuration), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def revision_of_queue(queue: WorkerQueue) -> str:
+    """The revision of what any worker of the queue is given that has no connections of its own.
+
+    The queue has to be loaded with its chain. While something is missing, the revision names that.
+    """
+    worker = Worker(id=UUID(int=0), queue=queue, organization=queue.organization)
+    try:
+        return revision_of(show_configuration(worker, sections_of(worker)))
+    except ConfigurationIncompleteError as error:
+        return hashlib.sha256(str(error).encode()).hexdigest()[:12]
 
 
 def _configuration[Credential](

@@ -1,5 +1,6 @@
 """Every pointer of every table is found from the model registry, so that a new model cannot be forgotten."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from environments.tenancy import SameOrganization, TenantOwned
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.models import ApiKey, Worker, WorkerInstance, WorkerStart
+from workers.models import ApiKey, InstanceReport, UpdateLock, Worker, WorkerInstance, WorkerStart
+from workers.update_locks import acquire_update_lock
 
 OURS = [model for app in ("environments", "workers", "controlplane") for model in apps.get_app_config(app).get_models()]
 #: A ledger row states facts and outlives what it names; it is written once, from rows that were checked.
@@ -49,6 +51,17 @@ def _complete(fleet: Fleet) -> Fleet:
             holder, temporal_connection=fleet.temporal, litellm_connection=fleet.litellm, telemetry_settings=telemetry
         )
     assert start(fleet).status_code == 200
+    instance = fleet.worker.instances.get()
+    InstanceReport.objects.create(
+        id=instance.pk, organization=fleet.organization, instance=instance, reported_at=instance.started_at
+    )
+    acquire_update_lock(
+        fleet.queue.pk,
+        holder="w",
+        duration=timedelta(minutes=5),
+        api_key=factories.issue_key(fleet.organization).row,
+        now=instance.started_at,
+    )
     successor = factories.issue_key(fleet.queue).row
     ApiKey.objects.filter(pk=fleet.api_key.pk).update(replaced_by=successor)
     factories.issue_key(fleet.environment)
@@ -86,7 +99,9 @@ def test_a_row_cannot_be_pointed_to_another_organization(fleets: tuple[Fleet, Fl
 
 
 #: Other constraints fix which row these point to.
-FREE = [name for name, field in POINTERS.items() if field.model not in {ApiKey, WorkerInstance}]
+FREE = [
+    name for name, field in POINTERS.items() if field.model not in {ApiKey, WorkerInstance, InstanceReport, UpdateLock}
+]
 
 
 @pytest.mark.parametrize("name", FREE)
@@ -111,7 +126,7 @@ def test_a_row_pointing_to_another_organization_cannot_be_inserted(fleets: tuple
         row = Organization(id="new-org", name="New")
     else:
         row = field.model._default_manager.get(pk=_pks(field.model, field, mine)[0])
-        row.pk = None if field.model is not WorkerInstance else factories.create_worker(mine.queue, "w").pk
+        row.pk = factories.create_worker(mine.queue, "w").pk
         row = _unique_copy(row, mine)
     setattr(row, field.attname, own_row(field.related_model, other))
     with pytest.raises(IntegrityError), transaction.atomic():

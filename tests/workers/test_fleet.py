@@ -27,6 +27,7 @@ from tests.workers.fleets import ACME, ACME_SIZE, ENVIRON, LITELLM_SECRET, TEMPO
 from workers.api_keys import issue_api_key
 from workers.fleet import Action, FleetError
 from workers.lifecycle import Client, start_worker
+from workers.lifecycle.starts import Attempt
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 pytestmark = pytest.mark.django_db
@@ -88,7 +89,7 @@ def test_a_worker_of_an_applied_fleet_starts() -> None:
 
 def begin(worker: Worker, key: ApiKey) -> Any:
     client = Client(address="127.0.0.1", user_agent="tests")
-    return start_worker(worker.pk, api_key=key, system_info={}, client=client, now=timezone.now())
+    return start_worker(worker.pk, Attempt(key, {}, client, timezone.now()))
 
 
 def test_every_level_can_point_to_connections() -> None:

@@ -92,7 +92,7 @@ def test_instances_belong_to_the_last_start_and_differ_in_liveness(output: Path)
         last = instance.worker.starts.latest("started_at")
         assert (instance.pk, instance.started_at) == (last.pk, last.started_at)
         assert instance.started_at <= instance.last_heartbeat_at <= now
-    liveness = Counter(instance.liveness(heartbeat_interval=60, now=now) for instance in instances)
+    liveness = Counter(instance.liveness for instance in WorkerInstance.objects.with_liveness(now))
     assert len(liveness) == 4
     assert liveness.most_common(1)[0][0] == "Online"
 

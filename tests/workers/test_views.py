@@ -7,9 +7,9 @@ from django.test import Client
 
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, assert_nothing_recorded, assert_refused, fresh_fleet, start
-from workers.lifecycle import UnknownWorkerError
+from workers.access import UnknownObjectError
 from workers.models import WorkerStart
-from workers.views import printable, worker_uuid
+from workers.views.requests import printable, uuid_of
 
 LIMITED = 300
 
@@ -126,8 +126,8 @@ def test_the_slash_may_be_doubled_and_no_more(fleet: Fleet, slashes: str, status
     ],
 )
 def test_an_id_is_taken_in_its_canonical_spelling_only(text: str) -> None:
-    with pytest.raises(UnknownWorkerError):
-        worker_uuid(text)
+    with pytest.raises(UnknownObjectError):
+        uuid_of(text)
 
 
 def test_printable_text_has_no_control_characters_and_a_limit() -> None:

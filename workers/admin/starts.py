@@ -4,10 +4,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.safestring import SafeString
+from unfold.decorators import display
 
 from environments.admin import pretty_json
 from environments.console import ReadOnlyAdmin
+from workers.admin.workers import LIVENESS_COLORS
 from workers.models import ApiKey, WorkerInstance, WorkerStart
 
 
@@ -22,6 +25,7 @@ class WorkerStartAdmin(ReadOnlyAdmin):
         "key_name",
         "client_address",
         "configuration_revision",
+        "duplicate",
     )
     search_fields = ("=id", "worker_name", "task_queue_name", "=worker__id", "=client_address")
     fields = (
@@ -35,6 +39,7 @@ class WorkerStartAdmin(ReadOnlyAdmin):
         "client_address",
         "user_agent",
         "configuration_revision",
+        "displaced_instance_id",
         "temporal_connection_id",
         "temporal_api_key_version",
         "litellm_connection_id",
@@ -57,6 +62,11 @@ class WorkerStartAdmin(ReadOnlyAdmin):
         except ApiKey.DoesNotExist:
             return str(row.api_key_id)
 
+    @display(description="duplicate", label={"duplicate": "danger"})
+    def duplicate(self, row: WorkerStart) -> str:
+        """Whether another process of the worker was online at this start."""
+        return "duplicate" if row.displaced_instance_id else ""
+
     @admin.display(description="system info")
     def system_information(self, row: WorkerStart) -> SafeString:
         return pretty_json(row.system_info)
@@ -66,8 +76,35 @@ class WorkerStartAdmin(ReadOnlyAdmin):
 class WorkerInstanceAdmin(ReadOnlyAdmin):
     """Running and past processes of workers."""
 
-    list_display = ("id", "worker", "is_current", "started_at", "last_heartbeat_at", "stopped_at", "stop_reason")
+    list_display = (
+        "id",
+        "worker",
+        "hostname",
+        "liveness",
+        "is_current",
+        "started_at",
+        "last_heartbeat_at",
+        "stop_reason",
+    )
     list_select_related = ("worker",)
     list_filter = ("is_current",)
-    search_fields = ("=id", "worker__name", "=worker__id")
-    fields = list_display
+    search_fields = ("=id", "worker__name", "=worker__id", "hostname", "=client_address")
+    fields = (
+        *list_display,
+        "pid",
+        "client_address",
+        "activity",
+        "tasks_processed",
+        "current_task_id",
+        "stopped_at",
+        "exit_code",
+        "error_message",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With each instance's liveness."""
+        return super().get_queryset(request).with_liveness(timezone.now())
+
+    @display(description="liveness", label=LIVENESS_COLORS)
+    def liveness(self, row: Any) -> str:
+        return row.liveness

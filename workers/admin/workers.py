@@ -3,7 +3,8 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Prefetch
+from django.db.models import Count, OuterRef, Prefetch, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -15,7 +16,9 @@ from environments.configuration import ConfigurationIncompleteError
 from environments.console import ConsoleAdmin, ConsoleForm
 from environments.models import CONNECTION_POINTERS
 from workers.configuration import revision_of, sections_of, show_configuration
-from workers.models import Liveness, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import LIVE, Liveness, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.overview import instances_of, with_reports
+from workers.pulse import latest_outage
 from workers.tokens import UUID_TEXT
 
 LIVENESS_COLORS = {
@@ -23,13 +26,15 @@ LIVENESS_COLORS = {
     Liveness.LATE: "warning",
     Liveness.OFFLINE: "danger",
 }
-STATE_COLORS = {"Disabled": "danger"}
+STATE_COLORS = {"Disabled": "danger", "Draining": "warning"}
 LATEST_STARTS = 10
 
 
 def state_of(row: Worker | WorkerQueue) -> str:
     """What a person decided."""
-    return "Disabled" if row.is_disabled else "Enabled"
+    if row.is_disabled:
+        return "Disabled"
+    return "Draining" if row.is_draining else "Enabled"
 
 
 class InOrganizationForm(ConsoleForm):
@@ -60,23 +65,51 @@ class WorkerForm(InOrganizationForm):
     parent = "queue"
 
 
+class LivenessFilter(admin.SimpleListFilter):
+    """Workers by what is known of their processes."""
+
+    title = "liveness"
+    parameter_name = "liveness"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(str(liveness), str(liveness)) for liveness in Liveness]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+        return queryset.filter(liveness=self.value()) if self.value() else queryset
+
+
 @admin.register(WorkerQueue)
 class WorkerQueueAdmin(ConsoleAdmin):
     """Groups of workers that poll one Temporal task queue."""
 
     form = WorkerQueueForm
-    list_display = ("task_queue_name", "environment", "heartbeat_interval", "state", "created_at")
+    list_display = ("task_queue_name", "environment", "live_of_max", "heartbeat_interval", "state", "created_at")
     list_select_related = ("environment",)
-    list_filter = ("is_disabled",)
+    list_filter = ("is_disabled", "is_draining")
     name_separators = "."
     search_fields = ("name", "environment__name", "organization__id")
     fixed_fields = ("environment",)
     autocomplete_fields = ("environment", *CONNECTION_POINTERS)
     readonly_fields = ("id",)
     fieldsets = (
-        (None, {"fields": ("environment", "name", "description", "heartbeat_interval", "is_disabled", "id")}),
+        (None, {"fields": ("environment", "name", "display_name", "description", "tags", "id")}),
+        (
+            "Running",
+            {"fields": ("heartbeat_interval", "max_workers", "duplicate_policy", "is_draining", "is_disabled")},
+        ),
         CONNECTIONS_FIELDSET,
     )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With the number of live processes."""
+        live = WorkerInstance.objects.live(timezone.now()).filter(worker__queue=OuterRef("pk")).order_by()
+        counts = live.values("worker__queue").annotate(count=Count("pk")).values("count")
+        return super().get_queryset(request).annotate(live=Coalesce(Subquery(counts), 0))
+
+    @display(description="live workers")
+    def live_of_max(self, row: Any) -> str:
+        """Live processes, and how many may be."""
+        return f"{row.live} of {row.max_workers}" if row.max_workers else str(row.live)
 
     @display(description="state", label=STATE_COLORS)
     def state(self, row: WorkerQueue) -> str:
@@ -92,39 +125,52 @@ class WorkerAdmin(ConsoleAdmin):
     """Workers, with what each is given and how it is."""
 
     form = WorkerForm
-    list_display = ("name", "queue", "liveness", "state", "last_heartbeat", "created_at")
+    list_display = ("name", "queue", "liveness", "host", "last_heartbeat", "state", "created_at")
     list_select_related = ("queue__environment",)
-    list_filter = ("is_disabled",)
+    list_filter = (LivenessFilter, "is_disabled", "is_draining", "is_ephemeral")
+    list_before_template = "admin/workers/recovering.html"
     name_separators = "/"
     search_fields = ("name", "id", "organization__id")
     autocomplete_fields = ("queue", *CONNECTION_POINTERS)
-    readonly_fields = ("id", "liveness", "last_heartbeat")
+    readonly_fields = ("id", "liveness", "last_heartbeat", "is_ephemeral")
     fieldsets = (
-        (None, {"fields": ("queue", "name", "description", "is_disabled", "id", "liveness", "last_heartbeat")}),
+        (None, {"fields": ("queue", "name", "description", "id", "is_ephemeral", "liveness", "last_heartbeat")}),
+        ("Running", {"fields": ("is_draining", "is_disabled")}),
         CONNECTIONS_FIELDSET,
     )
     change_form_after_template = "admin/workers/worker/configuration.html"
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """With each worker's current instance."""
+        """With each worker's liveness and its current instance."""
         current = WorkerInstance.objects.filter(is_current=True)
-        return super().get_queryset(request).prefetch_related(Prefetch("instances", current, "current_instances"))
+        rows = super().get_queryset(request).with_liveness(timezone.now())
+        return rows.prefetch_related(Prefetch("instances", current, "current_instances"))
 
     @display(description="state", label=STATE_COLORS)
     def state(self, row: Worker) -> str:
         return state_of(row)
 
     @display(description="liveness", label=LIVENESS_COLORS)
-    def liveness(self, row: Worker) -> Liveness:
-        instance = _current(row)
-        if instance is None:
-            return Liveness.NEVER_STARTED
-        return instance.liveness(heartbeat_interval=row.queue.heartbeat_interval, now=timezone.now())
+    def liveness(self, row: Worker) -> str:
+        return row.liveness
 
     @display(description="last heartbeat")
     def last_heartbeat(self, row: Worker) -> str | None:
         instance = _current(row)
-        return date_format(localtime(instance.last_heartbeat_at), "DATETIME_FORMAT") if instance else None
+        if instance is None:
+            return None
+        shown = date_format(localtime(instance.last_heartbeat_at), "DATETIME_FORMAT")
+        return f"{shown}, recovering" if is_recovering(row) else shown
+
+    @display(description="host")
+    def host(self, row: Worker) -> str | None:
+        instance = _current(row)
+        return instance.hostname if instance else None
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Says so when the control plane itself was away."""
+        outage = latest_outage(timezone.now())
+        return super().changelist_view(request, {**(extra_context or {}), "outage": outage})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -133,6 +179,11 @@ class WorkerAdmin(ConsoleAdmin):
         worker = Worker.objects.with_chain().filter(pk=object_id).first() if UUID_TEXT.fullmatch(object_id) else None
         context = _shown(worker) if worker else {}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
+
+
+def is_recovering(row: Any) -> bool:
+    """Whether a worker or an instance is shown as it was before our own outage, since it has not been heard of yet."""
+    return bool(row.is_held) and row.liveness in LIVE
 
 
 def _current(row: Worker) -> WorkerInstance | None:
@@ -149,7 +200,12 @@ def _shown(worker: Worker) -> dict[str, Any]:
     except ConfigurationIncompleteError as error:
         configuration, revision, problem = {}, "", str(error)
     starts = WorkerStart.objects.filter(worker=worker.pk).order_by("-started_at")[:LATEST_STARTS]
+    now = timezone.now()
+    processes = with_reports(list(instances_of(worker.queue, now).filter(worker=worker.pk)[:LATEST_STARTS]))
     return {
+        "processes": processes,
+        "has_duplicates": sum(process.liveness in LIVE for process in processes) > 1,
+        "outage": latest_outage(now),
         "sections": list(sections),
         "configuration": configuration,
         "revision": revision,

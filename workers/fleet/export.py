@@ -39,7 +39,7 @@ def _organization(row: Organization) -> dict[str, Any]:
 
 def _environments(organization: Organization) -> list[dict[str, Any]]:
     queues, workers = defaultdict(list), defaultdict(list)
-    for worker in Worker.objects.filter(organization=organization).select_related(*WORKER.pointers):
+    for worker in Worker.objects.filter(organization=organization, is_ephemeral=False).select_related(*WORKER.pointers):
         workers[worker.queue_id].append(_plain(WORKER, worker))
     for queue in WorkerQueue.objects.filter(organization=organization).select_related(*WORKER_QUEUE.pointers):
         queues[queue.environment_id].append(_plain(WORKER_QUEUE, queue) | _listed("workers", workers[queue.pk]))

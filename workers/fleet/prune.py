@@ -27,6 +27,8 @@ def prune_organization(organization_id: str, *, named: Collection[Any], journal:
     """
     for kind, needed in ORDER:
         rows = kind.model.objects.filter(organization=organization_id).select_related(*needed)
+        if kind is WORKER:
+            rows = rows.filter(is_ephemeral=False)  # a document names what people create
         for row in [row for row in rows if row.pk not in named]:
             reason = _history_of(row) or _delete(kind, row, journal)
             if reason:

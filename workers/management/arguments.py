@@ -2,6 +2,7 @@
 
 import re
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 from uuid import UUID
 
 from environments.models import SLUG
@@ -32,3 +33,15 @@ def lifetime_in_days(text: str) -> int:
         msg = f"a key lives 1 to {longest} days"
         raise ArgumentTypeError(msg)
     return int(text)
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A count within limits."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most):
+            msg = f"a whole number from {least} to {most:,} is needed"
+            raise ArgumentTypeError(msg)
+        return int(text)
+
+    return number

@@ -1,10 +1,24 @@
 """Worker queues, workers, their running instances, the ledger of starts, and API keys."""
 
 from workers.models.api_keys import ApiKey, Scope
-from workers.models.instances import WorkerInstance
-from workers.models.liveness import Liveness
-from workers.models.queues import WorkerQueue
+from workers.models.instances import Activity, InstanceReport, WorkerInstance
+from workers.models.liveness import LIVE, Liveness, Pulse
+from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
 from workers.models.starts import WorkerStart
 from workers.models.workers import Worker
 
-__all__ = ["ApiKey", "Liveness", "Scope", "Worker", "WorkerInstance", "WorkerQueue", "WorkerStart"]
+__all__ = [
+    "LIVE",
+    "Activity",
+    "ApiKey",
+    "DuplicatePolicy",
+    "InstanceReport",
+    "Liveness",
+    "Pulse",
+    "Scope",
+    "UpdateLock",
+    "Worker",
+    "WorkerInstance",
+    "WorkerQueue",
+    "WorkerStart",
+]

@@ -79,17 +79,20 @@ class ApiKey(TenantOwned):
         """The organization, environment, queue or worker that the key is for."""
         return getattr(self, self.scope)
 
-    def covers(self, worker: Worker) -> bool:
-        """Whether the worker, loaded with its queue, lies within the key's scope."""
-        if worker.organization_id != self.organization_id:
+    def covers(self, row: Environment | WorkerQueue | Worker) -> bool:
+        """Whether the row lies within the key's scope; a worker has to be loaded with its queue."""
+        if row.organization_id != self.organization_id:
             return False
-        reach = {
-            Scope.ORGANIZATION: True,
-            Scope.ENVIRONMENT: worker.queue.environment_id == self.environment_id,
-            Scope.QUEUE: worker.queue_id == self.queue_id,
-            Scope.WORKER: worker.pk == self.worker_id,
-        }
-        return reach[Scope(self.scope)]
+        match row:
+            case Worker():
+                chain = {Scope.WORKER: row.pk, Scope.QUEUE: row.queue_id, Scope.ENVIRONMENT: row.queue.environment_id}
+            case WorkerQueue():
+                chain = {Scope.QUEUE: row.pk, Scope.ENVIRONMENT: row.environment_id}
+            case Environment():
+                chain = {Scope.ENVIRONMENT: row.pk}
+        if self.scope == Scope.ORGANIZATION:
+            return True
+        return bool(chain.get(Scope(self.scope)) == getattr(self, f"{self.scope}_id"))
 
     def is_usable(self, now: datetime) -> bool:
         """Neither revoked nor expired."""

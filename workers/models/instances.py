@@ -1,35 +1,84 @@
-"""Worker instances: the processes of workers."""
+"""Worker instances: the processes of workers, and what they report of themselves."""
 
-from datetime import datetime, timedelta
-from typing import ClassVar
+from datetime import datetime
+from typing import ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
 
 from environments.tenancy import TenantOwned, same_organization
-from workers.models.liveness import (
-    LATE_AFTER_INTERVALS,
-    OFFLINE_AFTER_AT_LEAST,
-    OFFLINE_AFTER_INTERVALS,
-    Liveness,
-)
+from workers.models.liveness import LIVE, is_held, liveness_of
 from workers.models.workers import Worker
+
+STOP_REASON_LENGTH = 200
+ERROR_MESSAGE_LENGTH = 2_000
+HOSTNAME_LENGTH = 255
+TASK_ID_LENGTH = 255
+#: How many of the last reported log lines are kept.
+LOG_LINES = 100
+
+#: The stop reason of an instance that another one took over from.
+SUPERSEDED = "superseded"
+
+
+class Activity(models.TextChoices):
+    """What a process says of itself."""
+
+    ACTIVE = "active"
+    IDLE = "idle"
+    BUSY = "busy"
+
+
+class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
+    """Instances with their liveness."""
+
+    def with_liveness(self, now: datetime) -> Self:
+        """With `liveness` and `is_held`."""
+        interval = "worker__queue__heartbeat_interval"
+        return self.annotate(liveness=liveness_of("", interval, now), is_held=is_held("", interval, now))
+
+    def live(self, now: datetime) -> Self:
+        """The processes that run as far as is known, duplicates included."""
+        return self.with_liveness(now).filter(liveness__in=LIVE)
 
 
 class WorkerInstance(TenantOwned):
-    """One process of a worker: narrow, and all that a heartbeat writes. Its id is that of the start it began with."""
+    """One process of a worker: narrow, and all that a heartbeat writes. Its id is that of the start it began with.
+
+    The host, process id and address with which it started are the evidence that tells its heartbeats from those of
+    another process of the same worker, since those carry the worker's id alone.
+    """
 
     id = models.UUIDField("ID", primary_key=True, editable=False)
     worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="instances")
     is_current = models.BooleanField(default=True)
+    is_contested = models.BooleanField(
+        default=False, help_text="It started while another process of the worker was online."
+    )
+    hostname = models.CharField("host", max_length=HOSTNAME_LENGTH, blank=True, default="")
+    pid = models.BigIntegerField("process ID", null=True)
+    client_address = models.GenericIPAddressField(null=True)
+    api_key_id = models.UUIDField("API key", null=True, db_index=True, help_text="The one that it used last.")
     started_at = models.DateTimeField()
     last_heartbeat_at = models.DateTimeField(help_text="The start counts as the first.")
+    activity = models.CharField(max_length=6, choices=Activity, default=Activity.ACTIVE)
+    tasks_processed = models.BigIntegerField(default=0)
+    current_task_id = models.CharField("current task", max_length=TASK_ID_LENGTH, blank=True, default="")
     stopped_at = models.DateTimeField(null=True)
-    stop_reason = models.CharField(max_length=64, blank=True, default="")
+    stop_reason = models.CharField(max_length=STOP_REASON_LENGTH, blank=True, default="")
+    exit_code = models.BigIntegerField(null=True)
+    error_message = models.CharField(max_length=ERROR_MESSAGE_LENGTH, blank=True, default="")
+
+    objects = InstanceQuerySet.as_manager()
+
+    #: Of instances loaded with `with_liveness`.
+    liveness: str
+    is_held: bool | None
 
     class Meta:
         ordering: ClassVar[list[str]] = ["-started_at"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
             models.UniqueConstraint(
                 fields=["worker"], condition=Q(is_current=True), name="workers_workerinstance_one_current"
             ),
@@ -39,12 +88,22 @@ class WorkerInstance(TenantOwned):
     def __str__(self) -> str:
         return str(self.id)
 
-    def liveness(self, *, heartbeat_interval: int, now: datetime) -> Liveness:
-        """Liveness of this process; `heartbeat_interval` in seconds, the queue's."""
-        if self.stopped_at is not None:
-            return Liveness.STOPPED
-        silence = now - self.last_heartbeat_at
-        interval = timedelta(seconds=heartbeat_interval)
-        if silence > max(interval * OFFLINE_AFTER_INTERVALS, OFFLINE_AFTER_AT_LEAST):
-            return Liveness.OFFLINE
-        return Liveness.LATE if silence > interval * LATE_AFTER_INTERVALS else Liveness.ONLINE
+
+class InstanceReport(TenantOwned):
+    """What a process told of itself in full heartbeats; written only when it differs. Its id is the instance's."""
+
+    id = models.UUIDField("ID", primary_key=True, editable=False)
+    instance = models.OneToOneField(WorkerInstance, on_delete=models.CASCADE, related_name="report")
+    reported_at = models.DateTimeField()
+    system_info = models.JSONField(default=dict)
+    worker_metadata = models.JSONField(default=dict)
+    logs = models.JSONField(default=list, help_text="The last lines, the newest at the end.")
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
+            *same_organization("instance"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -31,6 +31,9 @@ class WorkerStart(models.Model):
     user_agent = models.CharField(max_length=300, blank=True)
     system_info = models.JSONField(default=dict)
     configuration_revision = models.CharField(max_length=12)
+    displaced_instance_id = models.UUIDField(
+        "displaced instance", null=True, help_text="The process of this worker that was still online at this start."
+    )
     temporal_connection_id = models.UUIDField("Temporal connection")
     temporal_api_key_version = models.PositiveIntegerField("Temporal API key version")
     litellm_connection_id = models.UUIDField("LiteLLM connection")

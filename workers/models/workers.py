@@ -1,13 +1,16 @@
 """Workers: registered identities."""
 
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from django.db import models
+from django.db.models import FilteredRelation, Q
 from django.utils import timezone
 
 from environments.models import CONNECTION_POINTERS, HasConnections, SlugField, slug_check
 from environments.tenancy import TenantOwned, same_organization
+from workers.models.liveness import is_held, liveness_of
 from workers.models.queues import WorkerQueue
 
 if TYPE_CHECKING:
@@ -23,9 +26,25 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         pointers = [f"{level}{pointer}" for level in levels for pointer in CONNECTION_POINTERS]
         return self.select_related("queue__environment", "organization__active_data_key", *pointers)
 
+    def with_liveness(self, now: datetime) -> Self:
+        """With `liveness` and `is_held`, and the current instance as `current` for lookups."""
+        current = FilteredRelation("instances", condition=Q(instances__is_current=True))
+        interval = "queue__heartbeat_interval"
+        return self.annotate(current=current).annotate(
+            liveness=liveness_of("current__", interval, now), is_held=is_held("current__", interval, now)
+        )
+
     def within(self, key: "ApiKey") -> Self:
         """The workers of the key's organization: the one predicate that isolates tenants."""
         return self.filter(organization=key.organization_id)
+
+    def covered_by(self, key: "ApiKey") -> Self:
+        """The workers within the key's scope; the same rule as `ApiKey.covers`."""
+        return self.within(key).filter(
+            Q(queue__environment=key.environment_id) if key.environment_id else Q(),
+            Q(queue=key.queue_id) if key.queue_id else Q(),
+            Q(pk=key.worker_id) if key.worker_id else Q(),
+        )
 
 
 class Worker(HasConnections, TenantOwned):
@@ -35,10 +54,22 @@ class Worker(HasConnections, TenantOwned):
     queue = models.ForeignKey(WorkerQueue, on_delete=models.PROTECT, related_name="workers")
     name = SlugField()
     description = models.CharField(max_length=300, blank=True)
-    is_disabled = models.BooleanField("disabled", default=False, help_text="A disabled worker cannot start.")
+    is_ephemeral = models.BooleanField(
+        "ephemeral", default=False, editable=False, help_text="Made by a queue start; removed when offline for a day."
+    )
+    is_draining = models.BooleanField(
+        "draining", default=False, help_text="Goes on and finishes; does not start again."
+    )
+    is_disabled = models.BooleanField(
+        "disabled", default=False, help_text="Cannot start; when running, its next heartbeat tells it to end."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = WorkerQuerySet.as_manager()
+
+    #: Of workers loaded with `with_liveness`.
+    liveness: str
+    is_held: bool | None
 
     class Meta:
         ordering: ClassVar[list[str]] = ["organization", "name", "id"]

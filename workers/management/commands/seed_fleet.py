@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +13,7 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from workers.fleet.seed import Size, seed_fleet
+from workers.management.arguments import whole_number
 
 #: Seconds between two lines of progress where nobody watches a terminal.
 SECONDS_BETWEEN_LINES = 5
@@ -29,10 +29,10 @@ class Command(BaseCommand):
     help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--organizations", required=True, type=_number(1), metavar="N")
-        parser.add_argument("--queues", required=True, type=_number(1), metavar="N", help="in all, spread evenly")
-        parser.add_argument("--workers", required=True, type=_number(0), metavar="N", help="in all, spread evenly")
-        parser.add_argument("--starts", required=True, type=_number(0), metavar="N", help="in all, spread evenly")
+        parser.add_argument("--organizations", required=True, type=whole_number(1, MOST), metavar="N")
+        for name, least in (("queues", 1), ("workers", 0), ("starts", 0)):
+            number = whole_number(least, MOST)
+            parser.add_argument(f"--{name}", required=True, type=number, metavar="N", help="in all, spread evenly")
         parser.add_argument("--output", required=True, metavar="FILE", help="gets the workers' ids, one a line")
         parser.add_argument("--format", choices=["text", "json"], default="text")
 
@@ -76,13 +76,3 @@ class Command(BaseCommand):
             "starts": starts,
             "instances": instances,
         }
-
-
-def _number(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) and least <= int(text) <= MOST):
-            msg = f"a whole number from {least} to {MOST:,} is needed, not {text[:20]!r}"
-            raise ArgumentTypeError(msg)
-        return int(text)
-
-    return number

@@ -1,0 +1,3 @@
+python=python
+environment=$HOME/worker
+{% include "installation/install_and_run.sh" %}

@@ -1,0 +1,34 @@
+"""What an API key reaches: the objects of its organization, and of those the ones within its scope."""
+
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from environments.models import Environment
+from workers.models import ApiKey, Worker, WorkerQueue
+
+
+class UnknownObjectError(Exception):
+    """No object of this id in the key's organization; whether another organization has it is not told."""
+
+
+class KeyOutOfScopeError(Exception):
+    """The API key is of the object's organization, but not for this object."""
+
+
+def reach[Row: (Environment, WorkerQueue, Worker)](rows: QuerySet[Row], identifier: UUID, api_key: ApiKey) -> Row:
+    """The row of this id, if it is for the key; a worker has to be loaded with its queue.
+
+    UnknownObjectError for what is not in the key's organization, KeyOutOfScopeError for what is beyond its scope.
+    """
+    row = rows.filter(organization=api_key.organization_id, pk=identifier).first()
+    if row is None:
+        raise UnknownObjectError
+    if not api_key.covers(row):
+        raise KeyOutOfScopeError
+    return row
+
+
+def name_within(environment_name: str, api_key: ApiKey) -> str:
+    """The environment's own name: clients know it as `environment` or as `organization.environment`."""
+    return environment_name.removeprefix(f"{api_key.organization_id}.")

@@ -1,0 +1,62 @@
+"""Which process of a worker speaks: the evidence that a request carries, since it names only the worker."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from django.db.models import Q
+
+from workers.models import WorkerInstance
+from workers.models.instances import HOSTNAME_LENGTH
+
+LARGEST_PID = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Client:
+    """Where a request comes from."""
+
+    address: str | None
+    user_agent: str = ""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as far as a request tells: its host and process id if it reports them, else only its address."""
+
+    hostname: str
+    pid: int | None
+    client_address: str | None
+
+    @classmethod
+    def of(cls, system_info: dict[str, Any], client: Client) -> Self:
+        """Reads what workers report; anything may stand there, so what is no host name or number is left out."""
+        hostname, pid = system_info.get("hostname"), system_info.get("pid")
+        return cls(
+            hostname=hostname[:HOSTNAME_LENGTH] if isinstance(hostname, str) else "",
+            pid=pid if type(pid) is int and 0 <= pid <= LARGEST_PID else None,
+            client_address=client.address,
+        )
+
+    def may_be(self, instance: WorkerInstance) -> bool:
+        """Whether nothing speaks against it: the same host and process id; where no host is told, the same address."""
+        if not (self.hostname and instance.hostname):
+            return self.client_address == instance.client_address
+        is_same_pid = self.pid == instance.pid or self.pid is None or instance.pid is None
+        return self.hostname == instance.hostname and is_same_pid
+
+    def is_certainly(self, instance: WorkerInstance) -> bool:
+        """Whether all three are told and the same, so that this is one process that repeats itself."""
+        told = (self.hostname, self.pid, self.client_address)
+        is_told = bool(self.hostname) and self.pid is not None
+        return is_told and told == (instance.hostname, instance.pid, instance.client_address)
+
+    @property
+    def as_query(self) -> Q:
+        """`may_be` as a condition on instances."""
+        same_address = Q(client_address=self.client_address)
+        if not self.hostname:
+            return same_address
+        same_host = Q(hostname=self.hostname)
+        if self.pid is not None:
+            same_host &= Q(pid=self.pid) | Q(pid=None)
+        return same_host | (Q(hostname="") & same_address)

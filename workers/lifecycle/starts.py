@@ -1,0 +1,241 @@
+"""Starts: of a worker by its id, of a new worker in a queue; each on record before a secret leaves."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db import transaction
+from django.utils.text import slugify
+
+from environments.configuration import Sections
+from environments.encryption import Secret
+from environments.models import Environment
+from workers.access import KeyOutOfScopeError, UnknownObjectError, name_within, reach
+from workers.configuration import (
+    WorkerConfiguration,
+    open_configuration,
+    revision_of,
+    sections_of,
+    show_configuration,
+)
+from workers.lifecycle.process import Client, Process
+from workers.models import LIVE, ApiKey, DuplicatePolicy, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models.instances import SUPERSEDED
+
+logger = logging.getLogger(__name__)
+
+#: The queue that a registering worker joins.
+DEFAULT_QUEUE = "default"
+REPEATED = "repeated start"
+#: Of a name with at most 63 characters, what is left for the host beside the random part.
+HOST_IN_NAME = 48
+
+
+class WorkerDisabledError(Exception):
+    """A person disabled the worker."""
+
+
+class StartRefusedError(Exception):
+    """The worker's queue, or its own state, does not allow a start at the moment; the message says why."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker that a start has made, and what it is given."""
+
+    worker: Worker
+    configuration: WorkerConfiguration[Secret]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Who wants to start, with which key, from where, when, and what it tells of its machine."""
+
+    api_key: ApiKey
+    system_info: dict[str, Any]
+    client: Client
+    now: datetime
+
+    @property
+    def process(self) -> Process:
+        return Process.of(self.system_info, self.client)
+
+
+def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secret]:
+    """Records the start of a worker and returns its complete configuration with opened credentials.
+
+    The record is committed when this returns, so no secret leaves without one. Starts of one worker take turns; starts
+    of different workers do not wait for each other, unless their queue has a limit to keep.
+    """
+    with transaction.atomic(durable=True):
+        worker = _worker_to_start(worker_id, attempt.api_key)
+        predecessor = _make_way(worker, attempt)
+        _require_capacity(worker, attempt.now)
+        configuration = _start(worker, predecessor, attempt)
+    _warn_of_expiry(attempt)
+    return configuration
+
+
+def start_in_queue(queue_id: UUID, attempt: Attempt) -> Started:
+    """Makes an ephemeral worker in a queue and starts it."""
+    with transaction.atomic(durable=True):
+        started = _start_ephemeral(reach(WorkerQueue.objects.with_chain(), queue_id, attempt.api_key), attempt)
+    _warn_of_expiry(attempt)
+    return started
+
+
+def register_worker(environment_name: str, attempt: Attempt) -> Started:
+    """The same in the queue `default` of an environment, given as `environment` or `organization.environment`."""
+    with transaction.atomic(durable=True):
+        started = _start_ephemeral(_default_queue(environment_name, attempt.api_key), attempt)
+    _warn_of_expiry(attempt)
+    return started
+
+
+def _worker_to_start(worker_id: UUID, api_key: ApiKey) -> Worker:
+    workers = Worker.objects.with_chain().select_for_update(of=("self",), no_key=True)
+    worker = reach(workers, worker_id, api_key)
+    if worker.is_disabled:
+        msg = "This worker is disabled."
+        raise WorkerDisabledError(msg)
+    _require_open(worker.queue)
+    if worker.is_draining:
+        msg = "This worker is draining: it does not start again."
+        raise StartRefusedError(msg)
+    return worker
+
+
+def _default_queue(environment_name: str, api_key: ApiKey) -> WorkerQueue:
+    name = name_within(environment_name, api_key)
+    environment = Environment.objects.filter(organization=api_key.organization_id, name=name).first()
+    if environment is None:
+        raise UnknownObjectError
+    queue = WorkerQueue.objects.with_chain().filter(environment=environment, name=DEFAULT_QUEUE).first()
+    if not api_key.covers(queue or environment):
+        raise KeyOutOfScopeError
+    if queue is None:
+        msg = f"This environment has no worker queue named {DEFAULT_QUEUE}."
+        raise StartRefusedError(msg)
+    return queue
+
+
+def _require_open(queue: WorkerQueue) -> None:
+    if queue.is_disabled:
+        msg = "This worker's queue is disabled."
+        raise StartRefusedError(msg)
+    if queue.is_draining:
+        msg = "This worker's queue is draining: nothing new starts."
+        raise StartRefusedError(msg)
+
+
+def _require_capacity(worker: Worker, now: datetime) -> None:
+    """Counts the live instances of other workers; of a queue with a limit, one start at a time gets here."""
+    if worker.queue.max_workers is None:
+        return
+    queue = WorkerQueue.objects.select_for_update(no_key=True).only("max_workers").get(pk=worker.queue_id)
+    others = WorkerInstance.objects.live(now).filter(worker__queue=worker.queue_id).exclude(worker=worker.pk)
+    if queue.max_workers is not None and others.count() >= queue.max_workers:
+        msg = f"This worker's queue is full: it takes {queue.max_workers} live workers."
+        raise StartRefusedError(msg)
+
+
+@dataclass(frozen=True)
+class _Predecessor:
+    """What a start has to know of the worker's instances before: the one still live, and whether any may come back."""
+
+    displaced_id: UUID | None = None
+    is_contested: bool = False
+
+
+def _make_way(worker: Worker, attempt: Attempt) -> _Predecessor:
+    """Retires the worker's current instance; StartRefusedError when it is live and the queue rejects duplicates.
+
+    A process that starts twice, since the answer to its first start was lost, is no duplicate of itself.
+    """
+    instances = WorkerInstance.objects.filter(worker=worker.pk)
+    previous = instances.with_liveness(attempt.now).filter(is_current=True).first()
+    if previous is None:
+        return _Predecessor()
+    is_repeated = previous.stopped_at is None and attempt.process.is_certainly(previous)
+    is_rival = previous.liveness in LIVE and not is_repeated
+    policy = worker.queue.duplicate_policy
+    if is_rival and policy == DuplicatePolicy.REJECT:
+        msg = "Another process of this worker is online, and its queue rejects a second one."
+        raise StartRefusedError(msg)
+    instances.filter(pk=previous.pk).update(is_current=False)
+    if is_repeated:
+        instances.filter(pk=previous.pk).update(stopped_at=attempt.now, stop_reason=REPEATED)
+    elif policy == DuplicatePolicy.TAKE_OVER:
+        instances.filter(stopped_at=None).update(stopped_at=attempt.now, stop_reason=SUPERSEDED)
+    may_come_back = previous.is_contested or (previous.stopped_at is None and not is_repeated)
+    return _Predecessor(previous.pk if is_rival else None, may_come_back)
+
+
+def _start_ephemeral(queue: WorkerQueue, attempt: Attempt) -> Started:
+    _require_open(queue)
+    worker = Worker(
+        organization=queue.organization,
+        queue=queue,
+        name=_ephemeral_name(attempt.process.hostname),
+        is_ephemeral=True,
+        created_at=attempt.now,
+    )
+    _require_capacity(worker, attempt.now)
+    worker.save(force_insert=True)
+    return Started(worker, _start(worker, _Predecessor(), attempt))
+
+
+def _ephemeral_name(hostname: str) -> str:
+    """The host, so that a person knows where it runs, and random digits, since a host may run many."""
+    host = slugify(hostname).replace("_", "-")[:HOST_IN_NAME].strip("-")
+    return f"{host or 'worker'}-{uuid4().hex[:12]}"
+
+
+def _start(worker: Worker, predecessor: _Predecessor, attempt: Attempt) -> WorkerConfiguration[Secret]:
+    """Opens what the worker is given, and writes the start and its instance."""
+    sections = sections_of(worker)
+    configuration = open_configuration(worker, sections)
+    start = _record_start(worker, sections, predecessor, attempt)
+    process = attempt.process
+    WorkerInstance.objects.create(
+        id=start.pk,
+        organization_id=start.organization_id,
+        worker_id=start.worker_id,
+        is_contested=predecessor.is_contested,
+        hostname=process.hostname,
+        pid=process.pid,
+        client_address=process.client_address,
+        api_key_id=attempt.api_key.pk,
+        started_at=attempt.now,
+        last_heartbeat_at=attempt.now,
+    )
+    return configuration
+
+
+def _record_start(worker: Worker, sections: Sections, predecessor: _Predecessor, attempt: Attempt) -> WorkerStart:
+    temporal, litellm, telemetry = sections.temporal.require(), sections.litellm.require(), sections.telemetry.row
+    return WorkerStart.objects.create(
+        organization_id=worker.organization_id,
+        worker=worker,
+        api_key=attempt.api_key,
+        started_at=attempt.now,
+        worker_name=worker.name,
+        task_queue_name=worker.queue.task_queue_name,
+        client_address=attempt.client.address,
+        user_agent=attempt.client.user_agent,
+        system_info=attempt.system_info,
+        configuration_revision=revision_of(show_configuration(worker, sections)),
+        displaced_instance_id=predecessor.displaced_id,
+        temporal_connection_id=temporal.pk,
+        temporal_api_key_version=temporal.api_key_version,
+        litellm_connection_id=litellm.pk,
+        litellm_api_key_version=litellm.api_key_version,
+        telemetry_settings_id=telemetry.pk if telemetry else None,
+    )
+
+
+def _warn_of_expiry(attempt: Attempt) -> None:
+    if (days := attempt.api_key.expiry_warning(attempt.now)) is not None:
+        logger.warning("API key %s (%s) expires within %d days", attempt.api_key.pk, attempt.api_key.name, days)

@@ -1,0 +1,48 @@
+"""Removes workers that queue starts made and that have gone; what is on record of them stays."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+
+from environments import audit
+from environments.audit import Actor
+from workers.models import ApiKey, Worker, WorkerInstance
+
+#: Workers removed in one transaction: few enough that no start waits for long.
+BATCH = 500
+LEAST_ID = UUID(int=0)
+
+
+def gone_workers(*, silent_for: timedelta, now: datetime) -> QuerySet[Worker]:
+    """Ephemeral workers of which nothing was heard for that long; never one that a person gave a key."""
+    instances = WorkerInstance.objects.filter(worker=OuterRef("pk"))
+    is_heard_of = Exists(instances.filter(last_heartbeat_at__gt=now - silent_for)) | Exists(instances.live(now))
+    has_key = Exists(ApiKey.objects.filter(worker=OuterRef("pk")))
+    return Worker.objects.filter(~is_heard_of, ~has_key, is_ephemeral=True, created_at__lte=now - silent_for)
+
+
+def prune_workers(*, silent_for: timedelta, actor: Actor, now: datetime) -> Iterator[int]:
+    """Removes them batch by batch and yields how many; each batch is committed by itself."""
+    last = LEAST_ID
+    while True:
+        gone = gone_workers(silent_for=silent_for, now=now).filter(pk__gt=last).order_by("pk")
+        ids = list(gone.values_list("pk", flat=True)[:BATCH])
+        if not ids:
+            return
+        last = ids[-1]
+        yield _remove(ids, silent_for=silent_for, actor=actor, now=now)
+
+
+@transaction.atomic
+def _remove(ids: list[UUID], *, silent_for: timedelta, actor: Actor, now: datetime) -> int:
+    """Looks again under the lock that a start takes: one that has started meanwhile stays."""
+    locked = list(Worker.objects.filter(pk__in=ids).order_by("pk").select_for_update().values_list("pk", flat=True))
+    gone = list(gone_workers(silent_for=silent_for, now=now).filter(pk__in=locked))
+    for worker in gone:
+        changes = audit.difference(snapshot := audit.snapshot(worker), dict.fromkeys(snapshot))
+        audit.record("worker.deleted", worker, actor=actor, now=now, changes=changes)
+    Worker.objects.filter(pk__in=[worker.pk for worker in gone]).delete()
+    return len(gone)

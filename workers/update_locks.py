@@ -1,0 +1,56 @@
+"""The update lock of a queue: one holder at a time may update the queue's workers."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+
+from workers.access import reach
+from workers.models import ApiKey, UpdateLock, WorkerQueue
+
+
+class UpdateLockHeldError(Exception):
+    """Another worker holds the lock."""
+
+
+class NotTheHolderError(Exception):
+    """Only the holder gives the lock back."""
+
+
+def acquire_update_lock(
+    queue_id: UUID, *, holder: str, duration: timedelta, api_key: ApiKey, now: datetime
+) -> UpdateLock:
+    """Takes the lock, or, for the one who holds it, prolongs it; UpdateLockHeldError while another does."""
+    with transaction.atomic():
+        queue = _locked(queue_id, api_key)
+        lock = held_lock(queue, now)
+        if lock is None:
+            UpdateLock.objects.filter(queue=queue).delete()
+            lock = UpdateLock(organization_id=queue.organization_id, queue=queue, holder=holder, acquired_at=now)
+        elif lock.holder != holder:
+            msg = f"Another worker holds the update lock until {lock.expires_at:%Y-%m-%dT%H:%M:%SZ}."
+            raise UpdateLockHeldError(msg)
+        lock.expires_at = now + duration
+        lock.save()
+    return lock
+
+
+def release_update_lock(queue_id: UUID, *, holder: str, api_key: ApiKey, now: datetime) -> None:
+    """Gives the lock back; nothing happens when nobody holds it, NotTheHolderError when another does."""
+    with transaction.atomic():
+        lock = held_lock(_locked(queue_id, api_key), now)
+        if lock is not None and lock.holder != holder:
+            msg = "Another worker holds the update lock."
+            raise NotTheHolderError(msg)
+        if lock is not None:
+            lock.delete()
+
+
+def held_lock(queue: WorkerQueue, now: datetime) -> UpdateLock | None:
+    """The queue's lock, unless it has expired."""
+    return UpdateLock.objects.filter(queue=queue, expires_at__gt=now).first()
+
+
+def _locked(queue_id: UUID, api_key: ApiKey) -> WorkerQueue:
+    """The queue, locked, so that two callers take turns."""
+    return reach(WorkerQueue.objects.select_for_update(no_key=True), queue_id, api_key)

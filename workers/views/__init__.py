@@ -1,0 +1,1 @@
+"""The worker API: each view translates HTTP in, makes one call to the domain, and translates out."""

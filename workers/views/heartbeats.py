@@ -1,0 +1,73 @@
+"""What running workers call: heartbeats in both forms, and the goodbye."""
+
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from workers.authentication import key_of
+from workers.lifecycle import Heartbeat, disconnect_worker, record_heartbeat
+from workers.serializers import (
+    DisconnectRequestSerializer,
+    HeartbeatRequestSerializer,
+    SimpleHeartbeatRequestSerializer,
+)
+from workers.views.requests import WorkerApiView, client_of, uuid_of, valid_body
+
+
+class HeartbeatView(WorkerApiView):
+    """The heartbeat of a worker, full or light."""
+
+    http_method_names = ("post",)
+    refusals = (404, 409)
+
+    @extend_schema(operation_id="record_heartbeat", request=HeartbeatRequestSerializer, responses={204: None})
+    def post(self, request: Request, worker_id: str) -> Response:
+        """Tell that a worker lives. Without `system_info` and `logs` the last ones are kept."""
+        identifier = uuid_of(worker_id)
+        return _record(request, identifier, valid_body(request, HeartbeatRequestSerializer))
+
+
+class SimpleHeartbeatView(WorkerApiView):
+    """The heartbeat of a worker that names itself in the body."""
+
+    http_method_names = ("post",)
+    refusals = (404, 409)
+
+    @extend_schema(
+        operation_id="record_simple_heartbeat", request=SimpleHeartbeatRequestSerializer, responses={204: None}
+    )
+    def post(self, request: Request) -> Response:
+        """Tell that a worker lives, naming it and its environment in the body."""
+        body = valid_body(request, SimpleHeartbeatRequestSerializer)
+        environment_name = body.pop("environment_name")
+        return _record(request, uuid_of(body.pop("worker_id")), body, environment_name)
+
+
+class DisconnectView(WorkerApiView):
+    """The goodbye of a worker."""
+
+    http_method_names = ("post",)
+
+    @extend_schema(operation_id="disconnect_worker", request=DisconnectRequestSerializer, responses={204: None})
+    def post(self, request: Request, worker_id: str) -> Response:
+        """Tell that a worker ends, and why. Repeating it changes nothing."""
+        identifier = uuid_of(worker_id)
+        body = valid_body(request, DisconnectRequestSerializer)
+        disconnect_worker(identifier, **body, api_key=key_of(request), client=client_of(request), now=timezone.now())
+        return Response(status=204)
+
+
+def _record(request: Request, worker_id: UUID, body: dict[str, Any], environment_name: str = "") -> Response:
+    record_heartbeat(
+        worker_id,
+        Heartbeat(activity=body.pop("status"), **body),
+        environment_name=environment_name,
+        api_key=key_of(request),
+        client=client_of(request),
+        now=timezone.now(),
+    )
+    return Response(status=204)

@@ -1,0 +1,80 @@
+"""What every endpoint reads of a request, and what all its views have in common."""
+
+from collections.abc import Collection, Sequence
+from typing import IO, Any, ClassVar, cast
+from uuid import UUID
+
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.serializers import Serializer
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
+
+from workers.access import UnknownObjectError
+from workers.lifecycle import Client
+from workers.throttles import ApiKeyThrottle
+from workers.tokens import UUID_TEXT
+
+
+class InvalidQueryError(ValidationError):
+    """A query string that is not as it should be."""
+
+    location = "query"
+
+
+class WorkerApiView(APIView):
+    """An endpoint that takes an API key."""
+
+    #: Beyond those of every endpoint, the statuses with which it refuses; for the served document.
+    refusals: ClassVar[Collection[int]] = (404,)
+    is_body_optional = False
+    default_response_headers: ClassVar[dict[str, str]] = {}  # DRF's would tell a known route's 404 from another's
+    throttle_classes: Sequence[type[BaseThrottle]] = (ApiKeyThrottle,)
+
+
+def uuid_of(text: str) -> UUID:
+    """The id in its canonical spelling; UnknownObjectError for others, which `uuid.UUID` would take."""
+    if not UUID_TEXT.fullmatch(text):
+        raise UnknownObjectError
+    return UUID(text)
+
+
+def valid_body(
+    request: Request, serializer_class: type[Serializer[Any]], *, is_optional: bool = False
+) -> dict[str, Any]:
+    """The validated body; without one it is a validation error, as the contract requires, unless it is optional.
+
+    The parser is called directly, since `request.data` takes an empty body for `{}`.
+    """
+    if is_optional and request.META.get("CONTENT_LENGTH") in {None, "", "0"} and not _is_chunked(request):
+        return _valid(serializer_class, {})
+    (parser,) = request.parsers or ()
+    return _valid(serializer_class, parser.parse(cast("IO[Any]", request._request)))
+
+
+def valid_query(request: Request, serializer_class: type[Serializer[Any]]) -> dict[str, Any]:
+    """The validated query string, of which a repeated parameter's last value counts."""
+    try:
+        return _valid(serializer_class, request.query_params.dict())
+    except ValidationError as error:
+        raise InvalidQueryError(error.detail) from None
+
+
+def client_of(request: Request) -> Client:
+    """Where the request comes from, as the proxy middleware established it."""
+    return Client(request.META.get("REMOTE_ADDR") or None, printable(request.headers.get("User-Agent", "")))
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """A header's text without control characters."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text[:limit])
+
+
+def _is_chunked(request: Request) -> bool:
+    return "HTTP_TRANSFER_ENCODING" in request.META
+
+
+def _valid(serializer_class: type[Serializer[Any]], data: Any) -> dict[str, Any]:
+    serializer = serializer_class(data=data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)

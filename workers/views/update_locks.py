@@ -1,0 +1,69 @@
+"""The lock by which the command line coordinates updates of a queue's workers."""
+
+from datetime import timedelta
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from workers.access import UnknownObjectError, reach
+from workers.authentication import key_of
+from workers.models import WorkerQueue
+from workers.reading import (
+    UpdateLockRequestSerializer,
+    UpdateLockSerializer,
+    UpdateLockStatusSerializer,
+    lock_status,
+)
+from workers.update_locks import acquire_update_lock, held_lock, release_update_lock
+from workers.views.requests import WorkerApiView, uuid_of, valid_body
+
+LONGEST_HOLDER = 200
+
+
+class UpdateLockView(WorkerApiView):
+    """A queue's update lock, for one holder."""
+
+    http_method_names = ("post", "delete")
+    refusals = (404, 409)
+
+    @extend_schema(
+        operation_id="acquire_update_lock", request=UpdateLockRequestSerializer, responses=UpdateLockSerializer
+    )
+    def post(self, request: Request, queue_id: str, worker_id: str) -> Response:
+        """Take the queue's update lock, or prolong it."""
+        identifier, holder = uuid_of(queue_id), _holder(worker_id)
+        body = valid_body(request, UpdateLockRequestSerializer)
+        duration = timedelta(seconds=body["lock_duration_seconds"])
+        lock = acquire_update_lock(
+            identifier, holder=holder, duration=duration, api_key=key_of(request), now=timezone.now()
+        )
+        return Response(UpdateLockSerializer(lock).data)
+
+    @extend_schema(operation_id="release_update_lock", responses={204: None})
+    def delete(self, request: Request, queue_id: str, worker_id: str) -> Response:
+        """Give the queue's update lock back."""
+        identifier, holder = uuid_of(queue_id), _holder(worker_id)
+        release_update_lock(identifier, holder=holder, api_key=key_of(request), now=timezone.now())
+        return Response(status=204)
+
+
+class UpdateLockStatusView(WorkerApiView):
+    """Whether a queue's update lock is held."""
+
+    http_method_names = ("get",)
+
+    @extend_schema(operation_id="get_update_lock_status", responses=UpdateLockStatusSerializer)
+    def get(self, request: Request, queue_id: str) -> Response:
+        """Who holds the queue's update lock, and for how long."""
+        now = timezone.now()
+        queue = reach(WorkerQueue.objects.all(), uuid_of(queue_id), key_of(request))
+        return Response(UpdateLockStatusSerializer(lock_status(queue, held_lock(queue, now), now)).data)
+
+
+def _holder(text: str) -> str:
+    """The worker as the caller names it: any printable text."""
+    if len(text) > LONGEST_HOLDER or not text.isprintable():
+        raise UnknownObjectError
+    return text
