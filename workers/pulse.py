@@ -10,7 +10,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
-from workers.models import Pulse
+from workers.models import Pulse, WorkerInstance
 from workers.models.liveness import AWAY_AFTER, ONE_OUTAGE_WITHIN
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,17 @@ def beat(now: datetime) -> None:
         Pulse.objects.bulk_create([Pulse(beat_at=now)], ignore_conflicts=True)
 
 
+def recovery(now: datetime) -> Outage | None:
+    """The outage that a worker's liveness still depends on; None as soon as all were heard of or are Offline again."""
+    outage = latest_outage(now)
+    if outage is None or outage.recovered_at is None:
+        return outage
+    held = WorkerInstance.objects.live(now).filter(is_held=True)
+    return outage if held.exists() else None
+
+
 def latest_outage(now: datetime) -> Outage | None:
-    """The outage that is going on or the last one that ended, if it can still matter to a worker's liveness."""
+    """The outage that is going on, or the last one that ended and was not too long ago to matter."""
     pulse = Pulse.objects.first()
     if pulse is None:
         return None

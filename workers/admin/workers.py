@@ -18,7 +18,7 @@ from environments.models import CONNECTION_POINTERS
 from workers.configuration import revision_of, sections_of, show_configuration
 from workers.models import LIVE, Liveness, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.overview import instances_of, with_reports
-from workers.pulse import latest_outage
+from workers.pulse import recovery
 from workers.tokens import UUID_TEXT
 
 LIVENESS_COLORS = {
@@ -169,8 +169,8 @@ class WorkerAdmin(ConsoleAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Says so when the control plane itself was away."""
-        outage = latest_outage(timezone.now())
-        return super().changelist_view(request, {**(extra_context or {}), "outage": outage})
+        context = {**(extra_context or {}), "outage": recovery(timezone.now())}
+        return super().changelist_view(request, context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -205,7 +205,7 @@ def _shown(worker: Worker) -> dict[str, Any]:
     return {
         "processes": processes,
         "has_duplicates": sum(process.liveness in LIVE for process in processes) > 1,
-        "outage": latest_outage(now),
+        "outage": recovery(now),
         "sections": list(sections),
         "configuration": configuration,
         "revision": revision,
