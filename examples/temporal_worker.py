@@ -1,4 +1,4 @@
-"""The smallest honest worker: start, connect, poll, run one workflow, exit.
+"""The smallest honest worker: start, connect, heartbeat, poll, run one workflow, say goodbye.
 
 It knows only three things, from its environment: CONTROL_PLANE_URL, WORKER_ID and API_KEY. Temporal's TLS is on unless
 TEMPORAL_TLS=false, as for a local Temporal dev server.
@@ -6,6 +6,7 @@ TEMPORAL_TLS=false, as for a local Temporal dev server.
 
 import asyncio
 import gc
+import http
 import json
 import os
 import platform
@@ -48,19 +49,38 @@ def start() -> Any:
         "python_version": platform.python_version(),
         "cpu_count": os.cpu_count(),
     }
-    request = urllib.request.Request(
-        f"{os.environ['CONTROL_PLANE_URL']}/api/v1/workers/{os.environ['WORKER_ID']}/start",
-        data=json.dumps({"system_info": system_info}).encode(),
-        headers={"Authorization": f"Bearer {os.environ['API_KEY']}", "Content-Type": "application/json"},
-        method="POST",
-    )
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
+        return call("start", {"system_info": system_info})
     except urllib.error.HTTPError as error:
         sys.exit(f"The control plane refused the start: {error.code} {error.read().decode()}")
     except urllib.error.URLError as error:
         sys.exit(f"The control plane cannot be reached at {os.environ['CONTROL_PLANE_URL']}: {error.reason}")
+
+
+async def keep_heartbeating(interval: int) -> None:
+    """Tells the control plane every interval that this process lives; ends it when a person or a newer one says so."""
+    while True:
+        try:
+            await asyncio.to_thread(call, "heartbeat", {"status": "active"})
+        except urllib.error.HTTPError as error:
+            if error.code == http.HTTPStatus.CONFLICT:
+                sys.exit(f"The control plane ends this worker: {error.read().decode()}")
+            print(f"Heartbeat refused: {error.code}", file=sys.stderr)
+        except urllib.error.URLError as error:
+            print(f"Heartbeat not delivered, trying again in {interval} s: {error.reason}", file=sys.stderr)
+        await asyncio.sleep(interval)
+
+
+def call(verb: str, body: dict[str, Any]) -> Any:
+    """POSTs to the worker's address at the control plane; the answer's JSON, None without one."""
+    request = urllib.request.Request(
+        f"{os.environ['CONTROL_PLANE_URL']}/api/v1/workers/{os.environ['WORKER_ID']}/{verb}",
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {os.environ['API_KEY']}", "Content-Type": "application/json"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.loads(response.read() or "null")
 
 
 async def main() -> None:
@@ -81,11 +101,14 @@ async def main() -> None:
         sys.exit(f"Temporal cannot be reached at {configuration['temporal_host']}: {error}")
     task_queue = configuration["task_queue_name"]
     async with Worker(client, task_queue=task_queue, workflows=[Greeting], activities=[greet]):
+        heartbeats = asyncio.create_task(keep_heartbeating(configuration["heartbeat_interval"]))
         print(f"Polling {task_queue} in namespace {configuration['temporal_namespace']}.")
         result = await client.execute_workflow(
             Greeting.run, "Temporal", id=f"greeting-{uuid4()}", task_queue=task_queue
         )
+        heartbeats.cancel()
     print(f"Workflow completed: {result}")
+    call("disconnect", {"reason": "finished", "exit_code": 0})
 
 
 if __name__ == "__main__":
