@@ -9,6 +9,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.views import defaults
 from django.views.debug import SafeExceptionReporterFilter
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -144,6 +145,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return _json_or_page(request, 500, "Internal error.", defaults.server_error)
 
 
+@csrf_exempt  # like DRF's views: what is not here is 404 for every method
 def api_not_found(request: HttpRequest) -> JsonResponse:  # noqa: ARG001  # a view
     """A path below /api/ that this control plane does not have; JSON with DEBUG on, too."""
     return json_error(404, NOT_FOUND)

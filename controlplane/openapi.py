@@ -69,7 +69,7 @@ class WorkerApiSchema(AutoSchema):
         """With every answer that can occur."""
         operation = super().get_operation(*args, **kwargs)
         if operation:
-            _add_refusals(operation, self.view)
+            _add_refusals(operation, self.view, self.method)
         return operation
 
 
@@ -101,10 +101,10 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     operation["responses"] = dict(sorted(operation["responses"].items()))
 
 
-def _add_refusals(operation: dict[str, Any], view: Any) -> None:
+def _add_refusals(operation: dict[str, Any], view: Any, method: str) -> None:
     """The statuses with which a view refuses, as its class tells: authentication, body, query, and its own."""
     has_body, has_query = "requestBody" in operation, any(p["in"] == "query" for p in operation.get("parameters", []))
-    statuses = {*EVERYWHERE, *map(str, view.refusals)}
+    statuses = {*EVERYWHERE, *map(str, view.refusals)} - ({"409"} if method == "DELETE" else set())
     statuses |= {*WITH_KEY} if view.authentication_classes else set()
     if has_body:
         statuses |= {*WITH_BODY}

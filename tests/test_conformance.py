@@ -42,6 +42,9 @@ def ids(control_plane: ControlPlane, api_key: str) -> Ids:
     headers = {"Authorization": f"Bearer {api_key}"}
     status, _, body = control_plane.request("GET", "/api/v1/environments", headers=headers)
     assert status == 200, body
+    path = f"/api/v1/workers/{control_plane.worker_id}/start"
+    started, _, _ = control_plane.request("POST", path, json={}, headers=headers)
+    assert started == 200  # only a worker that has started is heard
     environment = next(row for row in json.loads(body) if row["name"] == control_plane.environment)
     return {
         "worker_id": control_plane.worker_id,
@@ -69,7 +72,7 @@ def statuses_of(operation: Any, change: Callable[[schemathesis.Case], None], api
     statuses: set[int] = set()
 
     @settings(
-        max_examples=100 if operation.label == START else 15, suppress_health_check=list(HealthCheck), deadline=None
+        max_examples=100 if operation.label == START else 25, suppress_health_check=list(HealthCheck), deadline=None
     )
     @given(case=operation.as_strategy())
     def check(case: Any) -> None:

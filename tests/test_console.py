@@ -45,6 +45,7 @@ from tests.workers import fresh_fleet, start
 from workers.models import (
     ApiKey,
     InstanceReport,
+    Outage,
     Pulse,
     UpdateLock,
     Worker,
@@ -175,7 +176,7 @@ def errors_of(response: HttpResponse) -> str:
 def test_every_model_of_ours_has_a_page(db: None) -> None:
     ours = {model for label in ("environments", "workers") for model in apps.get_app_config(label).get_models()}
     # Reports are on the pages of what they are of; the pulse shows where we were away; a lock expires in minutes.
-    assert ours - {InstanceReport, Pulse, UpdateLock} <= set(REGISTERED)
+    assert ours - {InstanceReport, Outage, Pulse, UpdateLock} <= set(REGISTERED)
 
 
 @each_model

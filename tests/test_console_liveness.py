@@ -14,7 +14,7 @@ from django.utils.html import escape
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.models import Liveness, Pulse, Worker, WorkerInstance
+from workers.models import Liveness, Outage, Pulse, Worker, WorkerInstance
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -127,16 +127,15 @@ def test_recovering_is_said_while_a_worker_is_shown_as_before_our_outage(fleet: 
     start(fleet)
     fall_silent(minutes=20)
     now = timezone.now()
-    pulse = Pulse.objects.create(
-        beat_at=now, lost_at=now - timedelta(minutes=19), recovered_at=now - timedelta(seconds=30)
-    )
+    Pulse.objects.create(beat_at=now)
+    outage = Outage.objects.create(lost_at=now - timedelta(minutes=19), recovered_at=now - timedelta(seconds=30))
     assert listed(client, liveness="Online") == ["worker-1"]
     address = reverse("admin:workers_worker_changelist")
     assert 'id="recovering"' in client.get(address).content.decode()
     assert ", recovering" in client.get(address).content.decode()
     assert 'id="recovering"' in page(client, fleet.worker)
-    pulse.recovered_at = now - timedelta(seconds=200)
-    pulse.save()
+    outage.recovered_at = now - timedelta(seconds=200)
+    outage.save()
     assert listed(client, liveness="Offline") == ["worker-1"]
     assert "recovering" not in client.get(address).content.decode().lower()
 

@@ -48,20 +48,20 @@ def test_silence_during_our_own_absence_makes_no_worker_offline(control_plane: C
     control_plane.process.stop()
     now = timezone.now().replace(tzinfo=None)
     long_ago = now - timedelta(minutes=10)
-    execute(control_plane, "UPDATE workers_pulse SET beat_at = %s, lost_at = NULL, recovered_at = NULL", long_ago)
+    execute(control_plane, "UPDATE workers_pulse SET beat_at = %s", long_ago)
     heard = "UPDATE workers_workerinstance SET last_heartbeat_at = %s WHERE is_current"
     execute(control_plane, heard, long_ago - timedelta(seconds=20))
     control_plane.start()
 
     assert status_of_the_worker(control_plane, key) == "active"
     deadline = time.monotonic() + 20
-    outage = "SELECT id FROM workers_pulse WHERE recovered_at IS NOT NULL AND lost_at IS NOT NULL"
+    outage = "SELECT id FROM workers_outage WHERE served_before IS NULL"
     while not execute(control_plane, outage) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert execute(control_plane, outage)
     assert status_of_the_worker(control_plane, key) == "active"
 
-    recovered = "UPDATE workers_pulse SET recovered_at = %s"
+    recovered = "UPDATE workers_outage SET recovered_at = %s"
     execute(control_plane, recovered, now - timedelta(minutes=4))
     assert status_of_the_worker(control_plane, key) == "offline"
-    execute(control_plane, "UPDATE workers_pulse SET lost_at = NULL, recovered_at = NULL")
+    execute(control_plane, "DELETE FROM workers_outage")

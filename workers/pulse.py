@@ -3,15 +3,13 @@
 import logging
 import threading
 import time
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import DatabaseError, InterfaceError, close_old_connections
-from django.db.models import Case, F, Q, Value, When
+from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.utils import timezone
 
-from workers.models import Pulse, WorkerInstance
-from workers.models.liveness import AWAY_AFTER, ONE_OUTAGE_WITHIN
+from workers.models import Outage, Pulse, WorkerInstance
+from workers.models.liveness import AWAY_AFTER
 
 logger = logging.getLogger(__name__)
 
@@ -23,46 +21,33 @@ INTERVAL = 5
 LONGEST_HOLD = timedelta(hours=3)
 
 
-@dataclass(frozen=True)
-class Outage:
-    """A time in which no heartbeat could be recorded; `recovered_at` is None while it lasts."""
-
-    lost_at: datetime
-    recovered_at: datetime | None
-
-
 def beat(now: datetime) -> None:
     """Notes that the control plane serves and reaches its database; safe from any number of processes."""
-    was_away = Q(beat_at__lt=now - AWAY_AFTER)
-    is_one_outage = was_away & Q(beat_at__lt=F("recovered_at") + Value(ONE_OUTAGE_WITHIN))
-    updated = Pulse.objects.filter(beat_at__lt=now).update(
-        lost_at=Case(When(is_one_outage, then=F("lost_at")), When(was_away, then=F("beat_at")), default=F("lost_at")),
-        recovered_at=Case(When(was_away, then=Value(now)), default=F("recovered_at")),
-        beat_at=now,
-    )
-    if not updated:
-        Pulse.objects.bulk_create([Pulse(beat_at=now)], ignore_conflicts=True)
+    with transaction.atomic():
+        pulse, is_new = Pulse.objects.select_for_update().get_or_create(defaults={"beat_at": now})
+        if is_new or pulse.beat_at >= now:
+            return
+        if pulse.beat_at < now - AWAY_AFTER:
+            _note_outage(pulse.beat_at, now)
+        Pulse.objects.update(beat_at=now)
 
 
 def recovery(now: datetime) -> Outage | None:
-    """The outage that a worker's liveness still depends on; None as soon as all were heard of or are Offline again."""
-    outage = latest_outage(now)
-    if outage is None or outage.recovered_at is None:
-        return outage
-    held = WorkerInstance.objects.live(now).filter(is_held=True)
-    return outage if held.exists() else None
+    """The outage that a worker's liveness still depends on; None as soon as all were heard of or are Offline again.
 
-
-def latest_outage(now: datetime) -> Outage | None:
-    """The outage that is going on, or the last one that ended and was not too long ago to matter."""
+    One that goes on has `recovered_at` now.
+    """
     pulse = Pulse.objects.first()
-    if pulse is None:
-        return None
-    if pulse.beat_at < now - AWAY_AFTER:
-        return Outage(pulse.beat_at, None)
-    if pulse.lost_at is None or pulse.recovered_at is None or pulse.recovered_at < now - LONGEST_HOLD:
-        return None
-    return Outage(pulse.lost_at, pulse.recovered_at)
+    if pulse is not None and pulse.beat_at < now - AWAY_AFTER:
+        return Outage(lost_at=pulse.beat_at, recovered_at=now)
+    outage = Outage.objects.filter(recovered_at__gt=now - LONGEST_HOLD).first()
+    return outage if outage and WorkerInstance.objects.held(now).exists() else None
+
+
+def _note_outage(lost_at: datetime, now: datetime) -> None:
+    before = Outage.objects.first()
+    served_before = lost_at - before.recovered_at if before else None
+    Outage.objects.create(lost_at=lost_at, recovered_at=now, served_before=served_before)
 
 
 def keep_beating() -> None:

@@ -178,7 +178,7 @@ class WorkerCommandSerializer(serializers.Serializer[dict[str, Any]]):
 class UpdateLockRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """For how long the lock is wanted. The worker in the path is its holder."""
 
-    worker_id = serializers.CharField()
+    worker_id = serializers.CharField(min_length=1, trim_whitespace=False)
     lock_duration_seconds = serializers.IntegerField(default=300, min_value=60, max_value=600)
 
 

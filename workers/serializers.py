@@ -1,5 +1,6 @@
 """The shapes of what workers send and are answered; beside `environments.encryption` the only revealer of secrets."""
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,12 +10,14 @@ from rest_framework import serializers
 
 from environments.encryption import Secret
 from workers.api_keys import IssuedApiKey
-from workers.installation import WORKER_PACKAGE_VERSION
+from workers.installation import WORKER_SDK_VERSION
 from workers.lifecycle.starts import Started
 from workers.models import Activity
 
 LARGEST_INTEGER = 2**63 - 1
 LONGEST_URL = 500
+URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~!$&()*+,;=:@%/-]*)?", re.IGNORECASE)
+ENVIRONMENT_NAME = "`environment` or `organization.environment`."
 
 
 class OptionalText(serializers.CharField):
@@ -24,8 +27,8 @@ class OptionalText(serializers.CharField):
         fixed: dict[str, Any] = {"required": False, "allow_null": True, "allow_blank": True, "trim_whitespace": False}
         super().__init__(**{**fixed, "default": "", **kwargs})
 
-    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
-        return super().validate_empty_values(serializers.empty if data in (None, "") else data)
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        return super().run_validation(serializers.empty if data in (None, "") else data)
 
 
 class OptionalObject(serializers.DictField):
@@ -61,7 +64,7 @@ class QueueStartRequestSerializer(serializers.Serializer[dict[str, Any]]):
 class RegisterRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """What a worker that knows only its environment tells of itself."""
 
-    environment_name = serializers.CharField(help_text="`environment` or `organization.environment`.")
+    environment_name = serializers.CharField(min_length=1, trim_whitespace=False, help_text=ENVIRONMENT_NAME)
     hostname = OptionalText()
     worker_metadata = OptionalObject()
 
@@ -139,8 +142,8 @@ class QueueStartResponseSerializer(serializers.Serializer[Started]):
     nats_config = Fixed(None)
 
     def get_control_plane_sdk_version(self, _started: Started) -> str:
-        """The release of the existing worker that this control plane was tried with."""
-        return WORKER_PACKAGE_VERSION
+        """What the existing worker that this control plane was tried with calls itself."""
+        return WORKER_SDK_VERSION
 
     def get_control_plane_url(self, started: Started) -> str:
         """The caller's own URL, which is the one that works from where it runs, or the one of the settings."""
@@ -170,15 +173,15 @@ class RegisterResponseSerializer(serializers.Serializer[Started]):
 
 
 def http_url(text: str) -> str | None:
-    """The URL without its trailing slash, or None for what is no http(s) URL of a host without user and password."""
-    if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
+    """The URL without its trailing slash, or None for what is no http(s) URL of a host: no user, query or fragment."""
+    if len(text) > LONGEST_URL or not URL.fullmatch(text):
         return None
     try:
         parts = urlsplit(text)
-        is_url = parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc and parts.port != 0
+        is_url = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return None
-    return text.rstrip("/") if is_url and not parts.query and not parts.fragment else None
+    return text.rstrip("/") if is_url else None
 
 
 # --- While it runs ---
@@ -211,8 +214,8 @@ class HeartbeatRequestSerializer(LightHeartbeatSerializer):
 class SimpleHeartbeatRequestSerializer(LightHeartbeatSerializer):
     """A light heartbeat that names the worker and its environment."""
 
-    worker_id = serializers.CharField()
-    environment_name = serializers.CharField(help_text="`environment` or `organization.environment`.")
+    worker_id = serializers.CharField(min_length=1, trim_whitespace=False)
+    environment_name = serializers.CharField(min_length=1, trim_whitespace=False, help_text=ENVIRONMENT_NAME)
 
 
 @extend_schema_serializer(component_name="WorkerDisconnectRequest")

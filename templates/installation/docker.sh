@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a worker of the queue {{ task_queue }} in a container, in the foreground; Ctrl-C ends it.
-# The container installs {{ package }} {{ version }}, about 600 MB, each time it is run.
+# The container installs {{ package }} {{ version }}, about 700 MB, each time it is run.
 #
 #   export KUBIYA_API_KEY=...   # an API key of this queue, of its environment or of its organization
 #   bash run-worker.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a worker of the queue {{ task_queue }}. The first run installs {{ package }} {{ version }},
-# about 600 MB, below ~/.control-plane-worker (WORKER_DIRECTORY names another place); later runs start at once.
+# about 700 MB, below ~/.control-plane-worker (WORKER_DIRECTORY names another place); later runs start at once.
 #
 #   export KUBIYA_API_KEY=...   # an API key of this queue, of its environment or of its organization
 #   bash install-worker.sh

@@ -43,7 +43,7 @@ def start(  # noqa: PLR0913  # the parts of a request that hostile tests vary
 @functools.cache
 def shared_client() -> Client:
     """One for all, since making one loads every middleware, whose search for static files takes longer than a start."""
-    return Client(raise_request_exception=False)
+    return Client(raise_request_exception=False, enforce_csrf_checks=True)
 
 
 def assert_refused(response: HttpResponse, status: int) -> None:

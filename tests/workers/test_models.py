@@ -8,7 +8,7 @@ from django.utils import timezone
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.models import ApiKey, Liveness, Scope, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import ApiKey, Scope, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 NOW = timezone.now()
 
@@ -155,36 +155,6 @@ def test_a_worker_has_one_current_instance(fleet: Fleet) -> None:
     assert WorkerInstance.objects.filter(is_current=True).count() == 1
     with pytest.raises(IntegrityError), transaction.atomic():
         WorkerInstance.objects.update(is_current=True)
-
-
-def instance(silence: timedelta, **values: Any) -> WorkerInstance:
-    return WorkerInstance(last_heartbeat_at=NOW - silence, **values)
-
-
-@pytest.mark.parametrize(
-    ("interval", "silence", "liveness"),
-    [
-        (60, 0, Liveness.ONLINE),
-        (60, 90, Liveness.ONLINE),
-        (60, 91, Liveness.LATE),
-        (60, 180, Liveness.LATE),
-        (60, 181, Liveness.OFFLINE),
-        (5, 7, Liveness.ONLINE),
-        (5, 8, Liveness.LATE),
-        (5, 90, Liveness.LATE),
-        (5, 91, Liveness.OFFLINE),
-        (3600, 5400, Liveness.ONLINE),
-        (3600, 10_801, Liveness.OFFLINE),
-        (60, -30, Liveness.ONLINE),
-    ],
-)
-def test_liveness_follows_from_the_silence(interval: int, silence: int, liveness: Liveness) -> None:
-    assert instance(timedelta(seconds=silence)).liveness(heartbeat_interval=interval, now=NOW) == liveness
-
-
-def test_a_stopped_instance_is_stopped_however_short_its_silence() -> None:
-    stopped = instance(timedelta(0), stopped_at=NOW)
-    assert stopped.liveness(heartbeat_interval=60, now=NOW) == Liveness.STOPPED
 
 
 # --- Queues ------------------------------------------------------------------------------------------------------------

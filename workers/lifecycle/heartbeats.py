@@ -1,4 +1,4 @@
-"""What a running worker tells: that it lives, what it does, and that it ends."""
+"""What a running worker tells: that it lives and what it does."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,19 +9,10 @@ from django.db import models
 from django.db.models import Q
 
 from workers.access import UnknownObjectError, name_within, reach
-from workers.lifecycle.process import Client, Process
-from workers.models import LIVE, Activity, ApiKey, InstanceReport, Worker, WorkerInstance
-from workers.models.instances import (
-    ERROR_MESSAGE_LENGTH,
-    LOG_LINES,
-    STOP_REASON_LENGTH,
-    SUPERSEDED,
-    TASK_ID_LENGTH,
-)
-from workers.models.liveness import offline_after
+from workers.lifecycle.process import CANDIDATES, Client, Process
+from workers.models import Activity, ApiKey, InstanceReport, Worker, WorkerInstance
+from workers.models.instances import LOG_LINES, SUPERSEDED, TASK_ID_LENGTH
 
-#: How many instances before the current one are looked at when it is in doubt which one speaks.
-CANDIDATES = 20
 #: A line beyond this is cut: a report stays a page that a person can load.
 LOG_LINE_LENGTH = 1_000
 
@@ -82,45 +73,6 @@ def record_heartbeat(  # noqa: PLR0913  # a heartbeat comes with these; each is 
         _require_enabled(worker)
     if heartbeat.system_info or heartbeat.logs or heartbeat.worker_metadata:
         _keep_report(speakers, heartbeat, now)
-
-
-def disconnect_worker(  # noqa: PLR0913  # a goodbye has these parts; each is named at the call
-    worker_id: UUID,
-    *,
-    reason: str,
-    exit_code: int | None,
-    error_message: str,
-    api_key: ApiKey,
-    client: Client,
-    now: datetime,
-) -> None:
-    """Ends the worker's process at once, with its reason; nothing happens when it has ended before.
-
-    A goodbye names no process. While two at one address are live it is taken for the older one's, since that is the one
-    that ends when a worker restarts.
-    """
-    worker = reach(Worker.objects.select_related("queue"), worker_id, api_key)
-    instance = _leaver(worker, Process.of({}, client), now)
-    if instance is None:
-        return
-    is_superseded = instance.stop_reason == SUPERSEDED
-    WorkerInstance.objects.filter(pk=instance.pk, stop_reason=instance.stop_reason).update(
-        stopped_at=instance.stopped_at or now,
-        stop_reason=(f"{SUPERSEDED}, {reason}" if is_superseded else reason)[:STOP_REASON_LENGTH],
-        exit_code=exit_code,
-        error_message=error_message[:ERROR_MESSAGE_LENGTH],
-    )
-
-
-def _leaver(worker: Worker, process: Process, now: datetime) -> WorkerInstance | None:
-    """The instance that says goodbye: of those that may be the sender the oldest that is live, or was told to end."""
-    told_to_end = Q(stop_reason=SUPERSEDED, stopped_at__gt=now - offline_after(worker.queue.heartbeat_interval))
-    instances = worker.instances.filter(Q(stopped_at=None) | told_to_end).with_liveness(now).order_by("-started_at")
-    running = list(instances[:CANDIDATES])
-    senders = [instance for instance in running if process.may_be(instance)]
-    senders = senders or [instance for instance in running if instance.is_current]
-    expected = [instance for instance in senders if instance.stopped_at or instance.liveness in LIVE]
-    return next(iter(expected[-1:] or senders), None)
 
 
 def _speaker(worker: Worker, process: Process) -> WorkerInstance:

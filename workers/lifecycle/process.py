@@ -8,6 +8,8 @@ from django.db.models import Q
 from workers.models import WorkerInstance
 from workers.models.instances import HOSTNAME_LENGTH
 
+#: How many instances are looked at when it is in doubt which one speaks; the newest come first.
+CANDIDATES = 20
 LARGEST_PID = 2**63 - 1
 
 

@@ -2,7 +2,7 @@
 
 from workers.models.api_keys import ApiKey, Scope
 from workers.models.instances import Activity, InstanceReport, WorkerInstance
-from workers.models.liveness import LIVE, Liveness, Pulse
+from workers.models.liveness import LIVE, Liveness, Outage, Pulse
 from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
 from workers.models.starts import WorkerStart
 from workers.models.workers import Worker
@@ -14,6 +14,7 @@ __all__ = [
     "DuplicatePolicy",
     "InstanceReport",
     "Liveness",
+    "Outage",
     "Pulse",
     "Scope",
     "UpdateLock",

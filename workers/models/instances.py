@@ -41,6 +41,10 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         """The processes that run as far as is known, duplicates included."""
         return self.with_liveness(now).filter(liveness__in=LIVE)
 
+    def held(self, now: datetime) -> Self:
+        """Those of the live ones that were not heard of since our latest outage."""
+        return self.live(now).filter(Q(is_held=True))
+
 
 class WorkerInstance(TenantOwned):
     """One process of a worker: narrow, and all that a heartbeat writes. Its id is that of the start it began with.

@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from django.db import models
-from django.db.models import Case, Expression, ExpressionWrapper, F, Q, Subquery, Value, When
+from django.db.models import Case, Expression, ExpressionWrapper, F, OuterRef, Q, Subquery, Value, When
+from django.db.models.functions import Coalesce, Greatest
 from django.db.models.lookups import LessThan
 
 #: Multiples of the heartbeat interval after which silence is Late, then Offline, and the least silence for Offline.
@@ -19,8 +20,6 @@ OFFLINE_AFTER_AT_LEAST = timedelta(seconds=90)
 #: A pulse older than this means that the control plane or its database was away. Less cannot make a worker Offline,
 #: which takes three missed heartbeats.
 AWAY_AFTER = timedelta(seconds=30)
-#: Outages closer to each other than this count as one, so that a control plane that flaps forgives silence once more.
-ONE_OUTAGE_WITHIN = timedelta(minutes=10)
 
 
 class Liveness(StrEnum):
@@ -42,8 +41,6 @@ class Pulse(models.Model):
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     beat_at = models.DateTimeField()
-    lost_at = models.DateTimeField(null=True, help_text="When the latest outage began.")
-    recovered_at = models.DateTimeField(null=True, help_text="When it ended.")
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
@@ -52,6 +49,20 @@ class Pulse(models.Model):
 
     def __str__(self) -> str:
         return f"{self.beat_at:%Y-%m-%d %H:%M:%S}"
+
+
+class Outage(models.Model):
+    """A time in which no heartbeat could be recorded, since the control plane or its database was away."""
+
+    lost_at = models.DateTimeField(unique=True)
+    recovered_at = models.DateTimeField()
+    served_before = models.DurationField(null=True, help_text="How long it had served since the outage before.")
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-lost_at"]
+
+    def __str__(self) -> str:
+        return f"{self.lost_at:%Y-%m-%d %H:%M:%S} to {self.recovered_at:%Y-%m-%d %H:%M:%S}"
 
 
 def liveness_of(instance: str, heartbeat_interval: str, now: datetime) -> Case:
@@ -81,7 +92,12 @@ def offline_after(heartbeat_interval: int) -> timedelta:
 
 
 class _Silence:
-    """How long an instance has been silent, as expressions over one query."""
+    """How long an instance has been silent, as expressions over one query.
+
+    Silence counts from the last heartbeat or, for one that was not Offline when we went away, from our recovery.
+    Outages between which we served for less than it takes to be Offline are one for that instance: it may not have had
+    its turn.
+    """
 
     def __init__(self, instance: str, heartbeat_interval: str, now: datetime) -> None:
         self._last = f"{instance}last_heartbeat_at"
@@ -89,36 +105,52 @@ class _Silence:
         self._now = Value(now, output_field=models.DateTimeField())
         self._away = Q(beat_at__lt=now - AWAY_AFTER)
 
-    def intervals(self, count: float) -> Expression:
-        seconds = ExpressionWrapper(F(self._interval), models.IntegerField())  # SQLite multiplies no positive integers
-        return _duration(seconds * Value(timedelta(seconds=count)))
-
-    @property
-    def offline_after(self) -> Expression:
-        shortest = OFFLINE_AFTER_AT_LEAST.total_seconds() / OFFLINE_AFTER_INTERVALS
-        is_short = Q(**{f"{self._interval}__lt": shortest})
-        long = self.intervals(OFFLINE_AFTER_INTERVALS)
-        return _duration(Case(When(is_short, then=Value(OFFLINE_AFTER_AT_LEAST)), default=long))
-
     def exceeds(self, limit: Expression) -> LessThan:
-        """Whether it has been silent for longer: since its last heartbeat or, where that is forgiven, our recovery."""
+        """Whether it has been silent for longer."""
         since = Case(When(self.is_forgiven, then=self._recovered_at), default=F(self._last))
         return LessThan(since, _time(self._now - limit))
 
+    def intervals(self, count: float) -> Expression:
+        return _intervals(F(self._interval), count)
+
+    @property
+    def offline_after(self) -> Expression:
+        return _offline_after(F(self._interval))
+
     @property
     def is_forgiven(self) -> Q:
-        lost_at = self._pulse("lost_at", F("beat_at"))
-        limits = {"lt": self._recovered_at, "gte": _time(lost_at - self.offline_after)}
+        limits = {"lt": self._recovered_at, "gte": _time(self._lost_at - self.offline_after)}
         return Q(**{f"{self._last}__{lookup}": limit for lookup, limit in limits.items()})
 
     @property
-    def _recovered_at(self) -> Subquery:
-        return self._pulse("recovered_at", self._now)
+    def _recovered_at(self) -> Coalesce:
+        """Our latest recovery: now, while nobody has noted one yet."""
+        away = Pulse.objects.filter(self._away).values(found=self._now)
+        return _first(away, Outage.objects.values("recovered_at"))
 
-    def _pulse(self, field: str, otherwise: Any) -> Subquery:
-        """The latest outage's beginning or end; of one that nobody recorded yet, the last pulse and now."""
-        rows = Pulse.objects.annotate(found=Case(When(self._away, then=otherwise), default=F(field)))
-        return Subquery(rows.values("found")[:1], output_field=models.DateTimeField())
+    @property
+    def _lost_at(self) -> Coalesce:
+        """When the latest outage began that counts as one for an instance with this interval."""
+        offline_after = _offline_after(OuterRef(self._interval))
+        latest = Subquery(Outage.objects.values("recovered_at")[:1])
+        is_first = Q(recovered=None) | Q(beat_at__gt=_time(F("recovered") + offline_after))
+        away = Pulse.objects.filter(self._away).annotate(recovered=latest).filter(is_first).values("beat_at")
+        noted = Outage.objects.filter(Q(served_before=None) | Q(served_before__gt=offline_after)).values("lost_at")
+        return _first(away, noted)
+
+
+def _first(*queries: models.QuerySet[Any, Any]) -> Coalesce:
+    return Coalesce(*(Subquery(query[:1], output_field=models.DateTimeField()) for query in queries))
+
+
+def _offline_after(interval: Any) -> Expression:
+    """The longer of so many intervals and the least silence."""
+    return Greatest(_intervals(interval, OFFLINE_AFTER_INTERVALS), _duration(Value(OFFLINE_AFTER_AT_LEAST)))
+
+
+def _intervals(interval: Any, count: float) -> Expression:
+    seconds = ExpressionWrapper(interval, models.IntegerField())  # SQLite multiplies no positive integers
+    return _duration(seconds * Value(timedelta(seconds=count)))
 
 
 def _duration(expression: Any) -> Expression:

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from workers.authentication import key_of
-from workers.lifecycle import Heartbeat, disconnect_worker, record_heartbeat
+from workers.lifecycle import Goodbye, Heartbeat, disconnect_worker, record_heartbeat
 from workers.serializers import (
     DisconnectRequestSerializer,
     HeartbeatRequestSerializer,
@@ -56,8 +56,8 @@ class DisconnectView(WorkerApiView):
     def post(self, request: Request, worker_id: str) -> Response:
         """Tell that a worker ends, and why. Repeating it changes nothing."""
         identifier = uuid_of(worker_id)
-        body = valid_body(request, DisconnectRequestSerializer)
-        disconnect_worker(identifier, **body, api_key=key_of(request), client=client_of(request), now=timezone.now())
+        goodbye = Goodbye(**valid_body(request, DisconnectRequestSerializer))
+        disconnect_worker(identifier, goodbye, api_key=key_of(request), client=client_of(request), now=timezone.now())
         return Response(status=204)
 
 

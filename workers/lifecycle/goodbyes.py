@@ -1,0 +1,84 @@
+"""How a worker's process ends: it says goodbye, with a reason."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+
+from workers.access import reach
+from workers.lifecycle.process import CANDIDATES, Client, Process
+from workers.models import LIVE, ApiKey, Worker, WorkerInstance
+from workers.models.instances import ERROR_MESSAGE_LENGTH, STOP_REASON_LENGTH, SUPERSEDED
+from workers.models.liveness import offline_after
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """Why a process ends."""
+
+    reason: str = "shutdown"
+    exit_code: int | None = None
+    error_message: str = ""
+
+    def as_stored(self, *, is_superseded: bool) -> dict[str, Any]:
+        """The fields of the instance; one that was superseded stays known as that."""
+        return {
+            "stop_reason": (f"{SUPERSEDED}, {self.reason}" if is_superseded else self.reason)[:STOP_REASON_LENGTH],
+            "exit_code": self.exit_code,
+            "error_message": self.error_message[:ERROR_MESSAGE_LENGTH],
+        }
+
+
+def disconnect_worker(worker_id: UUID, goodbye: Goodbye, *, api_key: ApiKey, client: Client, now: datetime) -> None:
+    """Ends the worker's process at once, with its reason; nothing happens when it has ended before.
+
+    A goodbye names no process. While two at one address are live it is taken for the older one's, since that is the one
+    that ends when a worker restarts.
+    """
+    worker = reach(Worker.objects.select_related("queue"), worker_id, api_key)
+    farewell = _Farewell(worker, goodbye, Process.of({}, client), now)
+    instance = None if farewell.is_repeated else farewell.leaver
+    if instance is None:
+        return
+    is_superseded = instance.stop_reason == SUPERSEDED
+    WorkerInstance.objects.filter(pk=instance.pk, stop_reason=instance.stop_reason).update(
+        stopped_at=instance.stopped_at or now, **goodbye.as_stored(is_superseded=is_superseded)
+    )
+
+
+@dataclass(frozen=True)
+class _Farewell:
+    """A goodbye and the processes that it may come from."""
+
+    worker: Worker
+    goodbye: Goodbye
+    process: Process
+    now: datetime
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether an older process said just this while the current one was running: its answer was lost."""
+        current = self.worker.instances.filter(is_current=True, stopped_at=None).first()
+        if current is None:
+            return False
+        said = Q(**self.goodbye.as_stored(is_superseded=False)) | Q(**self.goodbye.as_stored(is_superseded=True))
+        since = max(current.started_at, self._lately)
+        older = self.worker.instances.filter(said, is_current=False, stopped_at__gte=since)
+        return any(self.process.may_be(instance) for instance in older[:CANDIDATES])
+
+    @property
+    def leaver(self) -> WorkerInstance | None:
+        """Of those that may say goodbye the oldest that is live or was told to end, else the current one."""
+        told_to_end = Q(stop_reason=SUPERSEDED, stopped_at__gt=self._lately)
+        instances = self.worker.instances.filter(Q(stopped_at=None) | told_to_end).with_liveness(self.now)
+        running = list(instances.order_by("-started_at")[:CANDIDATES])
+        senders = [instance for instance in running if self.process.may_be(instance)]
+        senders = senders or [instance for instance in running if instance.is_current]
+        expected = [instance for instance in senders if instance.stopped_at or instance.liveness in LIVE]
+        return next(iter(expected[-1:] or senders), None)
+
+    @property
+    def _lately(self) -> datetime:
+        return self.now - offline_after(self.worker.queue.heartbeat_interval)
