@@ -72,7 +72,8 @@ def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secre
     with transaction.atomic(durable=True):
         worker = _worker_to_start(worker_id, attempt.api_key)
         predecessor = _make_way(worker, attempt)
-        _require_capacity(worker, attempt.now)
+        if not predecessor.has_place:
+            _require_capacity(worker, attempt.now)
         configuration = _start(worker, predecessor, attempt)
     _warn_of_expiry(attempt)
     return configuration
@@ -131,12 +132,12 @@ def _require_open(queue: WorkerQueue) -> None:
 
 
 def _require_capacity(worker: Worker, now: datetime) -> None:
-    """Counts the live instances of other workers; of a queue with a limit, one start at a time gets here."""
+    """Counts the queue's live instances; where there is a limit, one start at a time gets here."""
     if worker.queue.max_workers is None:
         return
     queue = WorkerQueue.objects.select_for_update(no_key=True).only("max_workers").get(pk=worker.queue_id)
-    others = WorkerInstance.objects.live(now).filter(worker__queue=worker.queue_id).exclude(worker=worker.pk)
-    if queue.max_workers is not None and others.count() >= queue.max_workers:
+    live = WorkerInstance.objects.live(now).filter(worker__queue=worker.queue_id)
+    if queue.max_workers is not None and live.count() >= queue.max_workers:
         msg = f"This worker's queue is full: it takes {queue.max_workers} live workers."
         raise StartRefusedError(msg)
 
@@ -147,6 +148,8 @@ class _Predecessor:
 
     displaced_id: UUID | None = None
     is_contested: bool = False
+    #: Whether the worker was live already, so that a restart needs no further place in a full queue.
+    has_place: bool = False
 
 
 def _make_way(worker: Worker, attempt: Attempt) -> _Predecessor:
@@ -170,7 +173,7 @@ def _make_way(worker: Worker, attempt: Attempt) -> _Predecessor:
     elif policy == DuplicatePolicy.TAKE_OVER:
         instances.filter(stopped_at=None).update(stopped_at=attempt.now, stop_reason=SUPERSEDED)
     may_come_back = previous.is_contested or (previous.stopped_at is None and not is_repeated)
-    return _Predecessor(previous.pk if is_rival else None, may_come_back)
+    return _Predecessor(previous.pk if is_rival else None, may_come_back, previous.liveness in LIVE)
 
 
 def _start_ephemeral(queue: WorkerQueue, attempt: Attempt) -> Started:
