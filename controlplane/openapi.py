@@ -65,6 +65,10 @@ class WorkerApiSchema(AutoSchema):
         super().get_auth()  # registers the scheme's component
         return [] if self.view.authentication_classes else [{}]
 
+    def get_summary(self) -> str:
+        """The description's first sentence."""
+        return str(self.get_description()).partition(".")[0]
+
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
         """With every answer that can occur."""
         operation = super().get_operation(*args, **kwargs)

@@ -22,6 +22,16 @@ from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+#: Host and process id also tell this process from another one of the same worker.
+SYSTEM_INFO = {
+    "hostname": socket.gethostname(),
+    "pid": os.getpid(),
+    "os_name": platform.system(),
+    "os_version": platform.release(),
+    "python_version": platform.python_version(),
+    "cpu_count": os.cpu_count(),
+}
+
 
 @activity.defn
 async def greet(name: str) -> str:
@@ -41,16 +51,8 @@ class Greeting:
 
 def start() -> Any:
     """Tells the control plane about this machine and gets the complete configuration."""
-    system_info = {
-        "hostname": socket.gethostname(),
-        "pid": os.getpid(),
-        "os_name": platform.system(),
-        "os_version": platform.release(),
-        "python_version": platform.python_version(),
-        "cpu_count": os.cpu_count(),
-    }
     try:
-        return call("start", {"system_info": system_info})
+        return call("start", {"system_info": SYSTEM_INFO})
     except urllib.error.HTTPError as error:
         sys.exit(f"The control plane refused the start: {error.code} {error.read().decode()}")
     except urllib.error.URLError as error:
@@ -108,7 +110,7 @@ async def main() -> None:
         )
         heartbeats.cancel()
     print(f"Workflow completed: {result}")
-    call("disconnect", {"reason": "finished", "exit_code": 0})
+    call("disconnect", {"reason": "finished", "exit_code": 0, "system_info": SYSTEM_INFO})
 
 
 if __name__ == "__main__":

@@ -227,6 +227,7 @@ class DisconnectRequestSerializer(serializers.Serializer[dict[str, Any]]):
         required=False, allow_null=True, default=None, min_value=-LARGEST_INTEGER, max_value=LARGEST_INTEGER
     )
     error_message = OptionalText(help_text="Kept to 2,000 characters.")
+    system_info = OptionalObject(help_text="With `hostname` and `pid` as at the start it says which process ends.")
 
 
 # --- API keys ---

@@ -337,3 +337,14 @@ def test_the_evidence_is_weighed_alike_in_python_and_in_the_database(fleet: Flee
     is_found = WorkerInstance.objects.filter(process.as_query).exists()
     assert is_found == process.may_be(WorkerInstance.objects.get())
     assert not WorkerInstance.objects.exclude(process.as_query).filter(process.as_query).exists()
+
+
+def test_a_goodbye_that_names_its_process_ends_that_one(fleet: Fleet) -> None:
+    """An older one told no process id, as a start by hand does, and so may be any of its host."""
+    start(fleet, {"hostname": OLD["hostname"]})
+    start(fleet, OLD | {"pid": 102})
+    for _ in range(2):
+        body = {"reason": "finished", "system_info": OLD | {"pid": 102}}
+        assert post(fleet, "disconnect", body, OLD_ADDRESS).status_code == 204
+        found = {row.pid: row.liveness for row in WorkerInstance.objects.with_liveness(timezone.now())}
+        assert found == {100: Liveness.ONLINE, None: Liveness.ONLINE, 102: Liveness.STOPPED}

@@ -1,6 +1,6 @@
 """How a worker's process ends: it says goodbye, with a reason."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,8 @@ class Goodbye:
     reason: str = "shutdown"
     exit_code: int | None = None
     error_message: str = ""
+    #: Beyond what existing clients send: with `hostname` and `pid` a goodbye names its process.
+    system_info: dict[str, Any] = field(default_factory=dict)
 
     def as_stored(self, *, is_superseded: bool) -> dict[str, Any]:
         """The fields of the instance; one that was superseded stays known as that."""
@@ -34,13 +36,13 @@ class Goodbye:
 def disconnect_worker(worker_id: UUID, goodbye: Goodbye, *, api_key: ApiKey, client: Client, now: datetime) -> None:
     """Ends the worker's process at once, with its reason; nothing happens when it has ended before.
 
-    A goodbye names no process. While two at one address are live it is taken for the older one's, since that is the one
-    that ends when a worker restarts.
+    A goodbye of existing clients names no process. While two at one address are live it is taken for the older one's: a
+    mistake then mends itself by silence, where a process that runs on would be shown Stopped for good.
     """
     worker = reach(Worker.objects.select_related("queue"), worker_id, api_key)
-    farewell = _Farewell(worker, goodbye, Process.of({}, client), now)
-    instance = None if farewell.is_repeated else farewell.leaver
-    if instance is None:
+    farewell = _Farewell(worker, goodbye, Process.of(goodbye.system_info, client), now)
+    instance = farewell.named or (None if farewell.is_repeated else farewell.leaver)
+    if instance is None or (instance.stopped_at and instance.stop_reason != SUPERSEDED):
         return
     is_superseded = instance.stop_reason == SUPERSEDED
     WorkerInstance.objects.filter(pk=instance.pk, stop_reason=instance.stop_reason).update(
@@ -56,6 +58,12 @@ class _Farewell:
     goodbye: Goodbye
     process: Process
     now: datetime
+
+    @property
+    def named(self) -> WorkerInstance | None:
+        """The instance that the goodbye names, running or not."""
+        instances = self.worker.instances.order_by("-started_at")[:CANDIDATES]
+        return next((instance for instance in instances if self.process.is_certainly(instance)), None)
 
     @property
     def is_repeated(self) -> bool:
