@@ -29,6 +29,14 @@ def reach[Row: (Environment, WorkerQueue, Worker)](rows: QuerySet[Row], identifi
     return row
 
 
+def environments_covered_by(api_key: ApiKey) -> QuerySet[Environment]:
+    """The environments within the key's scope; none for the key of a queue or a worker, as `ApiKey.covers` has it."""
+    if api_key.worker_id or api_key.queue_id:
+        return Environment.objects.none()
+    environments = Environment.objects.filter(organization=api_key.organization_id)
+    return environments.filter(pk=api_key.environment_id) if api_key.environment_id else environments
+
+
 def name_within(environment_name: str, api_key: ApiKey) -> str:
     """The environment's own name: clients know it as `environment` or as `organization.environment`."""
     return environment_name.removeprefix(f"{api_key.organization_id}.")

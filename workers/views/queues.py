@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
 from environments.models import Environment
-from workers.access import reach
+from workers.access import environments_covered_by, reach
 from workers.authentication import key_of
 from workers.installation import DeploymentType, install_script, worker_command
 from workers.models import WorkerQueue
@@ -54,7 +54,7 @@ class EnvironmentsView(ReadView):
     )
     def get(self, request: Request) -> Response:
         """The environments that the key covers; none for a key of a queue or a worker."""
-        rows, headers = _page(request, Environment.objects.filter(**_environment_scope(request)))
+        rows, headers = _page(request, environments_covered_by(key_of(request)))
         return Response(_each(EnvironmentSerializer, describe_environments(rows, timezone.now())), headers=headers)
 
 
@@ -188,13 +188,6 @@ def _queue(request: Request, queue_id: str) -> WorkerQueue:
 def _queues(request: Request, queues: QuerySet[WorkerQueue]) -> Response:
     rows, headers = _page(request, queues.select_related("environment"))
     return Response(_each(WorkerQueueSerializer, describe_queues(rows, timezone.now())), headers=headers)
-
-
-def _environment_scope(request: Request) -> dict[str, Any]:
-    key = key_of(request)
-    if key.worker_id or key.queue_id:
-        return {"pk__in": []}
-    return {"organization": key.organization_id} | ({"pk": key.environment_id} if key.environment_id else {})
 
 
 def _page(request: Request, rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
