@@ -3,19 +3,23 @@
 PYTHON_CANDIDATES = $(PYTHON) python3.14 python3.13 python3.12 python3 python $(wildcard $(HOME)/.pyenv/versions/*/bin/python3)
 IS_SUITABLE = import ensurepip, sqlite3, ssl, sys, venv; sys.exit(sys.version_info < (3, 12))
 IN_VENV = .venv/bin/python -m
-PYTEST = $(IN_VENV) pytest --numprocesses 2 --dist loadgroup $(ARGS)
+# Three for two cores: the tests with a browser or a server, all in one process, mostly wait.
+PYTEST = $(IN_VENV) pytest --numprocesses 3 --dist loadgroup $(ARGS)
 UV_LOCK = $(IN_VENV) uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate pyproject.toml
 
 export PIP_CACHE_DIR = $(CURDIR)/var/cache/pip
 export UV_CACHE_DIR = $(CURDIR)/var/cache/uv
 export TMPDIR = $(CURDIR)/var/tmp
+# The tests start hundreds of processes, none of which is to compile all modules anew.
+export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help run test test-upstream lint lock venv runtime development
+.PHONY: help run test test-upstream measure-console lint lock venv runtime development
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
-	@echo 'make test   run all tests on SQLite, then on PostgreSQL (ARGS="-k name" chooses some)'
+	@echo 'make test   run all tests on PostgreSQL, and on SQLite those without a browser (ARGS="-k name" chooses some)'
 	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
+	@echo 'make measure-console time the console with 100,000 workers and 1,000,000 starts on PostgreSQL'
 	@echo 'make lint   check style, format, types and the direction of imports'
 	@echo 'make lock   write requirements.txt and requirements-dev.txt from pyproject.toml'
 
@@ -26,13 +30,17 @@ test: development
 	@for program in chromium chromium-browser google-chrome; do command -v $$program >/dev/null && exit 0; done; \
 	echo 'The browser tests need Chromium. On Debian and Ubuntu: apt-get install chromium' >&2; exit 1
 	@status=0; \
-	TEST_DATABASE=sqlite $(PYTEST) || status=1; \
+	TEST_DATABASE=sqlite $(PYTEST) -m 'not browser' || status=1; \
 	TEST_DATABASE=postgresql $(PYTEST) || status=1; \
 	exit $$status
 
 # Half a gigabyte from the Python Package Index, once.
 test-upstream: development
 	TEST_UPSTREAM=yes TEST_DATABASE=sqlite $(IN_VENV) pytest tests/upstream $(ARGS)
+
+# The console's pages with 100,000 workers and 1,000,000 starts on PostgreSQL: about ten minutes, most of it for seeding.
+measure-console: development
+	$(IN_VENV) tests.measurements.console $(ARGS)
 
 # mypy's Django plugin loads the settings, which do not load without secrets.
 lint: development

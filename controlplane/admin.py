@@ -20,8 +20,9 @@ admin.site.unregister(Group)
 
 @admin.register(User)
 class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):  # type: ignore[type-arg]  # not generic when run
-    """People; until there are roles in organizations, only superusers see more than the login."""
+    """People who may sign in; what they see then, their memberships say. Only superusers get here."""
 
+    reader_role = writer_role = None
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm

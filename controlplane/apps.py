@@ -1,13 +1,30 @@
 """Registers the app."""
 
-from django.apps import AppConfig
+from typing import TYPE_CHECKING
+
+from django.apps import AppConfig, apps
+
+if TYPE_CHECKING:
+    from environments.rotation import RingSealed
 
 
 class ControlplaneConfig(AppConfig):
     """The app controlplane."""
 
     name = "controlplane"
+    default_auto_field = "django.db.models.BigAutoField"
+    ring_sealed: "list[RingSealed]"
 
     def ready(self) -> None:
-        """Registers the OpenAPI security scheme."""
-        from controlplane import openapi  # noqa: F401, PLC0415  # models must be loaded before
+        """Registers the OpenAPI security scheme, and completes the login; models must be loaded before."""
+        from django.contrib import admin  # noqa: PLC0415
+
+        from controlplane import openapi  # noqa: F401, PLC0415
+        from controlplane.accounts import checks, memory, sealing  # noqa: F401, PLC0415
+
+        memory.install()
+        self.ring_sealed = [sealing.SecondFactors()]
+        # allauth's own pages would show what only the login itself may know.
+        for model in apps.get_models():
+            if model.__module__.startswith("allauth.") and admin.site.is_registered(model):
+                admin.site.unregister(model)

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from environments.connection_hosts import AllowedHost, HostError
 from environments.encryption import KeyRing, KeyRingError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,6 +114,21 @@ def networks(name: str, default: str) -> list[ipaddress.IPv4Network | ipaddress.
         raise ImproperlyConfigured(msg) from None
 
 
+def connection_hosts(name: str) -> tuple[AllowedHost, ...]:
+    """What connections may lead to: hosts, *.domains, addresses or networks, each with or without a port."""
+    entries = []
+    for entry in words(name):
+        try:
+            entries.append(AllowedHost.parse(entry))
+        except HostError as error:
+            msg = f"{name}: {entry!r} is no host, host:port, *.domain or network. {error}"
+            raise ImproperlyConfigured(msg) from None
+    if text(name) and not entries:
+        msg = f"{name} is set, but names no host."
+        raise ImproperlyConfigured(msg)
+    return tuple(entries)
+
+
 def is_loopback(host: str | None) -> bool:
     """Whether a host name or address is this machine."""
     if host == "localhost":
@@ -143,6 +159,32 @@ def control_plane_url(default: str) -> str:
         msg = "CONTROL_PLANE_URL hands out secrets, so beyond this machine it begins with https://."
         raise ImproperlyConfigured(msg)
     return url
+
+
+def openid_connect() -> tuple[str, dict[str, object]]:
+    """The provider's name, "" without one, and allauth's SOCIALACCOUNT_PROVIDERS; all of it is set or nothing."""
+    names = ("OIDC_SERVER_URL", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
+    values = [text(name) for name in names]
+    if not any([*values, text("OIDC_NAME")]):
+        return "", {}
+    if not all(values):
+        missing = ", ".join(name for name, value in zip(names, values, strict=True) if not value)
+        msg = f"Single sign-on is set up in part only. Not set: {missing}. Set all of {', '.join(names)}, or none."
+        raise ImproperlyConfigured(msg)
+    url, client_id, secret = values
+    try:
+        parts = urlsplit(url)
+        is_local = parts.scheme == "http" and is_loopback(parts.hostname)
+        is_safe = bool(parts.hostname) and (parts.scheme == "https" or is_local)
+    except ValueError:
+        is_safe = False
+    if not is_safe:
+        msg = "OIDC_SERVER_URL says who may sign in, so it is an https:// URL such as https://login.example.com/realm."
+        raise ImproperlyConfigured(msg)
+    name = text("OIDC_NAME", "single sign-on")[:40] or "single sign-on"
+    app = {"provider_id": "oidc", "name": name, "client_id": client_id, "secret": secret}
+    settings = {"server_url": url.rstrip("/"), "oauth_pkce_enabled": True}
+    return name, {"openid_connect": {"APPS": [{**app, "settings": settings}]}}
 
 
 def database(url: str) -> dict[str, object]:

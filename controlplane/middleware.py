@@ -8,11 +8,13 @@ from http import HTTPStatus
 from django.conf import settings
 from django.core.exceptions import FieldError, ValidationError
 from django.core.paginator import InvalidPage
-from django.db import DataError, IntegrityError, NotSupportedError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
+from django.urls import reverse
 
 from controlplane import env
+from controlplane.accounts.pages import lacks_second_factor
 from controlplane.errors import RETRY_AFTER_SECONDS, is_database_away, json_error
 from environments.encryption import CannotOpenError
 from environments.sealing import DataKeyExhaustedError
@@ -24,6 +26,7 @@ type Handler = Callable[[HttpRequest], HttpResponseBase]
 #: What Django's admin lets through when an address or a form holds odd values, as it does not check those itself.
 BAD_INPUT = (DataError, NotSupportedError, ValidationError, FieldError, InvalidPage, ValueError, OverflowError)
 CONSOLE_PATHS = ("/admin/", "/api/docs")
+PATHS_WITHOUT_SECOND_FACTOR = ("/admin/account/", "/admin/login/", "/admin/logout/", "/admin/jsi18n/")
 
 
 class ProxyMiddleware:
@@ -84,6 +87,25 @@ class ConsolePolicyMiddleware:
         return response
 
 
+class SecondFactorMiddleware:
+    """Leads whoever has to have a second factor and has none to where it is set up, before anything else."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        path = request.path_info
+        is_held_up = path.startswith("/admin/") and not path.startswith(PATHS_WITHOUT_SECOND_FACTOR)
+        try:
+            if is_held_up and settings.REQUIRE_SECOND_FACTOR and lacks_second_factor(request.user):
+                return HttpResponseRedirect(reverse("mfa_index"))
+        except (DatabaseError, InterfaceError) as error:  # process_exception hears of what views raise only
+            if response := console_error(request, error):
+                return response
+            raise
+        return self.get_response(request)
+
+
 class ConsoleErrorsMiddleware:
     """Answers with a page that says what to do where a page of the console meets an error that is nobody's mistake.
 
@@ -98,22 +120,25 @@ class ConsoleErrorsMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """The page, or None for what is unexpected."""
-        if is_database_away(exception):
-            return _page(request, 503, "The database is not available", "Nothing was changed. Try again in a moment.")
-        if isinstance(exception, IntegrityError):
-            message = (
-                "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
-            )
-            return _page(request, 409, "Not saved", message)
-        if isinstance(exception, BAD_INPUT):
-            logger.warning("console: bad input", exc_info=exception)
-            return _page(request, 400, "Bad request", "Something in the address or the form is not what it should be.")
-        if isinstance(exception, (CannotOpenError, DataKeyExhaustedError)):
-            logger.error("console: %s", exception)
-            return _page(
-                request, 503, "A secret cannot be sealed or opened", "Nothing was changed. See the server's log."
-            )
-        return None
+        return console_error(request, exception)
+
+
+def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | None:
+    """The page for an error that is nobody's mistake, or None for what is unexpected."""
+    if is_database_away(exception):
+        return _page(request, 503, "The database is not available", "Nothing was changed. Try again in a moment.")
+    if isinstance(exception, IntegrityError):
+        message = (
+            "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
+        )
+        return _page(request, 409, "Not saved", message)
+    if isinstance(exception, BAD_INPUT):
+        logger.warning("console: bad input", exc_info=exception)
+        return _page(request, 400, "Bad request", "Something in the address or the form is not what it should be.")
+    if isinstance(exception, (CannotOpenError, DataKeyExhaustedError)):
+        logger.error("console: %s", exception)
+        return _page(request, 503, "A secret cannot be sealed or opened", "Nothing was changed. See the server's log.")
+    return None
 
 
 def _page(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:

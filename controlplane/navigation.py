@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from django.apps import apps
+from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 
-#: Section -> pages, each as title, icon (Material Symbols) and the model's route.
-PAGES = {
+#: Section -> pages, each as title, icon (Material Symbols), the model's route, and its page if that is not the list.
+PAGES: dict[str, list[tuple[str, ...]]] = {
     "Fleet": [
         ("Workers", "memory", "workers_worker"),
         ("Worker queues", "stacks", "workers_workerqueue"),
@@ -15,6 +17,8 @@ PAGES = {
     ],
     "Access": [
         ("API keys", "key", "workers_apikey"),
+        ("Expiry calendar", "event", "workers_apikey", "calendar"),
+        ("Members", "badge", "environments_membership"),
         ("Users", "group", "auth_user"),
     ],
     "Configuration": [
@@ -31,15 +35,26 @@ PAGES = {
 }
 
 
-def sections(_request: HttpRequest) -> list[dict[str, Any]]:
-    """The sidebar in unfold's form."""
-    return [
+def sections(request: HttpRequest) -> list[dict[str, Any]]:
+    """The sidebar in unfold's form: the pages that the person may see."""
+    shown = {
+        title: [page for page in pages if admin_of(page[2]).has_view_permission(request)]
+        for title, pages in PAGES.items()
+    }
+    dashboard = {"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")}
+    return [{"items": [dashboard]}] + [
         {
             "title": title,
             "items": [
-                {"title": name, "icon": icon, "link": reverse(f"admin:{route}_changelist")}
-                for name, icon, route in pages
+                {"title": name, "icon": icon, "link": reverse(f"admin:{route}_{page[0] if page else 'changelist'}")}
+                for name, icon, route, *page in pages
             ],
         }
-        for title, pages in PAGES.items()
+        for title, pages in shown.items()
+        if pages
     ]
+
+
+def admin_of(route: str) -> Any:
+    """The page of a model, by its route, such as `workers_worker`."""
+    return admin.site.get_model_admin(apps.get_model(route.replace("_", ".")))

@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSpli
 
 from controlplane.errors import api_not_found
 from controlplane.health import HealthView, livez, readyz
+from controlplane.search import search
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("workers.urls")),
@@ -14,6 +15,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
     re_path(r"^api/", api_not_found),
+    path("admin/", include("controlplane.accounts.urls")),
+    path("admin/search/", admin.site.admin_view(search), name="console_search"),
     path("admin/", admin.site.urls),
     path("livez", livez),
     path("readyz", readyz),
@@ -24,3 +27,4 @@ urlpatterns: list[URLPattern | URLResolver] = [
 handler400 = "controlplane.errors.bad_request"
 handler404 = "controlplane.errors.not_found"
 handler500 = "controlplane.errors.server_error"
+handler429 = "controlplane.accounts.throttling.too_many_attempts"  # allauth looks for it

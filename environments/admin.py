@@ -1,40 +1,25 @@
-"""The console's pages of organizations, environments, connections, data keys and the audit trail."""
+"""The console's pages of members, data keys and the audit trail."""
 
 import json
+import re
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminPasswordWidget
+from unfold.views import ChangeList
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from environments.console import ConsoleAdmin, ConsoleForm, ReadOnlyAdmin
-from environments.encryption import Secret
-from environments.models import (
-    CONNECTION_POINTERS,
-    AuditEvent,
-    CredentialConnection,
-    DataKey,
-    Environment,
-    LiteLLMConnection,
-    Organization,
-    TelemetrySettings,
-    TemporalConnection,
-)
-from environments.sealing import seal_api_key
+from environments.models import AuditEvent, DataKey, Membership, Role
+from environments.moments import moment
+from environments.trail import ActionFilter, ActorFilter, ObjectFilter, OccurredWithin, changes_of, pages_of
 
-#: The three pointers, as a section of a form.
-CONNECTIONS_FIELDSET = (
-    "Connections",
-    {
-        "fields": CONNECTION_POINTERS,
-        "description": "The narrowest level that points to a connection wins the whole section: "
-        "worker, worker queue, environment, organization.",
-    },
-)
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def pretty_json(value: Any) -> SafeString:
@@ -45,140 +30,138 @@ def pretty_json(value: Any) -> SafeString:
     )
 
 
-@admin.register(Organization)
-class OrganizationAdmin(ConsoleAdmin):
-    """Tenants and their default connections."""
+class MembershipForm(ConsoleForm):
+    """Names the person: a list to choose from would tell one organization of another's people."""
 
-    list_display = ("id", "name", "temporal_connection", "litellm_connection", "created_at")
-    list_select_related = CONNECTION_POINTERS[:2]
-    search_fields = ("id", "name")
-    fixed_fields = ("id",)
-    autocomplete_fields = CONNECTION_POINTERS
-    fieldsets = ((None, {"fields": ("id", "name")}), CONNECTIONS_FIELDSET)
+    username = forms.CharField(max_length=150, widget=UnfoldAdminTextInputWidget, help_text="As the person signs in.")
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """A new organization cannot have connections of its own yet."""
-        return super().get_fieldsets(request, obj) if obj else self.fieldsets[:1]
+    def clean_username(self) -> str:
+        """The person with this name."""
+        username = str(self.cleaned_data["username"])
+        person = get_user_model().objects.filter(username=username, is_active=True, is_staff=True).first()
+        if person is None:
+            msg = "Nobody with this name may sign in to the console. A superuser makes people known."
+            raise ValidationError(msg)
+        self.instance.user = person
+        return username
 
-
-@admin.register(Environment)
-class EnvironmentAdmin(ConsoleAdmin):
-    """Stages of an organization."""
-
-    list_display = ("name", "organization", "description", "created_at")
-    name_separators = "/"
-    search_fields = ("name", "organization__id")
-    fixed_fields = ("organization",)
-    autocomplete_fields = ("organization", *CONNECTION_POINTERS)
-    fieldsets = (
-        (None, {"fields": ("organization", "name", "display_name", "description", "tags")}),
-        CONNECTIONS_FIELDSET,
-    )
+    def _get_validation_exclusions(self) -> set[str]:
+        found = {"user"} if self.instance.user_id else set()
+        return super()._get_validation_exclusions() - found
 
 
-class CredentialForm(ConsoleForm):
-    """Takes a new API key and never shows the stored one."""
+@admin.register(Membership)
+class MembershipAdmin(ConsoleAdmin):
+    """Who has which role in which organization."""
 
-    api_key = forms.CharField(
-        label="API key",
-        required=False,
-        strip=True,
-        max_length=4096,
-        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text="Stored sealed and never shown again. Leave it blank to keep the stored one.",
-    )
-
-    def clean(self) -> dict[str, Any]:
-        """An API key is there, or is given now, or the server takes none."""
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        is_there = self.instance.sealed_api_key or cleaned.get("api_key")
-        if cleaned.get("requires_api_key") and not is_there:
-            self.add_error("api_key", "Give the API key, or say that this server takes none.")
-        return cleaned
-
-
-class CredentialAdmin(ConsoleAdmin):
-    """Connections with an API key, which is write-only."""
-
-    form = CredentialForm
-    name_separators = "/"
-    search_fields = ("name", "organization__id")
-    fixed_fields = ("organization",)
+    form = ConsoleForm
+    list_display = ("user", "organization", "role", "created")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "organization__id")
     autocomplete_fields = ("organization",)
-    readonly_fields = ("api_key_fingerprint", "api_key_version", "api_key_set_at")
+    fixed_fields = ("organization", "user")
 
-    def save_model(self, request: HttpRequest, obj: CredentialConnection, form: Any, change: bool) -> None:  # noqa: FBT001
-        if plain := form.cleaned_data.get("api_key"):
-            seal_api_key(obj, Secret(plain), now=timezone.now())
-        super().save_model(request, obj, form, change)
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
+        return super().get_form(request, obj, change, **(kwargs if obj else {**kwargs, "form": MembershipForm}))
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002
+        return ("organization", "user" if obj else "username", "role")
 
-API_KEY_FIELDSET = (
-    "API key",
-    {"fields": ("requires_api_key", "api_key", "api_key_fingerprint", "api_key_version", "api_key_set_at")},
-)
-
-
-@admin.register(TemporalConnection)
-class TemporalConnectionAdmin(CredentialAdmin):
-    """Temporal endpoints."""
-
-    list_display = ("name", "organization", "host", "namespace", "api_key_fingerprint", "api_key_set_at")
-    fieldsets = (
-        (None, {"fields": ("organization", "name", "host", "namespace", "is_tls_enabled")}),
-        API_KEY_FIELDSET,
-    )
-
-
-@admin.register(LiteLLMConnection)
-class LiteLLMConnectionAdmin(CredentialAdmin):
-    """LiteLLM gateways."""
-
-    list_display = ("name", "organization", "api_url", "api_key_fingerprint", "api_key_set_at")
-    fieldsets = ((None, {"fields": ("organization", "name", "api_url")}), API_KEY_FIELDSET)
-
-
-@admin.register(TelemetrySettings)
-class TelemetrySettingsAdmin(ConsoleAdmin):
-    """What workers are told about OpenTelemetry."""
-
-    list_display = ("name", "organization", "otel_enabled", "otel_exporter_otlp_endpoint", "otel_traces_sampler")
-    name_separators = "/"
-    search_fields = ("name", "organization__id")
-    fixed_fields = ("organization",)
-    autocomplete_fields = ("organization",)
-    fields = (
-        "organization",
-        "name",
-        "otel_enabled",
-        "otel_exporter_otlp_endpoint",
-        "otel_service_name",
-        "otel_traces_sampler",
-        "otel_traces_sampler_arg",
-    )
+    @admin.display(description="since", ordering="created_at")
+    def created(self, row: Membership) -> SafeString:
+        return moment(row.created_at)
 
 
 @admin.register(DataKey)
 class DataKeyAdmin(ReadOnlyAdmin):
     """Data keys: made with an organization's first secret, rotated by `manage.py rotate_encryption`."""
 
-    list_display = ("id", "organization", "wrapped_by", "seal_count", "created_at", "is_active")
+    reader_role = Role.ADMINISTRATOR
+    list_display = ("id", "organization", "wrapped_by", "seal_count", "created", "is_active")
     search_fields = ("organization__id", "wrapped_by")
-    fields = ("id", "organization", "wrapped_by", "seal_count", "created_at", "is_active")
+    fields = list_display
 
     @admin.display(boolean=True, description="active")
     def is_active(self, row: DataKey) -> bool:
         return row.active_for_id is not None
 
 
+class TrailChangeList(ChangeList):
+    """A page of events, each with the address of its object's page."""
+
+    result_list: Any
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Looks for the objects of one page together, as many statements as there are kinds of them."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        pages = pages_of(self.result_list, request, self.model_admin.admin_site)
+        for row in self.result_list:
+            row.page = pages.get((row.object_type, row.object_id), "")
+
+
+#: What the trail may be asked beside its filters: whole values of columns that are indexed or short.
+EXACT_LOOKUPS = frozenset({"object_id", "object_type", "actor", "action", "organization", "organization__id"})
+#: Names of actions that end something, which a list shows in red.
+ENDINGS = (".deleted", ".revoked", ".disabled")
+#: Names of changed fields that a list shows.
+SHOWN_FIELDS = 5
+
+
 @admin.register(AuditEvent)
 class AuditEventAdmin(ReadOnlyAdmin):
     """Who did what to which object."""
 
-    list_display = ("occurred_at", "actor", "action", "object_type", "object_name", "organization", "client_address")
-    search_fields = ("actor", "action", "object_id", "object_name")
-    fields = (*list_display[:6], "object_id", "client_address", "what_changed")
+    list_display = ("time", "actor", "what", "object", "organization", "origin", "changed_fields")
+    list_filter = (OccurredWithin, ActionFilter, ObjectFilter, ActorFilter)
+    list_before_template = "admin/environments/auditevent/records.html"
+    search_fields = ("actor", "action", "object_name")
+    search_help_text = "Actor, action, name or ID of the object"
+    fields = ("time", "actor", "what", "object", "object_type", "object_id", "organization", "origin")
+    change_form_after_template = "admin/environments/auditevent/changes.html"
 
-    @admin.display(description="changes")
-    def what_changed(self, row: AuditEvent) -> SafeString:
-        return pretty_json(row.changes)
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:  # noqa: ARG002
+        return TrailChangeList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:  # noqa: ARG002
+        """Only whole values of what is indexed or short, and the filters; `changes` can be asked nothing."""
+        return lookup.removesuffix("__exact") in EXACT_LOOKUPS | {each.parameter_name for each in self.list_filter}
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        """An id is looked up by its index."""
+        if found := UUID_TEXT.fullmatch(search_term.strip().lower()):
+            return queryset.filter(object_id=found[0]), False
+        return super().get_search_results(request, queryset, search_term)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """With the address of its object's page, and with what changed field by field."""
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.changed = changes_of(row)
+            row.page = pages_of([row], request, self.admin_site).get((row.object_type, row.object_id), "")
+        return row
+
+    @admin.display(description="time", ordering="occurred_at")
+    def time(self, row: AuditEvent) -> SafeString:
+        return moment(row.occurred_at)
+
+    @admin.display(description="action")
+    def what(self, row: AuditEvent) -> SafeString:
+        tone = "cp-badge-danger" if row.action.endswith(ENDINGS) else ""
+        return format_html('<span class="cp-badge {}">{}</span>', tone, row.action)
+
+    @admin.display(description="object")
+    def object(self, row: Any) -> SafeString:
+        """Its name then; a link while it has a page that the person may see."""
+        name = format_html("<bdi>{}</bdi>", row.object_name)
+        return format_html('<a class="cp-link" href="{}">{}</a>', row.page, name) if row.page else name
+
+    @admin.display(description="from")
+    def origin(self, row: AuditEvent) -> str | None:
+        return row.client_address
+
+    @admin.display(description="changed")
+    def changed_fields(self, row: AuditEvent) -> str:
+        names = sorted(row.changes)
+        more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""
+        return ", ".join(name.replace("_", " ") for name in names[:SHOWN_FIELDS]) + more

@@ -9,12 +9,16 @@ from django.db import models
 from django.db.models import Case, Max, When
 
 from environments.fields import SealedField
-from environments.models import AuditEvent, Organization
+from environments.models import VERIFICATION, AuditEvent
 
 #: Changes that say nothing of the object itself.
-BOOKKEEPING = frozenset({"created_at", "updated_at", "last_login"})
+BOOKKEEPING = frozenset({"created_at", "updated_at", "last_login", *VERIFICATION})
 #: A user's password hash is a secret too.
 HIDDEN = frozenset({"password"})
+
+
+#: Events that go to the database in one statement.
+BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,25 @@ def record(  # noqa: PLR0913  # an event has these parts; each is named at the c
     organization_id: str | None = None,
 ) -> AuditEvent:
     """Stores one event; `changes` maps a field to its value before and after."""
-    if isinstance(subject, Organization):
-        organization_id = subject.id
-    return AuditEvent.objects.create(
-        organization_id=organization_id or getattr(subject, "organization_id", None),
+    event = _event(action, subject, actor, now, changes or {})
+    event.organization_id = organization_id or event.organization_id
+    event.save(force_insert=True)
+    return event
+
+
+def record_many(
+    action: str, subjects: Iterable[tuple[models.Model, dict[str, list[Any]]]], *, actor: Actor, now: datetime
+) -> None:
+    """Stores the same events as `record` would one by one, each subject with its changes, in a few statements."""
+    events = (_event(action, subject, actor, now, changes) for subject, changes in subjects)
+    AuditEvent.objects.bulk_create(events, batch_size=BATCH)
+
+
+def _event(
+    action: str, subject: models.Model, actor: Actor, now: datetime, changes: dict[str, list[Any]]
+) -> AuditEvent:
+    return AuditEvent(
+        organization_id=getattr(subject, "organization_id", None),
         occurred_at=now,
         actor=actor.name[:200],
         client_address=actor.client_address,
@@ -46,7 +65,7 @@ def record(  # noqa: PLR0913  # an event has these parts; each is named at the c
         object_type=str(subject._meta.model_name),
         object_id=str(subject.pk),
         object_name=str(subject)[:300],
-        changes=changes or {},
+        changes=changes,
     )
 
 

@@ -2,14 +2,21 @@
 
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.forms import ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
+from unfold.decorators import display
 
 from environments import audit
 from environments.audit import Actor
+from environments.members import staff_of
+from environments.models import Role
+from environments.moments import moment
+from environments.pages import CappedPaginator
 
 #: What no filter in an address may have: `?sealed_api_key__startswith=` would be an oracle, a pattern a load.
 UNSEARCHABLE = ("regex", "sealed_", "_hash", "wrapped_key", "known_answer", "fingerprint_key", "password")
@@ -29,28 +36,58 @@ class ConsoleForm(ModelForm):  # type: ignore[type-arg]  # the model is the subc
 
 
 class ConsoleAdmin(ModelAdmin):
-    """Base of every page. Until people have roles in organizations, only superusers pass."""
+    """Base of every page: a person sees and changes what their roles in organizations allow."""
 
     form = ConsoleForm
+    #: The lookup that leads from a row to its organization.
+    organization_path = "organization"
+    #: The least role that reads, and that adds, changes and deletes; None is for superusers only.
+    reader_role: Role | None = Role.VIEWER
+    writer_role: Role | None = Role.ADMINISTRATOR
     #: Fields that are chosen when the row is made and fixed from then on.
     fixed_fields: tuple[str, ...] = ()
     #: What parts the names of a row as it is shown, so that the shown text finds it when it is typed.
     name_separators = ""
     show_full_result_count = False
+    paginator = CappedPaginator
     list_per_page = 50
     warn_unsaved_form = True
 
-    def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:  # noqa: ARG002
-        return bool(request.user.is_active and request.user.is_superuser)
+    @display(description="created", ordering="created_at")
+    def created(self, row: Any) -> SafeString:
+        """When the row was made."""
+        return moment(row.created_at)
 
-    has_change_permission = has_view_permission
-    has_delete_permission = has_view_permission
+    def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return self.may(request, self.reader_role, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return self.may(request, self.writer_role, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return self.may(request, self.writer_role, obj)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return self.has_view_permission(request)
+        return self.may(request, self.writer_role)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
+
+    def may(self, request: HttpRequest, role: Role | None, obj: models.Model | None = None) -> bool:
+        """Whether the person has the role in the row's organization; without a row, in any."""
+        staff = staff_of(request)
+        if obj is None:
+            return staff.may_somewhere(role)
+        return staff.may(role, getattr(obj, "organization_id", None))
+
+    def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> Any:
+        """Offers only what belongs to organizations where the person may write."""
+        target = db_field.remote_field.model
+        rows = super().get_field_queryset(db, db_field, request)
+        rows = target._default_manager.all() if rows is None else rows
+        related = self.admin_site._registry.get(target)
+        path = getattr(related, "organization_path", "organization")
+        return staff_of(request).within(rows, path, self.writer_role)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         words = search_term.translate(dict.fromkeys(map(ord, self.name_separators), " "))
@@ -66,10 +103,19 @@ class ConsoleAdmin(ModelAdmin):
         return [*super().get_readonly_fields(request, obj), *fixed]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Locks a row that is about to be changed, so that a concurrent change is not written over."""
-        rows = super().get_queryset(request)
+        """Only rows of the person's organizations.
+
+        Locks a row that is about to be changed, so that a concurrent change is not written over.
+        """
+        rows = staff_of(request).within(super().get_queryset(request), self.organization_path, self.reader_role)
         is_change = request.method == "POST" and getattr(request.resolver_match, "url_name", "").endswith("_change")
         return rows.select_for_update(of=("self",)) if is_change else rows
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Refused like the other pages to those who may see no row at all; Django looks for the row first."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return super().history_view(request, object_id, extra_context)
 
     def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:  # noqa: FBT001
         before = audit.snapshot(type(obj)._default_manager.get(pk=obj.pk)) if change else {}

@@ -35,7 +35,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The plain text. Only this module and the serializers may call it; a test checks that."""
+        """The plain text. Only this module, the serializers and the check of a connection call it; a test checks."""
         return self._value
 
     def __repr__(self) -> str:

@@ -1,9 +1,12 @@
 """Organizations, environments, connections with sealed secrets, data keys, and the audit trail."""
 
+import hashlib
+import re
 import uuid
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator, URLValidator
 from django.db import models
@@ -16,6 +19,8 @@ from environments.tenancy import TenantOwned, same_organization
 
 #: One part of a Temporal task queue name `{organization}.{environment}.{queue}`: a DNS label, so without the dot.
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
+#: The beginning of a URL whose host is a service of Docker Compose or Kubernetes, named without a dot.
+SERVICE_URL = re.compile(r"\Ahttps?://[a-z]([a-z0-9-]{0,61}[a-z0-9])?(?=[:/]|\Z)", re.IGNORECASE | re.ASCII)
 HOST = r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?\Z"
 
 is_slug = RegexValidator(SLUG, "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")
@@ -25,7 +30,8 @@ is_host = RegexValidator(HOST, "Use host:port without a scheme, for instance tem
 
 def is_http_url(value: str) -> None:
     """ValidationError for anything but an http(s) URL; also for one with a password in it, which is no sealed place."""
-    URLValidator(schemes=["http", "https"])(value)
+    # Django's validator takes no host without a dot but localhost.
+    URLValidator(schemes=["http", "https"])(SERVICE_URL.sub(r"\g<0>.internal", value))
     if "@" in urlsplit(value).netloc:
         msg = "Leave user and password out of the URL: what is stored here is not sealed."
         raise ValidationError(msg)
@@ -117,6 +123,45 @@ class Organization(HasConnections):
         return str(self.id)
 
 
+class Role(models.TextChoices):
+    """What a person may do in an organization; each may do what the ones before it may."""
+
+    VIEWER = "viewer", "Viewer: reads, never secrets"
+    OPERATOR = "operator", "Operator: worker queues, workers and API keys"
+    ADMINISTRATOR = "administrator", "Administrator: environments, connections and members"
+
+    def includes(self, other: "Role") -> bool:
+        """Whether it may do all that the other may."""
+        roles = list(Role)
+        return roles.index(self) >= roles.index(other)
+
+
+class Membership(TenantOwned):
+    """A person's role in an organization; superusers need none."""
+
+    id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships", verbose_name="person"
+    )
+    role = models.CharField(max_length=13, choices=Role, default=Role.VIEWER)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["organization", "user__username"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(
+                fields=["organization", "user"],
+                name="environments_membership_once",
+                violation_error_message="This person is a member already.",
+            ),
+            models.CheckConstraint(condition=Q(role__in=Role.values), name="environments_membership_role"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.organization_id}"
+
+
 class Environment(HasConnections, TenantOwned):
     """A stage of an organization, such as production."""
 
@@ -140,12 +185,25 @@ class Environment(HasConnections, TenantOwned):
         return f"{self.organization_id}/{self.name}"
 
 
+#: What a connection's last verification found.
+VERIFICATION = ("verified_at", "verified_revision", "verification_problem", "verification_latency_ms")
+
+
 class Connection(TenantOwned):
     """A named third-party endpoint of an organization."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=63, validators=[is_slug])
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    verified_at = models.DateTimeField(null=True, editable=False)
+    verified_revision = models.CharField(
+        max_length=12, blank=True, default="", editable=False, help_text="What was verified; it may have changed since."
+    )
+    verification_problem = models.CharField(max_length=300, blank=True, default="", editable=False)
+    verification_latency_ms = models.PositiveIntegerField("latency in ms", null=True, editable=False)
+
+    #: The fields that tell what a worker connects to.
+    ENDPOINT: ClassVar[tuple[str, ...]] = ()
 
     class Meta:
         abstract = True
@@ -157,6 +215,20 @@ class Connection(TenantOwned):
 
     def __str__(self) -> str:
         return f"{self.organization_id}/{self.name}"
+
+    @property
+    def endpoint_revision(self) -> str:
+        """12 hexadecimal digits that change when what is to be verified changes, the secret included."""
+        endpoint = [getattr(self, name) for name in self.ENDPOINT]
+        return hashlib.sha256(repr(endpoint).encode()).hexdigest()[:12]
+
+    def save(self, *args: Any, update_fields: Any = None, **kwargs: Any) -> None:
+        """What was verified before a change says nothing of what is stored now, so it is forgotten."""
+        if self.verified_revision and self.verified_revision != self.endpoint_revision:
+            self.verified_at = self.verification_latency_ms = None
+            self.verified_revision = self.verification_problem = ""
+            update_fields = update_fields and {*update_fields, *VERIFICATION}
+        super().save(*args, update_fields=update_fields, **kwargs)
 
 
 class CredentialConnection(Connection):
@@ -171,6 +243,12 @@ class CredentialConnection(Connection):
     api_key_fingerprint = models.CharField("API key fingerprint", max_length=12, blank=True, default="", editable=False)
     api_key_version = models.PositiveIntegerField("API key version", default=0, editable=False)
     api_key_set_at = models.DateTimeField("API key set at", null=True, editable=False)
+    api_key_expires_on = models.DateField(
+        "API key expires on",
+        null=True,
+        blank=True,
+        help_text="The day on which its issuer lets it expire, to be warned.",
+    )
 
     class Meta(Connection.Meta):
         abstract = True
@@ -192,6 +270,8 @@ class CredentialConnection(Connection):
 class TemporalConnection(CredentialConnection):
     """Where an organization's Temporal is, and the API key for it."""
 
+    ENDPOINT = ("host", "namespace", "is_tls_enabled", "requires_api_key", "api_key_fingerprint")
+
     host = models.CharField(max_length=260, validators=[is_host], help_text="host:port, without a scheme")
     namespace = models.CharField(max_length=255)
     is_tls_enabled = models.BooleanField("TLS", default=True)
@@ -199,6 +279,8 @@ class TemporalConnection(CredentialConnection):
 
 class LiteLLMConnection(CredentialConnection):
     """Where an organization's LiteLLM gateway is, and the API key for it."""
+
+    ENDPOINT = ("api_url", "requires_api_key", "api_key_fingerprint")
 
     api_url = models.CharField("API URL", max_length=500, validators=[is_http_url])
 
@@ -219,6 +301,8 @@ class Sampler(models.TextChoices):
 
 class TelemetrySettings(Connection):
     """The five OpenTelemetry fields that workers are given; their defaults are the contract's."""
+
+    ENDPOINT = ("otel_enabled", "otel_exporter_otlp_endpoint")
 
     otel_enabled = models.BooleanField("enabled", default=True)
     otel_exporter_otlp_endpoint = models.CharField(
@@ -296,6 +380,7 @@ class AuditEvent(models.Model):
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["-occurred_at"], name="environments_audit_newest"),  # the console's list
             models.Index(fields=["object_id", "-occurred_at"], name="environments_audit_object"),  # an object's page
+            models.Index(fields=["organization", "-occurred_at"], name="environments_audit_tenant"),  # a member's list
         ]
 
     def __str__(self) -> str:

@@ -4,9 +4,9 @@ Both can be stopped and run again: they look for what is not yet on the active k
 still what was read, so a concurrent edit is never lost; it is found again in the next pass.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from django.apps import apps
 from django.db import models, transaction
@@ -39,6 +39,26 @@ class SealedColumn(NamedTuple):
     field: str
 
 
+class RingSealed(Protocol):
+    """Secrets of an app above this one that belong to no organization, so the ring's keys seal them themselves."""
+
+    @property
+    def name(self) -> str:
+        """What they are, in the plural."""
+
+    def rows(self) -> Iterable[Any]:
+        """The rows that hold such a secret."""
+
+    def is_current(self, row: Any) -> bool:
+        """Whether the ring's active key sealed it."""
+
+    def rewrap(self, row: Any) -> None:
+        """Seals it under the ring's active key; CannotOpenError leaves it as it is."""
+
+    def verify(self, row: Any) -> None:
+        """CannotOpenError unless it opens."""
+
+
 class Progress(NamedTuple):
     """How far a step is: rows done of rows to do."""
 
@@ -55,6 +75,11 @@ def sealed_columns() -> list[SealedColumn]:
         for field in model._meta.concrete_fields
         if isinstance(field, SealedField)
     ]
+
+
+def ring_sealed() -> list[RingSealed]:
+    """What each app has declared as its `ring_sealed`: found in the registry, not listed."""
+    return [kind for config in apps.get_app_configs() for kind in getattr(config, "ring_sealed", ())]
 
 
 def sealed_rows(column: SealedColumn) -> "models.QuerySet[models.Model]":
@@ -75,7 +100,7 @@ def data_keys_to_replace(made_before: datetime) -> "models.QuerySet[DataKey]":
 def rewrap_data_keys(*, actor: Actor, now: datetime) -> Iterator[Progress]:
     """Wraps every data key with the ring's active key, in small transactions; secrets stay untouched.
 
-    This and the next two go on past what cannot be opened, and raise RowsCannotOpenError after the rest is done.
+    This and the next three go on past what cannot be opened, and raise RowsCannotOpenError after the rest is done.
     """
     failures = Failures()
     total = data_keys_to_rewrap().count()
@@ -87,6 +112,21 @@ def rewrap_data_keys(*, actor: Actor, now: datetime) -> Iterator[Progress]:
         done += len(batch)
         yield Progress(done, max(total, done))
     failures.raise_any()
+
+
+def rewrap_ring_sealed(kind: RingSealed) -> Iterator[Progress]:
+    """Seals each of these secrets that is not under the ring's active key under that one."""
+    failures = Failures()
+    rows = rows_to_rewrap(kind)
+    for done, row in enumerate(rows, 1):
+        failures.attempt(kind.rewrap, row)
+        yield Progress(done, len(rows))
+    failures.raise_any()
+
+
+def rows_to_rewrap(kind: RingSealed) -> list[Any]:
+    """The rows of a kind that another key than the ring's active one sealed."""
+    return [row for row in kind.rows() if not kind.is_current(row)]
 
 
 def replace_data_keys(*, made_before: datetime, actor: Actor, now: datetime) -> Iterator[Progress]:
@@ -138,6 +178,9 @@ def verify_all() -> Iterator[CannotOpenError | None]:
     for column in sealed_columns():
         for row in sealed_rows(column).iterator():
             yield Failures().attempt(open_sealed, row, column.field)
+    for kind in ring_sealed():
+        for row in kind.rows():
+            yield Failures().attempt(kind.verify, row)
 
 
 class RowsCannotOpenError(Exception):

@@ -31,6 +31,12 @@ TIMEOUT_MILLISECONDS = 15_000
 MAX_TEMPORARY_DIRECTORY = 49
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks the tests with a browser, so that a run can leave them out."""
+    if "browser" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.browser)
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
     """A headless Chromium from the system's packages, with a home directory of its own."""
@@ -82,7 +88,15 @@ def screenshot(page: Page) -> Callable[[str], Path]:
 
     def save(name: str) -> Path:
         path = ROOT / "var" / "screenshots" / f"{name}.png"
+        window = page.viewport_size
+        assert window
+        # A click waits for the next page to begin, not for it to be there.
+        page.wait_for_load_state()
+        # As high as the page: what sticks to the window's edges would lie across the middle of it.
+        height = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({"width": window["width"], "height": max(height, window["height"])})
         page.screenshot(path=path, full_page=True)
+        page.set_viewport_size(window)
         return path
 
     return save

@@ -72,7 +72,13 @@ def prepare_environment(engine: str) -> None:
         message = f"TEST_DATABASE is one of {', '.join(ENGINES)}; it is {engine!r}."
         raise pytest.UsageError(message)
     directory = _temporary_directory()
-    for name in ("ALLOWED_HOSTS", "CONTROL_PLANE_URL", "DEBUG", *(f"{name}_FILE" for name in SECRETS)):
+    for name in (
+        "ALLOWED_HOSTS",
+        "CONNECTION_HOSTS",
+        "CONTROL_PLANE_URL",
+        "DEBUG",
+        *(f"{name}_FILE" for name in SECRETS),
+    ):
         os.environ.pop(name, None)
     os.environ |= {
         "CONTROL_PLANE_ENV_FILE": str(directory / "no-such-file"),

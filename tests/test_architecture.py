@@ -14,7 +14,8 @@ PRODUCT = sorted(
     [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "migrations" not in path.parts]
     + [ROOT / "manage.py", *(ROOT / "examples").glob("*.py")]
 )
-REVEALERS = {"environments/encryption.py", "workers/serializers.py"}
+#: The third tries a credential out: whoever presses Verify has it sent to the server that it is for.
+REVEALERS = {"environments/encryption.py", "environments/verification/credentials.py", "workers/serializers.py"}
 LONGEST_FILE = 400
 
 
@@ -53,7 +54,7 @@ def test_the_product_is_found() -> None:
 # --- Secrets -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_secret_is_revealed_in_two_files_only() -> None:
+def test_a_secret_is_revealed_in_three_files_only() -> None:
     assert {name_of(path) for path in PRODUCT if list(ways_out_of_a_secret(tree_of(path)))} == REVEALERS
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests import axe
 from tests.servers import ControlPlane
 
 FLEET = """
@@ -123,9 +124,18 @@ def save(page: Page) -> None:
     page.get_by_role("button", name="Save", exact=True).click()
 
 
-def saved(page: Page, kind: str) -> None:
-    """Saves and sees the message that it was."""
+def confirm(page: Page, *told: str) -> None:
+    """Reads what a change does to the fleet, and says yes to it."""
+    for text in ("Nothing is saved yet", *told):
+        expect(page.locator("#confirm-change")).to_contain_text(text)
+    page.get_by_role("button", name="Save the change").click()
+
+
+def saved(page: Page, kind: str, *, told: tuple[str, ...] | None = None) -> None:
+    """Saves and sees the message that it was; with `told`, says yes to the page that tells these effects first."""
     save(page)
+    if told is not None:
+        confirm(page, *told)
     expect(page.get_by_text(re.compile(rf"The {kind} .* was (added|changed) successfully"))).to_be_visible()
 
 
@@ -133,6 +143,12 @@ def refused(page: Page, message: str) -> None:
     """Saves and sees why not."""
     save(page)
     expect(page.get_by_text(message).first).to_be_visible()
+
+
+def lists_of(page: Page) -> list[str]:
+    """The lists that the sidebar leads to."""
+    links = {link.get_attribute("href") for link in page.locator("a[href^='/admin/']").all()}
+    return sorted(link for link in links if link and re.fullmatch(r"/admin/\w+/\w+/", link))
 
 
 def id_on(page: Page) -> str:
@@ -188,7 +204,9 @@ def test_a_person_sets_a_fleet_up_and_its_worker_starts(  # noqa: PLR0915  # one
     visit(console, control_plane, "workers/worker/add/")
     choose(console, "queue", f"{name}.production.default")
     console.locator("#id_name").fill("worker-1")
-    saved(console, "worker")
+    console.locator("#id_is_key_issued").set_checked(False)
+    save(console)
+    expect(console.get_by_text("None covers this worker yet")).to_be_visible()
 
     visit(console, control_plane, "workers/apikey/add/")
     console.locator("#id_name").fill("laptop")
@@ -214,13 +232,13 @@ def test_a_person_sets_a_fleet_up_and_its_worker_starts(  # noqa: PLR0915  # one
 
     visit(console, control_plane, f"workers/worker/{worker_id}/change/")
     revision = console.locator("#revision").inner_text()
-    latest = console.locator("#latest-starts tbody tr")
+    latest = console.locator("#latest-starts > tbody")
     expect(latest).to_have_count(1)
     expect(latest).to_contain_text("host-of-acme")
     expect(latest).to_contain_text("127.0.0.1")
     expect(latest).to_contain_text(revision)
     screenshot("worker")
-    latest.get_by_role("link").click()
+    latest.get_by_role("link").first.click()
     content = console.locator("main, #content, body").last
     for text in ("host-of-acme", "laptop", "127.0.0.1", revision, f"{name}.production.default"):
         expect(content).to_contain_text(text)
@@ -244,7 +262,7 @@ def test_what_a_worker_tells_is_shown_as_text_and_does_nothing(
     visit(console, control_plane, f"workers/worker/{fleet.worker_id}/change/")
     latest = console.locator("#latest-starts tbody tr").first
     expect(latest).to_contain_text(HOSTILE["hostname"])
-    latest.get_by_role("link").click()
+    latest.get_by_role("link").first.click()
     shown = console.locator("pre", has_text="onmouseover")
     assert json.loads(shown.inner_text()) == HOSTILE
     assert console.locator("pre *").count() == 0
@@ -258,7 +276,7 @@ def test_what_a_worker_tells_is_shown_as_text_and_does_nothing(
 def test_long_and_odd_text_does_not_widen_the_page(console: Page, control_plane: ControlPlane, fleet: Fleet) -> None:
     assert fleet.start(system_info=HOSTILE) == 200
     visit(console, control_plane, f"workers/worker/{fleet.worker_id}/change/")
-    console.locator("#latest-starts tbody tr").first.get_by_role("link").click()
+    console.locator("#latest-starts tbody tr").first.get_by_role("link").first.click()
     expect(console.locator("pre", has_text="onmouseover")).to_be_visible()
     assert console.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
@@ -268,14 +286,14 @@ def test_long_and_odd_text_does_not_widen_the_page(console: Page, control_plane:
 
 def test_a_worker_s_page_tells_which_level_won(console: Page, control_plane: ControlPlane, fleet: Fleet) -> None:
     visit(console, control_plane, f"workers/worker/{fleet.worker_id}/change/")
-    sections = console.locator("#sections tbody tr")
-    temporal, litellm, telemetry = sections.all()
+    fields = ("temporal_host", "litellm_api_url", "otel_service_name")
+    temporal, litellm, telemetry = (console.locator(f"#field-{name}") for name in fields)
     expect(temporal).to_contain_text(f"{fleet.organization}/narrow")
     expect(temporal).to_contain_text(re.compile(r"queue", re.IGNORECASE))
     expect(temporal.locator("s")).to_contain_text(f"{fleet.organization}/cloud")
     expect(litellm).to_contain_text(f"{fleet.organization}/gateway")
     expect(litellm).to_contain_text(re.compile(r"organization", re.IGNORECASE))
-    expect(telemetry).to_contain_text("defaults")
+    expect(telemetry).to_contain_text("Default: no telemetry settings at")
     given = console.locator("#configuration")
     expect(given).to_contain_text("narrow.example.com:7233")
     expect(given).to_contain_text(re.compile(r"fingerprint [0-9a-f]{12}"))
@@ -288,17 +306,21 @@ def test_a_secret_can_be_replaced_and_never_read(console: Page, control_plane: C
     fingerprint = row["fields"]["api_key_fingerprint"]
 
     visit(console, control_plane, path)
-    expect(console.get_by_text(fingerprint)).to_be_visible()
+    expect(console.get_by_text(fingerprint).first).to_be_visible()
     expect(console.locator("#id_api_key")).to_have_value("")
     console.locator("#id_api_url").fill("https://renamed.example.com")
-    saved(console, "LiteLLM connection")
+    saved(console, "LiteLLM connection", told=("https://renamed.example.com", "1 worker would be given"))
     visit(console, control_plane, path)
-    expect(console.get_by_text(fingerprint)).to_be_visible()
+    expect(console.get_by_text(fingerprint).first).to_be_visible()
 
     console.locator("#id_api_key").fill("typed-in-the-browser")
-    saved(console, "LiteLLM connection")
+    save(console)
+    expect(console.locator("#changes")).to_contain_text(fingerprint)
+    assert "typed-in-the-browser" not in console.content()
+    confirm(console, f"{fleet.organization}.production.default")
+    expect(console.get_by_text("was changed successfully")).to_be_visible()
     visit(console, control_plane, path)
-    expect(console.get_by_text(fingerprint)).to_have_count(0)
+    expect(console.locator("form").get_by_text(fingerprint)).to_have_count(0)
     expect(console.locator("#id_api_key")).to_have_value("")
     assert "typed-in-the-browser" not in console.content()
     (after,) = fleet.rows("environments.litellmconnection")
@@ -308,7 +330,7 @@ def test_a_secret_can_be_replaced_and_never_read(console: Page, control_plane: C
 
     visit(console, control_plane, f"environments/auditevent/?q={row['pk']}")
     console.get_by_role("link", name=re.compile(r"\d")).filter(has_not_text="admin").first.click()
-    change = console.locator("pre", has_text="api_key_fingerprint")
+    change = console.get_by_role("row", name=re.compile("api.key.fingerprint"))
     expect(change).to_contain_text(fingerprint)
     expect(console.get_by_text("user:admin").first).to_be_visible()
     expect(console.get_by_text("127.0.0.1").first).to_be_visible()
@@ -325,7 +347,7 @@ def test_a_worker_is_disabled_and_enabled_by_its_switch(
     for is_disabled, status in ((True, 403), (False, 200)):
         visit(console, control_plane, f"workers/worker/{fleet.worker_id}/change/")
         console.locator("#id_is_disabled").set_checked(is_disabled)
-        saved(console, "worker")
+        saved(console, "worker", told=("running process",) if is_disabled else None)
         assert fleet.start() == status
     visit(console, control_plane, f"environments/auditevent/?q={fleet.worker_id}")
     expect(console.get_by_text("worker.updated").first).to_be_visible()
@@ -335,7 +357,7 @@ def test_a_queue_is_disabled_by_its_switch(console: Page, control_plane: Control
     for is_disabled, status in ((True, 409), (False, 200)):
         visit(console, control_plane, f"workers/workerqueue/{fleet.queue_id}/change/")
         console.locator("#id_is_disabled").set_checked(is_disabled)
-        saved(console, "worker queue")
+        saved(console, "worker queue", told=("running process",) if is_disabled else None)
         assert fleet.start() == status
 
 
@@ -359,6 +381,7 @@ def test_a_key_is_rotated_with_a_grace_period_and_revoked(
     visit(console, control_plane, f"workers/apikey/{old['id']}/change/")
     console.get_by_role("link", name="Revoke").click()
     console.get_by_label("Reason").fill("laptop lost")
+    console.get_by_label("Cut off the worker").check()
     console.get_by_role("button", name="Revoke").click()
     expect(console.get_by_text("is revoked")).to_be_visible()
     expect(console.get_by_text("laptop lost")).to_be_visible()
@@ -424,12 +447,46 @@ def test_what_is_on_record_can_only_be_looked_at(
 
 def test_every_page_of_the_sidebar_opens_without_a_problem(console: Page, control_plane: ControlPlane) -> None:
     """The `page` fixture watches for errors of scripts, styles and the content security policy."""
-    links = {link.get_attribute("href") for link in console.locator("a[href^='/admin/']").all()}
-    lists = {link for link in links if link and re.fullmatch(r"/admin/\w+/\w+/", link)}
+    lists = lists_of(console)
     assert len(lists) >= 12
-    for path in sorted(lists):
+    for path in lists:
         console.goto(f"{control_plane.url}{path}")
         expect(console.locator("#result_list, #changelist-form, .module").first).to_be_attached()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_people_with_disabilities_from_using_the_pages(
+    scheme: Any, console: Page, control_plane: ControlPlane, fleet: Fleet
+) -> None:
+    """Rows in the light color scheme, lists and empty forms in the dark one, what asks before a change in both."""
+    assert fleet.start(system_info={"hostname": "host"}) == 200
+    console.emulate_media(color_scheme=scheme)
+    console.reload()
+    expect(console.locator("html.dark")).to_have_count(1 if scheme == "dark" else 0)
+    problems = {"the first page": axe.problems_of(console)}
+    for path in lists_of(console):
+        console.goto(f"{control_plane.url}{path}")
+        if scheme == "dark":
+            problems[path] = axe.problems_of(console)
+        link = console.locator("#result_list tbody a[href*='/change/']" if scheme == "light" else "a[href$='/add/']")
+        if link.count():
+            console.goto(f"{control_plane.url}{link.first.get_attribute('href')}")
+            problems[console.url] = axe.problems_of(console)
+    visit(console, control_plane, f"workers/workerqueue/{fleet.queue_id}/change/")
+    console.locator("#id_is_disabled").set_checked(True)
+    save(console)
+    expect(console.locator("#confirm-change")).to_be_visible()
+    problems["the confirmation page"] = axe.problems_of(console)
+    assert {place: found for place, found in problems.items() if found} == {}
+    assert len(problems) > 12
+
+
+def test_the_search_for_what_keeps_people_from_using_a_page_finds_it(page: Page) -> None:
+    """The counterpart of the test above."""
+    page.set_content('<html lang="en"><title>Page</title><main><input><p style="color: #ccc">Pale</p></main></html>')
+    found = " ".join(axe.problems_of(page))
+    assert "critical label" in found
+    assert "serious color-contrast" in found
 
 
 def test_signing_out_ends_the_session(page: Page, control_plane: ControlPlane) -> None:

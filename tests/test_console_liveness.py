@@ -5,21 +5,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import escape
 
 from tests import factories
+from tests.console import HOSTILE, person, signed_in
 from tests.factories import Fleet
-from tests.workers import fresh_fleet, start
+from tests.workers import fresh_fleet, heartbeat, start
 from workers.models import Liveness, Outage, Pulse, Worker, WorkerInstance
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
-
-HOSTILE = "<div x-init=alert(1)></script>\u202e{{ 7*7 }}"
 
 
 @pytest.fixture
@@ -29,9 +27,7 @@ def fleet(db: None) -> Fleet:
 
 @pytest.fixture
 def client(fleet: Fleet) -> Client:
-    client = Client()
-    client.force_login(get_user_model().objects.create_superuser("root", password="x"))
-    return client
+    return signed_in(person(is_staff=True, is_superuser=True))
 
 
 def listed(client: Client, **query: str) -> list[str]:
@@ -44,12 +40,6 @@ def page(client: Client, worker: Worker) -> str:
     response = client.get(reverse("admin:workers_worker_change", args=[worker.pk]))
     assert response.status_code == 200
     return response.content.decode()
-
-
-def heartbeat(fleet: Fleet, **body: Any) -> None:
-    path, key = f"/api/v1/workers/{fleet.worker.pk}/heartbeat", f"Bearer {fleet.token}"
-    response = Client().post(path, json.dumps(body), "application/json", HTTP_AUTHORIZATION=key)
-    assert response.status_code == 204, response.content
 
 
 def fall_silent(**silence: float) -> None:

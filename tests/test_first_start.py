@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from html import unescape
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.servers import ControlPlane, TemporalServer
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 EXAMPLE = ROOT / "examples" / "temporal_worker.py"
 HREF = re.compile(r'href="([^"#]+)"')
+ROWS_PER_PAGE = 4
 #: Two more tenants; a worker for each refusal.
 FLEET = """
 organizations:
@@ -105,11 +107,12 @@ class Console:
         with self.opener.open(f"{self.plane.url}{path}", data, timeout=30) as response:
             return response.read().decode()  # type: ignore[no-any-return]
 
-    def crawl(self) -> Iterator[tuple[str, str]]:
-        """Every page of the console that links lead to, lists and rows included: path and HTML."""
-        waiting, seen = ["/admin/"], {"/admin/"}
+    def crawl(self, *paths: str) -> Iterator[tuple[str, str]]:
+        """These pages and those that links lead to, of each page of a row the first few rows': path and HTML."""
+        waiting, seen = deque(paths), set(paths)
+        rows = Counter(map(kind_of, paths))
         while waiting:
-            path = waiting.pop()
+            path = waiting.popleft()
             try:
                 page = self.get(path)
             except urllib.error.HTTPError as error:
@@ -121,9 +124,17 @@ class Console:
             yield path, page
             for link in map(unescape, HREF.findall(page)):
                 found = urllib.parse.urljoin(path, link).partition("?")[0]
-                if found.startswith("/admin/") and "logout" not in found and found not in seen:
+                if not found.startswith("/admin/") or "logout" in found or found in seen:
+                    continue
+                rows[kind := kind_of(found)] += 1
+                if rows[kind] <= ROWS_PER_PAGE:
                     seen.add(found)
                     waiting.append(found)
+
+
+def kind_of(path: str) -> str:
+    """The path of a row's page without the row's id."""
+    return re.sub(r"^(/admin/\w+/\w+/)[^/]+/(?=\w)", r"\1*/", path)
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +380,15 @@ def test_no_secret_is_in_the_database_the_log_or_the_console(
     wanted = demo_secrets(control_plane)
     assert set(wanted) >= {"Temporal API key", "LiteLLM API key", "API key", "password", "SECRET_KEY"}
     assert len(wanted) == 10
-    pages = dict(Console(control_plane).crawl())
+    demo = [
+        f"/admin/environments/{model}/{row['pk']}/change/"
+        for model in ("temporalconnection", "litellmconnection")
+        for row in records(control_plane, f"environments.{model}")
+        if row["organization"] == control_plane.organization_id
+    ]
+    assert len(demo) >= 2
+    demo.append(f"/admin/workers/worker/{control_plane.worker_id}/change/")
+    pages = dict(Console(control_plane).crawl("/admin/", *demo))
     for model in ("temporalconnection", "litellmconnection", "apikey", "user", "auditevent", "datakey", "workerstart"):
         assert [path for path in pages if f"/{model}/" in path and path.endswith("/change/")], model
         assert [path for path in pages if path.endswith(f"/{model}/")], model

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 
 from environments.encryption import Secret
 from workers import tokens
+from workers.api_keys import find_by_token
 from workers.models import ApiKey
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,19 @@ def presented_key(request: Request) -> Secret:
     return Secret(found[1] if found else "")
 
 
+class UnusableKeyError(AuthenticationFailed):
+    """A genuine API key that is revoked or expired; the caller is told no more than of any other refused key."""
+
+    def __init__(self, api_key: ApiKey) -> None:
+        super().__init__()
+        self.api_key = api_key
+
+    @property
+    def reason(self) -> str:
+        """Which of both, for those who may see the key."""
+        return "This API key is revoked." if self.api_key.revoked_at else "This API key has expired."
+
+
 class ApiKeyAuthentication(BaseAuthentication):
     """Accepts an API key in the Authorization header and nowhere else; the row decides on every request."""
 
@@ -44,18 +58,30 @@ class ApiKeyAuthentication(BaseAuthentication):
             self._refuse("malformed header")
         try:
             claims = tokens.verify(found[1])
+        except tokens.ExpiredTokenError:
+            self._refuse_expired(found[1])
         except tokens.InvalidTokenError as error:
             self._refuse(str(error))
         key = ApiKey.objects.filter(pk=claims.api_key_id, organization=claims.organization_id).first()
         if key is None or not hmac.compare_digest(key.token_hash, tokens.digest(found[1])):
             self._refuse("no such key")
         if not key.is_usable(timezone.now()):
-            self._refuse(f"key {key.pk} is revoked or expired")
+            self._refuse_unusable(key)
         return None, key
 
     def authenticate_header(self, request: Request) -> str:
         """RFC 6750, section 3: an error code only if a token was given."""
         return 'Bearer error="invalid_token"' if "Authorization" in request.headers else "Bearer"
+
+    def _refuse_expired(self, token: str) -> NoReturn:
+        key = find_by_token(token)
+        if key is None:
+            self._refuse("no such key")
+        self._refuse_unusable(key)
+
+    def _refuse_unusable(self, key: ApiKey) -> NoReturn:
+        logger.info("API key refused: key %s is revoked or expired", key.pk)
+        raise UnusableKeyError(key)
 
     def _refuse(self, reason: str) -> NoReturn:
         logger.info("API key refused: %s", reason)

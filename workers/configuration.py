@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from uuid import UUID
 
 from django.conf import settings
 
@@ -67,22 +66,34 @@ def show_configuration(worker: Worker, sections: Sections) -> WorkerConfiguratio
 def revision_of(configuration: WorkerConfiguration[str]) -> str:
     """12 hexadecimal digits that change exactly when what a worker is given changes, a rotated secret included.
 
-    Computed from fingerprints, so it reveals no secret.
+    Computed from fingerprints, so it reveals no secret; without the worker's id, so that workers which are given the
+    same have the same revision.
     """
-    text = json.dumps(asdict(configuration), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    given = {name: value for name, value in asdict(configuration).items() if name != "worker_id"}
+    return _digest(json.dumps(given, sort_keys=True, separators=(",", ":")))
+
+
+def revision_for(worker: Worker) -> str:
+    """The revision of what the worker would be given now; while something is missing, it names that.
+
+    The worker has to be loaded with its chain.
+    """
+    try:
+        return revision_of(show_configuration(worker, sections_of(worker)))
+    except ConfigurationIncompleteError as error:
+        return _digest(str(error))
 
 
 def revision_of_queue(queue: WorkerQueue) -> str:
     """The revision of what any worker of the queue is given that has no connections of its own.
 
-    The queue has to be loaded with its chain. While something is missing, the revision names that.
+    The queue has to be loaded with its chain.
     """
-    worker = Worker(id=UUID(int=0), queue=queue, organization=queue.organization)
-    try:
-        return revision_of(show_configuration(worker, sections_of(worker)))
-    except ConfigurationIncompleteError as error:
-        return hashlib.sha256(str(error).encode()).hexdigest()[:12]
+    return revision_for(Worker(queue=queue, organization=queue.organization))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _configuration[Credential](

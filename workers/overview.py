@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Count, Max, Q, QuerySet, Sum
+from django.db.models import Count, Max, Q, Sum
 
 from environments import audit
 from environments.audit import Provenance
@@ -21,6 +21,7 @@ from workers.models import (
     WorkerQueue,
     WorkerStart,
 )
+from workers.models.instances import InstanceQuerySet
 
 DAY = timedelta(days=1)
 
@@ -75,7 +76,7 @@ def describe_environments(environments: Iterable[Environment], now: datetime) ->
     return _describe(list(environments), "worker__queue__environment", now)
 
 
-def instances_of(queue: WorkerQueue, now: datetime) -> QuerySet[WorkerInstance]:
+def instances_of(queue: WorkerQueue, now: datetime) -> InstanceQuerySet:
     """The current process of each worker that ever started, and others that still live; heard of last comes first."""
     instances = WorkerInstance.objects.with_liveness(now).filter(worker__queue=queue)
     shown = instances.filter(Q(is_current=True) | Q(liveness__in=LIVE))

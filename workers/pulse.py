@@ -6,6 +6,7 @@ import time
 from datetime import datetime, timedelta
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
+from django.db.models import Subquery
 from django.utils import timezone
 
 from workers.models import Outage, Pulse, WorkerInstance
@@ -37,11 +38,14 @@ def recovery(now: datetime) -> Outage | None:
 
     One that goes on has `recovered_at` now.
     """
-    pulse = Pulse.objects.first()
-    if pulse is not None and pulse.beat_at < now - AWAY_AFTER:
-        return Outage(lost_at=pulse.beat_at, recovered_at=now)
-    outage = Outage.objects.filter(recovered_at__gt=now - LONGEST_HOLD).first()
-    return outage if outage and WorkerInstance.objects.held(now).exists() else None
+    latest = Outage.objects.filter(recovered_at__gt=now - LONGEST_HOLD)
+    known = {name: Subquery(latest.values(name)[:1]) for name in ("lost_at", "recovered_at")}
+    beat_at, lost_at, recovered_at = Pulse.objects.values_list("beat_at").annotate(**known).first() or (now, None, None)
+    if beat_at < now - AWAY_AFTER:
+        return Outage(lost_at=beat_at, recovered_at=now)
+    if lost_at is None or not WorkerInstance.objects.held(now).exists():
+        return None
+    return Outage(lost_at=lost_at, recovered_at=recovered_at)
 
 
 def _note_outage(lost_at: datetime, now: datetime) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 import jwt
 from django.conf import settings
 from rest_framework_simplejwt.backends import TokenBackend
+from rest_framework_simplejwt.exceptions import ExpiredTokenError as TokenExpiredError
 from rest_framework_simplejwt.exceptions import TokenBackendError, TokenError
 from rest_framework_simplejwt.tokens import Token
 
@@ -30,6 +31,10 @@ NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 class InvalidTokenError(Exception):
     """Not a token of ours, or no longer valid; the reason is for the log, not for the caller."""
+
+
+class ExpiredTokenError(InvalidTokenError):
+    """Signed by us, but its time is over."""
 
 
 class Claims(NamedTuple):
@@ -96,6 +101,8 @@ def verify(text: str) -> Claims:
     """The claims of a token that we signed and that is within its times; InvalidTokenError for anything else."""
     try:
         payload = WorkerToken(text).payload  # type: ignore[arg-type]  # simplejwt's annotation is wrong: it takes text
+    except TokenExpiredError as error:
+        raise ExpiredTokenError(str(error)) from None
     except TokenError as error:
         raise InvalidTokenError(str(error)) from None
     return Claims(UUID(payload["sub"]), payload["org"])

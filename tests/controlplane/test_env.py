@@ -6,6 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from controlplane import env
+from environments.connection_hosts import AllowedHost
 from environments.encryption import encode, generate_key, key_entry
 
 NAME = "CONTROL_PLANE_TEST_VALUE"
@@ -214,6 +215,24 @@ def test_refuses_what_is_no_network(monkeypatch: pytest.MonkeyPatch, text: str) 
     monkeypatch.setenv(NAME, text)
     with pytest.raises(ImproperlyConfigured, match=NAME):
         env.networks(NAME, "")
+
+
+def test_reads_the_hosts_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert env.connection_hosts(NAME) == ()
+    monkeypatch.setenv(NAME, " temporal.internal:7233, *.example.com ,10.0.0.0/8,[::1]:4000,")
+    assert env.connection_hosts(NAME) == (
+        AllowedHost("temporal.internal", 7233),
+        AllowedHost(".example.com", None),
+        AllowedHost(ipaddress.ip_network("10.0.0.0/8"), None),
+        AllowedHost(ipaddress.ip_network("::1"), 4000),
+    )
+
+
+@pytest.mark.parametrize("text", ["*", "a.example.com,http://b", "10.0.0.1/8", "a:0", "a:port", ",", "a b", "127.1"])
+def test_refuses_what_is_no_host_of_a_connection(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(NAME, text)
+    with pytest.raises(ImproperlyConfigured, match=NAME):
+        env.connection_hosts(NAME)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])

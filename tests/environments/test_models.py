@@ -124,11 +124,43 @@ def test_refuses_what_is_no_host(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://a.example.com", "javascript:alert(1)", "//a.example.com", "http://", "https://a.example.com\n"]
+    "url",
+    [
+        "ftp://a.example.com",
+        "javascript:alert(1)",
+        "//a.example.com",
+        "http://",
+        "https://a.example.com\n",
+        "http://litellm\n",
+        "http://user@litellm",
+        "http://user:password@litellm:4000",
+        "http://-litellm",
+        "http://lite llm",
+        "http://litellm:port",
+        "http://2130706433",
+        "http://0x7f000001",
+    ],
 )
 def test_refuses_what_is_no_http_url(url: str) -> None:
     with pytest.raises(ValidationError):
         is_http_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://llm.example.com/v1",
+        "http://localhost:4000",
+        "http://127.0.0.1:4000",
+        "http://[::1]:4000",
+        "http://litellm:4000",
+        "http://litellm",
+        "https://lite-llm/v1",
+        "HTTP://Otel-Collector:4318/",
+    ],
+)
+def test_takes_an_http_url(url: str) -> None:
+    is_http_url(url)
 
 
 def test_the_telemetry_defaults_are_the_contracts() -> None:

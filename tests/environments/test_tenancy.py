@@ -15,7 +15,7 @@ from environments.tenancy import SameOrganization, TenantOwned
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.models import ApiKey, InstanceReport, UpdateLock, Worker, WorkerInstance, WorkerStart
+from workers.models import ApiKey, InstanceReport, Refusal, UpdateLock, Worker, WorkerInstance, WorkerStart
 from workers.update_locks import acquire_update_lock
 
 OURS = [model for app in ("environments", "workers", "controlplane") for model in apps.get_app_config(app).get_models()]
@@ -61,6 +61,10 @@ def _complete(fleet: Fleet) -> Fleet:
         duration=timedelta(minutes=5),
         api_key=factories.issue_key(fleet.organization).row,
         now=instance.started_at,
+    )
+    key = fleet.api_key
+    Refusal.objects.create(
+        id=key.pk, organization=fleet.organization, api_key=key, occurred_at=instance.started_at, status=403
     )
     successor = factories.issue_key(fleet.queue).row
     ApiKey.objects.filter(pk=fleet.api_key.pk).update(replaced_by=successor)

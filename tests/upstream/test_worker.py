@@ -85,7 +85,7 @@ def test_it_is_online_in_the_console_with_its_machine(worker: Worker, control_pl
     row = shown_in_list(control_plane, worker)
     assert f"{TASK_QUEUE} Online {socket.gethostname()}" in row
     page = shown_on_page(control_plane, worker)
-    for text in ("Current, Online", f"Host {socket.gethostname()}, process {worker.pid}", f"Python {python_version()}"):
+    for text in ("Current, Online", f"Host {socket.gethostname()} Process {worker.pid}", f"Python {python_version()}"):
         assert text in page
     assert f"SDK {WORKER_SDK_VERSION}" in page
 
@@ -152,5 +152,5 @@ def test_a_worker_that_does_not_reach_temporal_tells_why_it_stopped(
     assert stranded.process._process.wait(10) == 1
     page = shown_on_page(control_plane, stranded)
     assert "Current, Stopped" in page
-    assert "error, exit code 1: Failed client connect" in page
+    assert "exit code 1: Failed client connect" in page
     assert unreachable_queue.read()["active_workers"] == 0

@@ -1,4 +1,4 @@
-"""The worker API as a client sees it: sends one start, and tells what came of it."""
+"""The worker API as a client sees it: sends one start or heartbeat, and tells what came of it."""
 
 import functools
 import json
@@ -38,6 +38,13 @@ def start(  # noqa: PLR0913  # the parts of a request that hostile tests vary
     path = f"/api/v1/workers/{fleet.worker.pk if worker_id is None else worker_id}/start"
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return (client or shared_client()).generic("POST", path, data, content_type, **environ)
+
+
+def heartbeat(fleet: Fleet, **body: Any) -> None:
+    """One of the fleet's worker, which must be noted."""
+    path, key = f"/api/v1/workers/{fleet.worker.pk}/heartbeat", f"Bearer {fleet.token}"
+    response = Client().post(path, json.dumps(body), "application/json", HTTP_AUTHORIZATION=key)
+    assert response.status_code == 204, response.content
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from workers.fleet import Change, apply_document
+from workers.models import Refusal
 
 TEMPORAL_SECRET = "temporal-key-2b7e1516"
 LITELLM_SECRET = "litellm-key-28aed2a6"
@@ -49,7 +50,7 @@ def apply(text: str, **options: Any) -> list[Change]:
         "now": timezone.now(),
         "environ": ENVIRON,
     }
-    return apply_document(text, **arguments | options)
+    return apply_document(text, **arguments | options).changes
 
 
 def told(changes: list[Change]) -> list[str]:
@@ -58,8 +59,9 @@ def told(changes: list[Change]) -> list[str]:
 
 
 def everything() -> dict[str, list[Any]]:
-    """All rows of all tables."""
+    """All rows of all tables, but for those that tell of refused starts."""
     return {
         model._meta.label: sorted(model._base_manager.values_list(), key=repr)
         for model in apps.get_models(include_auto_created=True)
+        if model is not Refusal
     }

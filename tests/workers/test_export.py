@@ -1,5 +1,6 @@
 import io
 import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -63,6 +64,8 @@ def test_applied_to_the_same_database_it_changes_nothing() -> None:
     apply(ACME)
     Environment.objects.update(description="no: 'yes'\n# not a comment\t\x07 é 😀\n")
     WorkerQueue.objects.update(description="007")
+    Worker.objects.update(labels="gpu, 007, no")
+    TemporalConnection.objects.update(api_key_expires_on=date(2027, 1, 31))
     before = everything()
     assert apply(run(), environ={}, prune=True) == []
     assert apply(run("--format", "json"), environ={}, prune=True) == []

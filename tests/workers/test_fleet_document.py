@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from django.db.models import BooleanField, CharField, FloatField, IntegerField, TextField
+from django.db.models import BooleanField, CharField, DateField, FloatField, IntegerField, TextField
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -298,6 +298,7 @@ FITTING: dict[type[Any], st.SearchStrategy[Any]] = {
     BooleanField: st.booleans(),
     IntegerField: st.integers(-1, 4000),
     FloatField: st.floats(-1, 2),
+    DateField: st.one_of(st.dates(), st.dates().map(str), st.sampled_from(["2027-02-30", "tomorrow"])),
     CharField: st.one_of(
         st.text(max_size=70), st.sampled_from(["127.0.0.1:7233", "https://acme.example", "always_on"])
     ),

@@ -86,7 +86,7 @@ def expected(
 
 
 def found(now: datetime = NOW) -> tuple[str, bool]:
-    row = WorkerInstance.objects.with_liveness(now).get()
+    row = WorkerInstance.objects.with_liveness(now).with_held(now).get()
     return row.liveness, bool(row.is_held)
 
 
@@ -150,7 +150,7 @@ def test_each_limit_is_exact_to_the_microsecond(fleet: Fleet, interval: int, now
 def test_workers_and_instances_and_what_is_counted_follow_one_rule(fleet: Fleet, heart: Heart | None) -> None:
     for silence in (0, 100, 200, 450, 700):
         arrange(interval=60, last=NOW - seconds(silence), heart=heart)
-        worker = Worker.objects.with_liveness(NOW).get()
+        worker = Worker.objects.with_liveness(NOW).with_held(NOW).get()
         assert (worker.liveness, bool(worker.is_held)) == found()
         assert WorkerInstance.objects.live(NOW).exists() == (worker.liveness in LIVE)
 
@@ -164,7 +164,7 @@ def test_a_worker_without_an_instance_never_started(fleet: Fleet) -> None:
     idle = factories.create_worker(fleet.queue, "idle")
     for heart in (None, Heart(NOW), Heart(NOW, ((NOW - seconds(900), NOW - seconds(300)),)), Heart(NOW - seconds(300))):
         arrange(interval=60, last=NOW, heart=heart)
-        row = Worker.objects.with_liveness(NOW).get(pk=idle.pk)
+        row = Worker.objects.with_liveness(NOW).with_held(NOW).get(pk=idle.pk)
         assert (row.liveness, bool(row.is_held)) == (Liveness.NEVER_STARTED, False)
 
 
@@ -239,7 +239,9 @@ def test_the_expression_agrees_with_the_rule_in_plain_python(
     Outage.objects.all().delete()
     if heart:
         heart.store()
-    answers = {row.pk: (row.liveness, bool(row.is_held)) for row in WorkerInstance.objects.with_liveness(now)}
+    answers = {
+        row.pk: (row.liveness, bool(row.is_held)) for row in WorkerInstance.objects.with_liveness(now).with_held(now)
+    }
     for pk, silence in told.items():
         assert answers[pk] == expected(now=now, heart=heart, **silence), (silence, heart)
 

@@ -9,9 +9,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from environments.models import Environment, Organization, TemporalConnection
+from environments.models import Environment, LiteLLMConnection, Organization, TemporalConnection
 from environments.sealing import open_api_key
 from tests.workers.fleets import everything
+from workers.attention import crash_looping, duplicated, outdated
 from workers.configuration import revision_of, sections_of, show_configuration
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
@@ -49,7 +50,8 @@ def test_makes_as_many_as_asked_for_spread_evenly(output: Path) -> None:
         "instances": WorkerInstance.objects.count(),
     }
     assert [organization.id for organization in Organization.objects.all()] == ["seed-1", "seed-2"]
-    assert Environment.objects.count() == ApiKey.objects.count() == 2
+    assert Environment.objects.count() == 2
+    assert ApiKey.objects.count() == 4
     assert WorkerQueue.objects.count() == 3
     assert sorted(Counter(Worker.objects.values_list("queue", flat=True)).values()) == [3, 3, 4]
     assert sorted(Counter(WorkerStart.objects.values_list("worker", flat=True)).values()) == [2] * 5 + [3] * 5
@@ -80,13 +82,14 @@ def test_the_starts_are_what_real_ones_would_be(output: Path) -> None:
         assert timedelta(0) <= now - start.started_at <= timedelta(days=30, minutes=1)
         assert start.task_queue_name == worker.queue.task_queue_name
         assert start.organization_id == worker.organization_id == start.api_key.organization_id
-        assert start.configuration_revision == revision_of(show_configuration(worker, sections_of(worker)))
+        current = revision_of(show_configuration(worker, sections_of(worker)))
+        assert (start.configuration_revision == current) == (start.temporal_api_key_version == 2)
 
 
 def test_instances_belong_to_the_last_start_and_differ_in_liveness(output: Path) -> None:
     run(output, workers=300, starts=600)
     now = timezone.now()
-    instances = list(WorkerInstance.objects.select_related("worker"))
+    instances = list(WorkerInstance.objects.filter(is_current=True).select_related("worker"))
     assert 250 < len(instances) < 300
     for instance in instances:
         last = instance.worker.starts.latest("started_at")
@@ -95,6 +98,20 @@ def test_instances_belong_to_the_last_start_and_differ_in_liveness(output: Path)
     liveness = Counter(instance.liveness for instance in WorkerInstance.objects.with_liveness(now))
     assert len(liveness) == 4
     assert liveness.most_common(1)[0][0] == "Online"
+
+
+def test_every_organization_has_the_troubles_that_a_console_shows(output: Path) -> None:
+    run(output, workers=120, starts=360)
+    now = timezone.now()
+    for organization in Organization.objects.all():
+        workers = Worker.objects.filter(organization=organization)
+        mine = {"organization": organization}
+        assert duplicated(now).filter(**mine).count() == 1
+        assert crash_looping(now).filter(**mine).count() == 1
+        assert 0 < outdated(workers.with_liveness(now), now).count() < 20
+        assert ApiKey.objects.filter(**mine, expires_at__lt=now + timedelta(days=13)).count() == 1
+        assert LiteLLMConnection.objects.filter(**mine).exclude(verification_problem="").count() == 1
+        assert TemporalConnection.objects.filter(**mine, api_key_expires_on__isnull=False).count() == 1
 
 
 def test_connections_have_sealed_secrets_of_their_own(output: Path) -> None:

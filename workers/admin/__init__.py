@@ -1,5 +1,5 @@
-"""The console's pages of worker queues, workers, their starts and API keys."""
+"""The console's pages of the fleet: what runs, what it is given, and who may start it."""
 
-from workers.admin import api_keys, starts, workers
+from workers.admin import api_keys, connections, organizations, queues, starts, workers
 
-__all__ = ["api_keys", "starts", "workers"]
+__all__ = ["api_keys", "connections", "organizations", "queues", "starts", "workers"]

@@ -4,14 +4,42 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from environments.admin import pretty_json
 from environments.console import ReadOnlyAdmin
-from workers.admin.workers import LIVENESS_COLORS
-from workers.models import ApiKey, WorkerInstance, WorkerStart
+from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
+from environments.moments import moment
+from environments.periods import PeriodFilter
+from workers.admin.links import link_to, shown
+from workers.admin.start_history import difference_between, start_before
+from workers.admin.states import LIVENESS_COLORS
+from workers.configuration import revision_for
+from workers.differences import MOST_LINES
+from workers.models import ApiKey, Worker, WorkerInstance, WorkerStart
+
+#: What a start was given: its columns `temporal_connection_id`, `temporal_api_key_version` and so on.
+CONNECTIONS = (
+    ("Temporal", "temporal_connection", TemporalConnection),
+    ("LiteLLM", "litellm_connection", LiteLLMConnection),
+    ("Telemetry", "telemetry_settings", TelemetrySettings),
+)
+
+
+class StartedWithin(PeriodFilter):
+    """Starts of the last day, week or month."""
+
+    field = "started_at"
+
+
+class HeardWithin(PeriodFilter):
+    """Processes that were heard of in the last day, week or month."""
+
+    field = "last_heartbeat_at"
 
 
 @admin.register(WorkerStart)
@@ -19,7 +47,7 @@ class WorkerStartAdmin(ReadOnlyAdmin):
     """The ledger of starts."""
 
     list_display = (
-        "started_at",
+        "started",
         "worker_name",
         "task_queue_name",
         "key_name",
@@ -27,25 +55,14 @@ class WorkerStartAdmin(ReadOnlyAdmin):
         "configuration_revision",
         "duplicate",
     )
+    list_filter = (StartedWithin,)
+    list_before_template = "admin/environments/auditevent/records.html"
     search_fields = ("=id", "worker_name", "task_queue_name", "=worker__id", "=client_address")
-    fields = (
-        "id",
-        "started_at",
-        "worker_name",
-        "worker_id",
-        "task_queue_name",
-        "key_name",
-        "api_key_id",
-        "client_address",
-        "user_agent",
-        "configuration_revision",
-        "displaced_instance_id",
-        "temporal_connection_id",
-        "temporal_api_key_version",
-        "litellm_connection_id",
-        "litellm_api_key_version",
-        "telemetry_settings_id",
-        "system_information",
+    fieldsets = (
+        (None, {"fields": ("started", "worker_link", "task_queue_name", "id", "instance", "displaced_instance")}),
+        ("From", {"fields": ("key", "client_address", "program")}),
+        ("Configuration given", {"fields": ("revision", "connections")}),
+        ("Machine", {"fields": ("changes", "system_information")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -53,6 +70,10 @@ class WorkerStartAdmin(ReadOnlyAdmin):
         rows = super().get_queryset(request).prefetch_related("api_key")
         is_list = getattr(request.resolver_match, "url_name", "").endswith("_changelist")
         return rows.defer("system_info") if is_list else rows
+
+    @admin.display(description="started", ordering="started_at")
+    def started(self, row: WorkerStart) -> SafeString:
+        return moment(row.started_at)
 
     @admin.display(description="API key")
     def key_name(self, row: WorkerStart) -> str:
@@ -67,6 +88,48 @@ class WorkerStartAdmin(ReadOnlyAdmin):
         """Whether another process of the worker was online at this start."""
         return "duplicate" if row.displaced_instance_id else ""
 
+    @admin.display(description="API key")
+    def key(self, row: WorkerStart) -> str:
+        found = ApiKey.objects.filter(pk=row.api_key_id, organization=row.organization_id).first()
+        return shown(link_to(found)) if found else f"{row.api_key_id}, no longer known"
+
+    @admin.display(description="worker")
+    def worker_link(self, row: WorkerStart) -> str:
+        worker = _worker_of(row)
+        return shown(link_to(worker)) if worker else f"{row.worker_name} ({row.worker_id}), no longer known"
+
+    @admin.display(description="instance")
+    def instance(self, row: WorkerStart) -> str:
+        return _instance(row, row.pk) or "no longer known"
+
+    @admin.display(description="displaced instance")
+    def displaced_instance(self, row: WorkerStart) -> str:
+        """The process that was still online at this start."""
+        if row.displaced_instance_id is None:
+            return "none: no other process of the worker was online"
+        return _instance(row, row.displaced_instance_id) or f"{row.displaced_instance_id}, no longer known"
+
+    @admin.display(description="user agent")
+    def program(self, row: WorkerStart) -> SafeString:
+        return _told(row.user_agent)
+
+    @admin.display(description="configuration revision")
+    def revision(self, row: WorkerStart) -> SafeString:
+        return _revision(row.configuration_revision, _worker_of(row))
+
+    @admin.display(description="connections")
+    def connections(self, row: WorkerStart) -> SafeString:
+        """Each with the version of its API key then, and the one now where that is another."""
+        given = ((title, _connection(row, name, model)) for title, name, model in CONNECTIONS)
+        return format_html_join("", "<div>{}: {}</div>", given)
+
+    @admin.display(description="difference to the start before")
+    def changes(self, row: WorkerStart) -> str:
+        found = difference_between(start_before(row), row, MOST_LINES)
+        if not found:
+            return "the first start on record" if found is None else "no difference"
+        return render_to_string("admin/workers/worker/difference.html", {"difference": found})
+
     @admin.display(description="system info")
     def system_information(self, row: WorkerStart) -> SafeString:
         return pretty_json(row.system_info)
@@ -79,26 +142,23 @@ class WorkerInstanceAdmin(ReadOnlyAdmin):
     list_display = (
         "id",
         "worker",
-        "hostname",
+        "host",
         "liveness",
-        "is_current",
-        "started_at",
-        "last_heartbeat_at",
-        "stop_reason",
+        "process",
+        "started",
+        "last_heartbeat",
+        "reason",
     )
     list_select_related = ("worker",)
-    list_filter = ("is_current",)
+    list_filter = (HeardWithin, "is_current")
+    list_before_template = "admin/environments/auditevent/records.html"
     search_fields = ("=id", "worker__name", "=worker__id", "hostname", "=client_address")
-    fields = (
-        *list_display,
-        "pid",
-        "client_address",
-        "activity",
-        "tasks_processed",
-        "current_task_id",
-        "stopped_at",
-        "exit_code",
-        "error_message",
+    fieldsets = (
+        (None, {"fields": ("worker_link", "id", "process", "liveness", "started", "last_heartbeat")}),
+        ("Machine", {"fields": ("host", "pid", "client_address")}),
+        ("Given", {"fields": ("start", "key", "revision")}),
+        ("Work", {"fields": ("activity", "tasks_processed", "task")}),
+        ("End", {"fields": ("stopped", "reason", "exit_code", "error")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -108,3 +168,93 @@ class WorkerInstanceAdmin(ReadOnlyAdmin):
     @display(description="liveness", label=LIVENESS_COLORS)
     def liveness(self, row: Any) -> str:
         return row.liveness
+
+    @admin.display(description="process", ordering="is_current")
+    def process(self, row: WorkerInstance) -> str:
+        return "current" if row.is_current else "older"
+
+    @admin.display(description="started", ordering="started_at")
+    def started(self, row: WorkerInstance) -> SafeString:
+        return moment(row.started_at)
+
+    @admin.display(description="last heartbeat", ordering="last_heartbeat_at")
+    def last_heartbeat(self, row: WorkerInstance) -> SafeString:
+        return moment(row.last_heartbeat_at)
+
+    @admin.display(description="stopped")
+    def stopped(self, row: WorkerInstance) -> SafeString:
+        return moment(row.stopped_at, "not stopped")
+
+    @admin.display(description="host", ordering="hostname")
+    def host(self, row: WorkerInstance) -> SafeString:
+        return _told(row.hostname)
+
+    @admin.display(description="current task")
+    def task(self, row: WorkerInstance) -> SafeString:
+        return _told(row.current_task_id)
+
+    @admin.display(description="stop reason")
+    def reason(self, row: WorkerInstance) -> SafeString:
+        return _told(row.stop_reason)
+
+    @admin.display(description="error message")
+    def error(self, row: WorkerInstance) -> SafeString:
+        return _told(row.error_message)
+
+    @admin.display(description="worker")
+    def worker_link(self, row: WorkerInstance) -> SafeString:
+        return shown(link_to(row.worker))
+
+    @admin.display(description="start")
+    def start(self, row: WorkerInstance) -> str:
+        """What it began with; the ledger has the same id."""
+        found = WorkerStart.objects.filter(pk=row.pk).defer("system_info").first()
+        return shown(link_to(found)) if found else "no longer on record"
+
+    @admin.display(description="API key")
+    def key(self, row: WorkerInstance) -> str:
+        """The one that it used last."""
+        found = ApiKey.objects.filter(pk=row.api_key_id, organization=row.organization_id).first()
+        return shown(link_to(found)) if found else "unknown"
+
+    @admin.display(description="configuration revision")
+    def revision(self, row: WorkerInstance) -> SafeString:
+        return _revision(row.configuration_revision, Worker.objects.with_chain().get(pk=row.worker_id))
+
+
+def _told(text: str) -> SafeString:
+    """What a worker told, which neither widens the page nor turns around what follows."""
+    return format_html('<bdi style="overflow-wrap: anywhere">{}</bdi>', text or "-")
+
+
+def _worker_of(start: WorkerStart) -> Worker | None:
+    """The worker of a start, if it is there still and not another organization's by now."""
+    return Worker.objects.with_chain().filter(pk=start.worker_id, organization=start.organization_id).first()
+
+
+def _instance(start: WorkerStart, identifier: Any) -> SafeString | None:
+    found = WorkerInstance.objects.filter(pk=identifier, organization=start.organization_id).first()
+    return shown(link_to(found)) if found else None
+
+
+def _revision(given: str, worker: Worker | None) -> SafeString:
+    """A revision, and whether the worker would be given another one now."""
+    if not given:
+        return format_html("{}", "unknown: from before revisions were noted")
+    now = revision_for(worker) if worker else given
+    badge = format_html('<span class="cp-badge cp-badge-warning">outdated</span> now <code>{}</code>', now)
+    return format_html("<code>{}</code> {}", given, badge if now != given else "")
+
+
+def _connection(start: WorkerStart, name: str, model: Any) -> str:
+    """Which one, with the version of its API key if it had one."""
+    identifier = getattr(start, f"{name}_id")
+    if identifier is None:
+        return "none, so the defaults"
+    found = model.objects.filter(pk=identifier, organization=start.organization_id).first()
+    link = shown(link_to(found)) if found else f"{identifier}, no longer known"
+    version = getattr(start, f"{name.removesuffix('_connection')}_api_key_version", None)
+    if not version:
+        return link
+    now = getattr(found, "api_key_version", version)
+    return format_html("{}, API key version {}{}", link, version, f", now version {now}" if now != version else "")

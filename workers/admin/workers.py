@@ -1,62 +1,39 @@
-"""The console's pages of worker queues and workers."""
+"""The console's pages of workers."""
 
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, OuterRef, Prefetch, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.formats import date_format
-from django.utils.timezone import localtime
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.decorators import display
+from unfold.views import ChangeList
 
-from environments.admin import CONNECTIONS_FIELDSET
-from environments.configuration import ConfigurationIncompleteError
-from environments.console import ConsoleAdmin, ConsoleForm
-from environments.models import CONNECTION_POINTERS
-from workers.configuration import revision_of, sections_of, show_configuration
-from workers.models import LIVE, Liveness, Worker, WorkerInstance, WorkerQueue, WorkerStart
-from workers.overview import instances_of, with_reports
+from environments.models import CONNECTION_POINTERS, Role
+from environments.moments import moment
+from workers.admin.attention import AttentionFilter
+from workers.admin.bulk import BulkActions
+from workers.admin.confirmation import ConfirmedAdmin
+from workers.admin.new_worker import FirstBootPages
+from workers.admin.organizations import CONNECTIONS_FIELDSET
+from workers.admin.runs_on import RunsOnFilter
+from workers.admin.states import (
+    LIVENESS_COLORS,
+    STATE_COLORS,
+    InOrganizationForm,
+    LivenessFilter,
+    ending,
+    is_recovering,
+    state_of,
+)
+from workers.admin.worker_page import context_of, overview_of
+from workers.models import LIVE, Worker, WorkerInstance
 from workers.pulse import recovery
+from workers.revisions import current_revisions, group_of
 from workers.tokens import UUID_TEXT
-
-LIVENESS_COLORS = {
-    Liveness.ONLINE: "success",
-    Liveness.LATE: "warning",
-    Liveness.OFFLINE: "danger",
-}
-STATE_COLORS = {"Disabled": "danger", "Draining": "warning"}
-LATEST_STARTS = 10
-
-
-def state_of(row: Worker | WorkerQueue) -> str:
-    """What a person decided."""
-    if row.is_disabled:
-        return "Disabled"
-    return "Draining" if row.is_draining else "Enabled"
-
-
-class InOrganizationForm(ConsoleForm):
-    """The row belongs to the organization of what it is in, so nobody has to say it twice."""
-
-    parent: str
-
-    def clean(self) -> dict[str, Any]:
-        """Takes the organization over before the constraints are checked."""
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        if parent := cleaned.get(self.parent):
-            if self.instance._state.adding:
-                self.instance.organization_id = parent.organization_id
-            elif self.instance.organization_id != parent.organization_id:
-                self.add_error(self.parent, "This belongs to another organization.")
-        return cleaned
-
-
-class WorkerQueueForm(InOrganizationForm):
-    """A queue is in an environment."""
-
-    parent = "environment"
 
 
 class WorkerForm(InOrganizationForm):
@@ -65,102 +42,86 @@ class WorkerForm(InOrganizationForm):
     parent = "queue"
 
 
-class LivenessFilter(admin.SimpleListFilter):
-    """Workers by what is known of their processes."""
+class FleetChangeList(ChangeList):
+    """A page of workers, each with the revision of what it would be given now."""
 
-    title = "liveness"
-    parameter_name = "liveness"
+    result_list: Any
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
-        return [(str(liveness), str(liveness)) for liveness in Liveness]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
-        return queryset.filter(liveness=self.value()) if self.value() else queryset
-
-
-@admin.register(WorkerQueue)
-class WorkerQueueAdmin(ConsoleAdmin):
-    """Groups of workers that poll one Temporal task queue."""
-
-    form = WorkerQueueForm
-    list_display = ("task_queue_name", "environment", "live_of_max", "heartbeat_interval", "state", "created_at")
-    list_select_related = ("environment",)
-    list_filter = ("is_disabled", "is_draining")
-    name_separators = "."
-    search_fields = ("name", "environment__name", "organization__id")
-    fixed_fields = ("environment",)
-    autocomplete_fields = ("environment", *CONNECTION_POINTERS)
-    readonly_fields = ("id",)
-    fieldsets = (
-        (None, {"fields": ("environment", "name", "display_name", "description", "tags", "id")}),
-        (
-            "Running",
-            {"fields": ("heartbeat_interval", "max_workers", "duplicate_policy", "is_draining", "is_disabled")},
-        ),
-        CONNECTIONS_FIELDSET,
-    )
-
-    def get_queryset(self, request: HttpRequest) -> Any:
-        """With the number of live processes."""
-        live = WorkerInstance.objects.live(timezone.now()).filter(worker__queue=OuterRef("pk")).order_by()
-        counts = live.values("worker__queue").annotate(count=Count("pk")).values("count")
-        return super().get_queryset(request).annotate(live=Coalesce(Subquery(counts), 0))
-
-    @display(description="live workers")
-    def live_of_max(self, row: Any) -> str:
-        """Live processes, and how many may be."""
-        return f"{row.live} of {row.max_workers}" if row.max_workers else str(row.live)
-
-    @display(description="state", label=STATE_COLORS)
-    def state(self, row: WorkerQueue) -> str:
-        return state_of(row)
-
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        """The environment's name is part of how a queue is shown."""
-        return super().get_search_results(request, queryset.select_related("environment"), search_term)
+    def get_results(self, request: HttpRequest) -> None:
+        """Resolves the configurations of one page together."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        revisions = current_revisions(group_of(row) for row in self.result_list)
+        for row in self.result_list:
+            row.current_revision = revisions[group_of(row)]
 
 
 @admin.register(Worker)
-class WorkerAdmin(ConsoleAdmin):
+class WorkerAdmin(FirstBootPages, BulkActions, ConfirmedAdmin):
     """Workers, with what each is given and how it is."""
 
     form = WorkerForm
-    list_display = ("name", "queue", "liveness", "host", "last_heartbeat", "state", "created_at")
+    writer_role = Role.OPERATOR
+    list_display = ("name", "queue", "liveness", "host", "last_heartbeat", "configuration", "state", "created")
     list_select_related = ("queue__environment",)
-    list_filter = (LivenessFilter, "is_disabled", "is_draining", "is_ephemeral")
+    list_filter = (LivenessFilter, AttentionFilter, RunsOnFilter, "is_disabled", "is_draining", "is_ephemeral")
     list_before_template = "admin/workers/recovering.html"
     name_separators = "/"
     search_fields = ("name", "id", "organization__id")
     autocomplete_fields = ("queue", *CONNECTION_POINTERS)
-    readonly_fields = ("id", "liveness", "last_heartbeat", "is_ephemeral")
+    readonly_fields = ("id", "origin")
     fieldsets = (
-        (None, {"fields": ("queue", "name", "description", "id", "is_ephemeral", "liveness", "last_heartbeat")}),
+        (
+            None,
+            {"fields": ("queue", "name", "description", "labels", *readonly_fields)},
+        ),
         ("Running", {"fields": ("is_draining", "is_disabled")}),
         CONNECTIONS_FIELDSET,
     )
-    change_form_after_template = "admin/workers/worker/configuration.html"
+    change_form_outer_before_template = "admin/workers/worker/overview.html"
+    change_form_outer_after_template = "admin/workers/worker/details.html"
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """With each worker's liveness and its current instance."""
         current = WorkerInstance.objects.filter(is_current=True)
-        rows = super().get_queryset(request).with_liveness(timezone.now())
+        now = timezone.now()
+        rows = super().get_queryset(request).with_liveness(now).with_held(now)
         return rows.prefetch_related(Prefetch("instances", current, "current_instances"))
+
+    def consequences(self, obj: Worker, changes: dict[str, list[Any]]) -> list[str]:
+        """Of disabling and draining, for the processes that run."""
+        return ending(changes, WorkerInstance.objects.live(timezone.now()).filter(worker=obj.pk).count())
 
     @display(description="state", label=STATE_COLORS)
     def state(self, row: Worker) -> str:
         return state_of(row)
+
+    @display(description="made by")
+    def origin(self, row: Worker) -> str:
+        return "a queue start; removed when offline for a day (ephemeral)" if row.is_ephemeral else "a person"
 
     @display(description="liveness", label=LIVENESS_COLORS)
     def liveness(self, row: Worker) -> str:
         return row.liveness
 
     @display(description="last heartbeat")
-    def last_heartbeat(self, row: Worker) -> str | None:
+    def last_heartbeat(self, row: Worker) -> SafeString | None:
         instance = _current(row)
         if instance is None:
             return None
-        shown = date_format(localtime(instance.last_heartbeat_at), "DATETIME_FORMAT")
-        return f"{shown}, recovering" if is_recovering(row) else shown
+        shown = moment(instance.last_heartbeat_at)
+        return format_html("{}, recovering", shown) if is_recovering(row) else shown
+
+    @display(description="configuration", label={"Outdated": "warning"})
+    def configuration(self, row: Any) -> str:
+        """Whether the running process has what a start would be given now."""
+        instance = _current(row)
+        if instance is None or row.liveness not in LIVE or not instance.configuration_revision:
+            return ""
+        return "Current" if instance.configuration_revision == row.current_revision else "Outdated"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:  # noqa: ARG002
+        return FleetChangeList
 
     @display(description="host")
     def host(self, row: Worker) -> str | None:
@@ -175,40 +136,17 @@ class WorkerAdmin(ConsoleAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Adds the effective configuration and the latest starts."""
+        """Adds how the worker is, what it is given and its history; `?part=overview` is the first alone, afresh."""
         worker = Worker.objects.with_chain().filter(pk=object_id).first() if UUID_TEXT.fullmatch(object_id) else None
-        context = _shown(worker) if worker else {}
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
-
-
-def is_recovering(row: Any) -> bool:
-    """Whether a worker or an instance is shown as it was before our own outage, since it has not been heard of yet."""
-    return bool(row.is_held) and row.liveness in LIVE
+        if worker is None or not self.has_view_permission(request, worker):
+            return super().change_view(request, object_id, form_url, extra_context)
+        if request.method == "GET" and request.GET.get("part") == "overview":
+            overview = {"overview": overview_of(worker, timezone.now())}
+            return TemplateResponse(request, "admin/workers/worker/glance.html", overview)
+        context = {**(extra_context or {}), **context_of(worker, timezone.now())}
+        return super().change_view(request, object_id, form_url, context)
 
 
 def _current(row: Worker) -> WorkerInstance | None:
     instances: list[WorkerInstance] = getattr(row, "current_instances", [])
     return instances[0] if instances else None
-
-
-def _shown(worker: Worker) -> dict[str, Any]:
-    """Sections with the level that won, the fields a worker is given, and its latest starts."""
-    sections = sections_of(worker)
-    try:
-        given = show_configuration(worker, sections)
-        configuration, revision, problem = vars(given), revision_of(given), ""
-    except ConfigurationIncompleteError as error:
-        configuration, revision, problem = {}, "", str(error)
-    starts = WorkerStart.objects.filter(worker=worker.pk).order_by("-started_at")[:LATEST_STARTS]
-    now = timezone.now()
-    processes = with_reports(list(instances_of(worker.queue, now).filter(worker=worker.pk)[:LATEST_STARTS]))
-    return {
-        "processes": processes,
-        "has_duplicates": sum(process.liveness in LIVE for process in processes) > 1,
-        "outage": recovery(now),
-        "sections": list(sections),
-        "configuration": configuration,
-        "revision": revision,
-        "problem": problem,
-        "latest_starts": starts,
-    }

@@ -1,6 +1,7 @@
 """Applies a fleet's document: creates and updates what it names, in one transaction."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +20,17 @@ from workers.fleet.document import Document, Entry, read_document
 from workers.fleet.errors import FleetError, Problem
 from workers.fleet.kinds import CONNECTIONS, Kind, Row
 from workers.fleet.prune import prune_organization
+from workers.impact import QueueImpact, compare, look
 
 KEY_REQUIRED = "is required: api_key: {env: NAME} or {file: PATH}; or requires_api_key: false for a server without one"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a document changed and, of a dry run, which workers would be given another configuration."""
+
+    changes: list[Change]
+    impact: list[QueueImpact]
 
 
 def apply_document(  # noqa: PLR0913  # who, when, what from where and how; each is named at the call
@@ -33,7 +43,7 @@ def apply_document(  # noqa: PLR0913  # who, when, what from where and how; each
     environ: Mapping[str, str],
     is_dry_run: bool = False,
     prune: bool = False,
-) -> list[Change]:
+) -> Applied:
     """Reads a document and applies it; `source` is its name in messages, `directory` where its files' paths start.
 
     FleetError when it cannot be applied; then, and on a dry run, the database is as it was.
@@ -42,15 +52,17 @@ def apply_document(  # noqa: PLR0913  # who, when, what from where and how; each
     return apply(document, actor=actor, now=now, is_dry_run=is_dry_run, prune=prune)
 
 
-def apply(
-    document: Document, *, actor: Actor, now: datetime, is_dry_run: bool = False, prune: bool = False
-) -> list[Change]:
+def apply(document: Document, *, actor: Actor, now: datetime, is_dry_run: bool = False, prune: bool = False) -> Applied:
     """What changed, in the document's order, then what was pruned; nothing when all is as the document says."""
+    organizations = [entry.key for entry in document.organizations]
+    impact: list[QueueImpact] = []
     try:
         with transaction.atomic():
+            given = look(organizations) if is_dry_run else {}
             changes = _Run(document, Journal(actor=actor, now=now)).changes(prune=prune)
             # A dry run is the same run, undone: so what it tells is what would happen.
             if is_dry_run:
+                impact = compare(given, look(organizations), now=now)
                 transaction.set_rollback(True)
     except (OperationalError, ProgrammingError) as error:
         reason = str(error).partition("\n")[0]
@@ -59,7 +71,7 @@ def apply(
     except IntegrityError:
         conflict = "somebody else changed the same objects meanwhile: run it again"
         raise FleetError(document.source, [Problem(conflict)]) from None
-    return changes
+    return Applied(changes, impact)
 
 
 class _Run:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
@@ -31,7 +32,7 @@ FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z_-]{0,39}")
 VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 SECRET_FORM = "write {env: NAME} or {file: PATH}; a secret itself does not belong into this file"  # noqa: S105
 
-type Value = str | bool | int | float | UUID | None
+type Value = str | bool | int | float | date | UUID | None
 
 
 @dataclass
@@ -356,10 +357,19 @@ def _uuid(node: yaml.Node) -> UUID:
         raise _UnreadableError(msg) from None
 
 
+def _date(node: yaml.Node) -> date:
+    try:
+        return date.fromisoformat(_plain(node) or _text(node))
+    except ValueError:
+        msg = "expected a date such as 2027-01-31"
+        raise _UnreadableError(msg) from None
+
+
 READERS: tuple[tuple[type[Any], Callable[[yaml.Node], Value]], ...] = (
     (models.BooleanField, _boolean),
     (models.IntegerField, _integer),
     (models.FloatField, _number),
+    (models.DateField, _date),
     (models.CharField, _text),
     (models.TextField, _text),
 )

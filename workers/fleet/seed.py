@@ -3,7 +3,7 @@
 import random
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import batched, islice
 from typing import Any
@@ -39,6 +39,14 @@ SILENCES: dict[str, tuple[int, tuple[float, float]]] = {
     "offline": (10, (200, 400_000)),
     "stopped": (5, (0, 400_000)),
 }
+#: Of the time since a worker's last start but one, how much is before the Temporal API key was replaced.
+SHARE_OF_OUTDATED = 0.9
+#: How long before now a worker in a crash loop started.
+CRASH_LOOP = (timedelta(minutes=8), timedelta(minutes=5), timedelta(minutes=2))
+#: In how long the credentials that expire soon do.
+SOON = timedelta(days=12)
+#: Every so-manieth queue has a limit.
+LIMITED_QUEUES = 2
 #: Of a hundred workers that started, how many have an instance; the others' is long forgotten.
 WITH_INSTANCE = 0.95
 PLATFORMS = (
@@ -79,7 +87,7 @@ def seed_fleet(size: Size, *, actor: Actor, now: datetime) -> Iterator[Seeded]:
     for index, queue_count in enumerate(_spread(size.queues, size.organizations)):
         tenant = _Tenant(f"{PREFIX}{number + index}", actor=actor, now=now)
         for name, worker_count in enumerate(islice(workers_of_queues, queue_count), 1):
-            queue = tenant.create_queue(f"queue-{name}")
+            queue = tenant.create_queue(f"queue-{name}", max_workers=worker_count + 1)
             for numbers in batched(range(1, worker_count + 1), BATCH):
                 workers = tenant.create_workers(queue, [f"worker-{number:06}" for number in numbers])
                 yield Seeded([worker.pk for worker in workers])
@@ -98,7 +106,11 @@ def _next_number() -> int:
 
 
 class _Tenant:
-    """One organization while it is filled."""
+    """One organization while it is filled, with the troubles that a real one has.
+
+    Its Temporal API key was replaced a while ago, so some workers run with an outdated configuration; the new one and
+    an API key expire soon; its LiteLLM gateway failed to verify; one worker is in a crash loop, one runs twice.
+    """
 
     @transaction.atomic
     def __init__(self, organization_id: str, *, actor: Actor, now: datetime) -> None:
@@ -108,10 +120,12 @@ class _Tenant:
         self.organization = Organization(id=organization_id, name=f"Seed {organization_id}", created_at=self.since)
         self.organization.save(force_insert=True)
         self._connect()
+        self.has_crash_loop = self.has_duplicate = False
         self.environment = Environment.objects.create(
             organization=self.organization, name="production", created_at=self.since
         )
         self.api_key = self._issue_api_key(actor)
+        issue_api_key(self.environment, name="expires soon", actor=actor, now=self.since, lifetime=HISTORY + SOON)
         changes = audit.difference({}, audit.snapshot(self.organization))
         audit.record("organization.created", self.organization, actor=actor, now=now, changes=changes)
 
@@ -124,8 +138,12 @@ class _Tenant:
         organization.litellm_connection = LiteLLMConnection(
             name="gateway", organization=organization, api_url=f"https://llm.{host}"
         )
+        organization.temporal_connection.api_key_expires_on = (self.now + SOON).date()
+        self._store(organization.temporal_connection)
+        self.replaced_fingerprint = organization.temporal_connection.api_key_fingerprint
         self._store(organization.temporal_connection)
         self._store(organization.litellm_connection)
+        self._fail_verification(organization.litellm_connection)
         organization.telemetry_settings = TelemetrySettings.objects.create(
             name="standard", organization=organization, otel_exporter_otlp_endpoint=f"https://otel.{host}:4318"
         )
@@ -133,15 +151,25 @@ class _Tenant:
 
     def _store(self, connection: CredentialConnection) -> None:
         seal_api_key(connection, Secret(secrets.token_urlsafe(32)), now=self.since)
-        connection.save(force_insert=True)
+        connection.save()
+
+    def _fail_verification(self, connection: LiteLLMConnection) -> None:
+        connection.verified_at, connection.verified_revision = self.now, connection.endpoint_revision
+        connection.verification_problem = f"The name llm.{self.organization.id}.example cannot be resolved."
+        connection.save()
 
     def _issue_api_key(self, actor: Actor) -> ApiKey:
         """The ledger needs a key's row; the key itself is forgotten at once, so nobody can start with it."""
         return issue_api_key(self.organization, name="seed_fleet (discarded)", actor=actor, now=self.since).row
 
-    def create_queue(self, name: str) -> WorkerQueue:
+    def create_queue(self, name: str, *, max_workers: int) -> WorkerQueue:
+        number = int(name.removeprefix("queue-"))
         return WorkerQueue.objects.create(
-            organization=self.organization, environment=self.environment, name=name, created_at=self.since
+            organization=self.organization,
+            environment=self.environment,
+            name=name,
+            created_at=self.since,
+            max_workers=max_workers if number % LIMITED_QUEUES else None,
         )
 
     def create_workers(self, queue: WorkerQueue, names: list[str]) -> list[Worker]:
@@ -161,13 +189,19 @@ class _Tenant:
 
     def _starts(self, counts: Iterator[tuple[Worker, int]]) -> Iterator[tuple[WorkerStart, WorkerInstance | None]]:
         for worker, count in counts:
-            facts = self._facts(worker)
-            machine = self._machine(worker)
-            for index in range(count):
-                started_at = self.since + HISTORY * ((index + self.random.random()) / count)
-                start = WorkerStart(**facts, started_at=started_at, system_info=self._system_info(machine))
-                has_instance = index + 1 == count and self.random.random() < WITH_INSTANCE
-                yield start, self._instance(start) if has_instance else None
+            facts, machine = self._facts(worker), self._machine(worker)
+            times = self._times(count)
+            is_duplicate = self._is_first_with("has_duplicate", count >= 2)  # noqa: PLR2004  # two processes
+            for index, started_at in enumerate(times):
+                is_outdated = started_at < self.now - HISTORY / count * SHARE_OF_OUTDATED
+                given = self._outdated(worker) if is_outdated else {}
+                start = WorkerStart(**facts | given, started_at=started_at, system_info=self._system_info(machine))
+                is_last = index + 1 == count
+                has_instance = is_last and (is_duplicate or self.random.random() < WITH_INSTANCE)
+                if is_duplicate and index + 2 == count:
+                    yield start, self._duplicate(start)
+                else:
+                    yield start, self._instance(start) if has_instance else None
 
     def _facts(self, worker: Worker) -> dict[str, Any]:
         """What all starts of a worker have in common."""
@@ -189,6 +223,33 @@ class _Tenant:
             "telemetry_settings_id": telemetry and telemetry.pk,
         }
 
+    def _times(self, count: int) -> list[datetime]:
+        """When a worker started: evenly over the history; of one worker the last ones in a crash loop."""
+        times = [self.since + HISTORY * ((index + self.random.random()) / count) for index in range(count)]
+        if self._is_first_with("has_crash_loop", count >= len(CRASH_LOOP)):
+            times[-len(CRASH_LOOP) :] = [self.now - ago for ago in CRASH_LOOP]
+        return times
+
+    def _is_first_with(self, trouble: str, is_possible: bool) -> bool:  # noqa: FBT001
+        """Whether the trouble is possible here and did not happen to another worker before."""
+        if not is_possible or getattr(self, trouble):
+            return False
+        setattr(self, trouble, True)
+        return True
+
+    def _outdated(self, worker: Worker) -> dict[str, Any]:
+        """What a start was given before the Temporal API key was replaced."""
+        given = show_configuration(worker, sections_of(worker))
+        before = replace(given, temporal_api_key=self.replaced_fingerprint)
+        return {"configuration_revision": revision_of(before), "temporal_api_key_version": 1}
+
+    def _duplicate(self, start: WorkerStart) -> WorkerInstance:
+        """A process that goes on although the worker has started again."""
+        instance = self._instance(start)
+        instance.is_current, instance.stopped_at, instance.stop_reason = False, None, ""
+        instance.last_heartbeat_at = self.now
+        return instance
+
     def _instance(self, start: WorkerStart) -> WorkerInstance:
         weights = [weight for weight, _ in SILENCES.values()]
         (state,) = self.random.choices(list(SILENCES), weights)
@@ -203,6 +264,7 @@ class _Tenant:
             pid=start.system_info["pid"],
             client_address=start.client_address,
             api_key_id=start.api_key_id,
+            configuration_revision=start.configuration_revision,
             started_at=start.started_at,
             last_heartbeat_at=last_heartbeat_at,
             stopped_at=last_heartbeat_at if is_stopped else None,

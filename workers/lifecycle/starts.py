@@ -211,6 +211,7 @@ def _start(worker: Worker, predecessor: _Predecessor, attempt: Attempt) -> Worke
         pid=process.pid,
         client_address=process.client_address,
         api_key_id=attempt.api_key.pk,
+        configuration_revision=start.configuration_revision,
         started_at=attempt.now,
         last_heartbeat_at=attempt.now,
     )

@@ -1,6 +1,6 @@
 """Worker queues, workers, their running instances, the ledger of starts, and API keys."""
 
-from workers.models.api_keys import ApiKey, Scope
+from workers.models.api_keys import ApiKey, Refusal, Scope
 from workers.models.instances import Activity, InstanceReport, WorkerInstance
 from workers.models.liveness import LIVE, Liveness, Outage, Pulse
 from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
@@ -16,6 +16,7 @@ __all__ = [
     "Liveness",
     "Outage",
     "Pulse",
+    "Refusal",
     "Scope",
     "UpdateLock",
     "Worker",

@@ -69,6 +69,9 @@ class ApiKey(TenantOwned):
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["-created_at"], name="workers_apikey_newest"),  # the console's list
+            models.Index(  # those that expire soon
+                fields=["expires_at"], condition=Q(revoked_at=None), name="workers_apikey_expiring"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -104,3 +107,28 @@ class ApiKey(TenantOwned):
             return None
         reached = [days for days in EXPIRY_WARNING_DAYS if self.expires_at - now <= timedelta(days=days)]
         return min(reached, default=None)
+
+
+class Refusal(TenantOwned):
+    """The last start that was refused to an API key, so that whoever waits for a worker is told why it does not come.
+
+    Its id is the key's: one row per key, so whoever has a key can make no more of them. `worker_id` is what was asked
+    for, be it there or not.
+    """
+
+    id = models.UUIDField("ID", primary_key=True, editable=False)
+    api_key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, related_name="refusal")
+    worker_id = models.UUIDField(null=True, db_index=True)
+    occurred_at = models.DateTimeField()
+    status = models.PositiveSmallIntegerField(help_text="The HTTP status that was answered.")
+    reason = models.CharField(max_length=300)
+    client_address = models.GenericIPAddressField(null=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
+            *same_organization("api_key"),
+        ]
+
+    def __str__(self) -> str:
+        return self.reason

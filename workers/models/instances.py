@@ -16,6 +16,7 @@ HOSTNAME_LENGTH = 255
 TASK_ID_LENGTH = 255
 #: How many of the last reported log lines are kept.
 LOG_LINES = 100
+INTERVAL = "worker__queue__heartbeat_interval"
 
 #: The stop reason of an instance that another one took over from.
 SUPERSEDED = "superseded"
@@ -33,9 +34,12 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
     """Instances with their liveness."""
 
     def with_liveness(self, now: datetime) -> Self:
-        """With `liveness` and `is_held`."""
-        interval = "worker__queue__heartbeat_interval"
-        return self.annotate(liveness=liveness_of("", interval, now), is_held=is_held("", interval, now))
+        """With `liveness`."""
+        return self.annotate(liveness=liveness_of("", INTERVAL, now))
+
+    def with_held(self, now: datetime) -> Self:
+        """With `is_held`: not heard of since our latest outage, but not Offline before it."""
+        return self.annotate(is_held=is_held("", INTERVAL, now))
 
     def live(self, now: datetime) -> Self:
         """The processes that run as far as is known, duplicates included."""
@@ -43,7 +47,7 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
 
     def held(self, now: datetime) -> Self:
         """Those of the live ones that were not heard of since our latest outage."""
-        return self.live(now).filter(Q(is_held=True))
+        return self.live(now).with_held(now).filter(Q(is_held=True))
 
 
 class WorkerInstance(TenantOwned):
@@ -63,6 +67,9 @@ class WorkerInstance(TenantOwned):
     pid = models.BigIntegerField("process ID", null=True)
     client_address = models.GenericIPAddressField(null=True)
     api_key_id = models.UUIDField("API key", null=True, db_index=True, help_text="The one that it used last.")
+    configuration_revision = models.CharField(
+        max_length=12, blank=True, default="", help_text="Of what it was given at its start."
+    )
     started_at = models.DateTimeField()
     last_heartbeat_at = models.DateTimeField(help_text="The start counts as the first.")
     activity = models.CharField(max_length=6, choices=Activity, default=Activity.ACTIVE)
@@ -75,7 +82,7 @@ class WorkerInstance(TenantOwned):
 
     objects = InstanceQuerySet.as_manager()
 
-    #: Of instances loaded with `with_liveness`.
+    #: Of instances loaded with `with_liveness` and `with_held`.
     liveness: str
     is_held: bool | None
 
@@ -87,6 +94,16 @@ class WorkerInstance(TenantOwned):
                 fields=["worker"], condition=Q(is_current=True), name="workers_workerinstance_one_current"
             ),
             *same_organization("worker"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(  # the dashboard's duplicates
+                fields=["last_heartbeat_at"],
+                condition=Q(is_current=False, stopped_at=None),
+                name="workers_instance_older",
+            ),
+            models.Index(  # goodbyes in the order of time, for `manage.py audit`
+                fields=["stopped_at", "id"], condition=Q(stopped_at__isnull=False), name="workers_instance_goodbyes"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -3,7 +3,7 @@
 It is an SQL expression, so that what is filtered and counted follows the same rule as what is shown.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ OFFLINE_AFTER_AT_LEAST = timedelta(seconds=90)
 #: A pulse older than this means that the control plane or its database was away. Less cannot make a worker Offline,
 #: which takes three missed heartbeats.
 AWAY_AFTER = timedelta(seconds=30)
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Liveness(StrEnum):
@@ -74,9 +75,8 @@ def liveness_of(instance: str, heartbeat_interval: str, now: datetime) -> Case:
     return Case(
         When(Q(**{f"{instance}id": None}), then=Value(Liveness.NEVER_STARTED)),
         When(Q(**{f"{instance}stopped_at__isnull": False}), then=Value(Liveness.STOPPED)),
-        When(silence.exceeds(silence.offline_after), then=Value(Liveness.OFFLINE)),
-        When(silence.exceeds(silence.intervals(LATE_AFTER_INTERVALS)), then=Value(Liveness.LATE)),
-        default=Value(Liveness.ONLINE),
+        When(silence.is_forgiven, then=silence.liveness_since(silence.recovered_at)),
+        default=silence.liveness_since(F(f"{instance}last_heartbeat_at")),
         output_field=models.CharField(),
     )
 
@@ -105,25 +105,24 @@ class _Silence:
         self._now = Value(now, output_field=models.DateTimeField())
         self._away = Q(beat_at__lt=now - AWAY_AFTER)
 
-    def exceeds(self, limit: Expression) -> LessThan:
-        """Whether it has been silent for longer."""
-        since = Case(When(self.is_forgiven, then=self._recovered_at), default=F(self._last))
-        return LessThan(since, _time(self._now - limit))
-
-    def intervals(self, count: float) -> Expression:
-        return _intervals(F(self._interval), count)
-
-    @property
-    def offline_after(self) -> Expression:
-        return _offline_after(F(self._interval))
+    def liveness_since(self, last_sign: Any) -> Case:
+        """By the time since the last sign of life."""
+        offline_before = _time(self._now - _offline_after(F(self._interval)))
+        late_before = _time(self._now - _intervals(F(self._interval), LATE_AFTER_INTERVALS))
+        return Case(
+            When(LessThan(last_sign, offline_before), then=Value(Liveness.OFFLINE)),
+            When(LessThan(last_sign, late_before), then=Value(Liveness.LATE)),
+            default=Value(Liveness.ONLINE),
+        )
 
     @property
     def is_forgiven(self) -> Q:
-        limits = {"lt": self._recovered_at, "gte": _time(self._lost_at - self.offline_after)}
-        return Q(**{f"{self._last}__{lookup}": limit for lookup, limit in limits.items()})
+        """In this order, and false rather than null without an outage: the second part is looked up for every row."""
+        is_before = Q(**{f"{self._last}__lt": Coalesce(self.recovered_at, Value(LONG_AGO))})
+        return is_before & Q(**{f"{self._last}__gte": _time(self._lost_at - _offline_after(F(self._interval)))})
 
     @property
-    def _recovered_at(self) -> Coalesce:
+    def recovered_at(self) -> Coalesce:
         """Our latest recovery: now, while nobody has noted one yet."""
         away = Pulse.objects.filter(self._away).values(found=self._now)
         return _first(away, Outage.objects.values("recovered_at"))

@@ -44,6 +44,7 @@ class WorkerStart(models.Model):
         ordering: ClassVar[list[str]] = ["-started_at"]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["-started_at"], name="workers_start_newest"),  # the console's list
+            models.Index(fields=["organization", "-started_at"], name="workers_start_of_tenant"),  # a member's list
             models.Index(fields=["worker", "-started_at"], name="workers_start_of_worker"),  # a worker's page
             models.Index(fields=["api_key", "-started_at"], name="workers_start_of_key"),  # a key's last use
         ]

@@ -8,13 +8,15 @@ from django.db import models
 from django.db.models import FilteredRelation, Q
 from django.utils import timezone
 
-from environments.models import CONNECTION_POINTERS, HasConnections, SlugField, slug_check
+from environments.models import CONNECTION_POINTERS, HasConnections, SlugField, TagsField, slug_check
 from environments.tenancy import TenantOwned, same_organization
 from workers.models.liveness import is_held, liveness_of
 from workers.models.queues import WorkerQueue
 
 if TYPE_CHECKING:
     from workers.models.api_keys import ApiKey
+
+INTERVAL = "queue__heartbeat_interval"
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
@@ -27,12 +29,13 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         return self.select_related("queue__environment", "organization__active_data_key", *pointers)
 
     def with_liveness(self, now: datetime) -> Self:
-        """With `liveness` and `is_held`, and the current instance as `current` for lookups."""
+        """With `liveness`, and the current instance as `current` for lookups."""
         current = FilteredRelation("instances", condition=Q(instances__is_current=True))
-        interval = "queue__heartbeat_interval"
-        return self.annotate(current=current).annotate(
-            liveness=liveness_of("current__", interval, now), is_held=is_held("current__", interval, now)
-        )
+        return self.annotate(current=current).annotate(liveness=liveness_of("current__", INTERVAL, now))
+
+    def with_held(self, now: datetime) -> Self:
+        """Those `with_liveness` with `is_held` too: not heard of since our latest outage, but not Offline before it."""
+        return self.annotate(is_held=is_held("current__", INTERVAL, now))
 
     def within(self, key: "ApiKey") -> Self:
         """The workers of the key's organization: the one predicate that isolates tenants."""
@@ -54,6 +57,7 @@ class Worker(HasConnections, TenantOwned):
     queue = models.ForeignKey(WorkerQueue, on_delete=models.PROTECT, related_name="workers")
     name = SlugField()
     description = models.CharField(max_length=300, blank=True)
+    labels = TagsField()
     is_ephemeral = models.BooleanField(
         "ephemeral", default=False, editable=False, help_text="Made by a queue start; removed when offline for a day."
     )
@@ -67,7 +71,7 @@ class Worker(HasConnections, TenantOwned):
 
     objects = WorkerQuerySet.as_manager()
 
-    #: Of workers loaded with `with_liveness`.
+    #: Of workers loaded with `with_liveness` and `with_held`.
     liveness: str
     is_held: bool | None
 
@@ -78,6 +82,9 @@ class Worker(HasConnections, TenantOwned):
             slug_check("name"),
             models.UniqueConstraint(fields=["queue", "name"], name="workers_worker_name_once"),
             *same_organization("queue", *CONNECTION_POINTERS),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["organization", "name", "id"], name="workers_worker_by_name"),  # the console's list
         ]
 
     def __str__(self) -> str:

@@ -1,15 +1,21 @@
 """The boot calls: of a worker by its id, of a new worker in a queue, of one that registers in an environment."""
 
 from typing import Any
+from uuid import UUID
 
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from workers.authentication import key_of, presented_key
+from environments.encryption import CannotOpenError
+from workers.access import KeyOutOfScopeError, UnknownObjectError
+from workers.authentication import UnusableKeyError, key_of, presented_key
+from workers.boot.refusals import record_refusal
 from workers.lifecycle import register_worker, start_in_queue, start_worker
 from workers.lifecycle.starts import Attempt
+from workers.models import ApiKey
 from workers.serializers import (
     QueueStartRequestSerializer,
     QueueStartResponseSerializer,
@@ -19,14 +25,53 @@ from workers.serializers import (
     WorkerStartRequestSerializer,
 )
 from workers.throttles import ApiKeyThrottle, WorkerThrottle
+from workers.tokens import UUID_TEXT
 from workers.views.requests import WorkerApiView, client_of, uuid_of, valid_body
 
+#: What is told of refusals whose answer says less.
+REASONS: dict[type[Exception], str] = {
+    UnknownObjectError: "The API key's organization has nothing of the id or name that was asked for.",
+    KeyOutOfScopeError: "The API key's scope does not cover what was asked for.",
+}
+#: Refusals of the caller, beside a secret that does not open: no other method, no throttle, no failure of ours.
+REFUSALS = frozenset({400, 401, 403, 404, 409, 411, 413, 415, 422})
 
-class StartWorkerView(WorkerApiView):
-    """The boot call of a worker."""
+
+class BootView(WorkerApiView):
+    """A boot call: of a refused one it is noted why, for those who wait for the worker."""
 
     http_method_names = ("post",)
     refusals = (404, 409)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """The answer to an error; 503 when the refusal cannot be noted."""
+        response: Response = super().handle_exception(exc)
+        is_refused = response.status_code in REFUSALS or isinstance(exc, CannotOpenError)
+        if self.request.method != "POST" or not is_refused:
+            return response
+        api_key = exc.api_key if isinstance(exc, UnusableKeyError) else self.request.auth
+        try:
+            if isinstance(api_key, ApiKey):
+                self._note(api_key, exc, response)
+        except (DatabaseError, InterfaceError) as error:
+            return super().handle_exception(error)
+        return response
+
+    def _note(self, api_key: ApiKey, error: Exception, response: Response) -> None:
+        worker_id = self.kwargs.get("worker_id", "")
+        record_refusal(
+            api_key,
+            worker_id=UUID(worker_id) if UUID_TEXT.fullmatch(worker_id) else None,
+            status=response.status_code,
+            reason=_reason_of(error, response),
+            client_address=client_of(self.request).address,
+            now=timezone.now(),
+        )
+
+
+class StartWorkerView(BootView):
+    """The boot call of a worker."""
+
     throttle_classes = (ApiKeyThrottle, WorkerThrottle)
 
     @extend_schema(
@@ -42,11 +87,9 @@ class StartWorkerView(WorkerApiView):
         return Response(WorkerConfigResponseSerializer(configuration).data)
 
 
-class StartInQueueView(WorkerApiView):
+class StartInQueueView(BootView):
     """The boot call of a worker that knows only its queue."""
 
-    http_method_names = ("post",)
-    refusals = (404, 409)
     is_body_optional = True
 
     @extend_schema(
@@ -62,11 +105,8 @@ class StartInQueueView(WorkerApiView):
         return Response(QueueStartResponseSerializer(started, context={"own_url": body["control_plane_url"]}).data)
 
 
-class RegisterWorkerView(WorkerApiView):
+class RegisterWorkerView(BootView):
     """The boot call of a worker that knows only its environment."""
-
-    http_method_names = ("post",)
-    refusals = (404, 409)
 
     @extend_schema(
         operation_id="register_worker",
@@ -80,6 +120,16 @@ class RegisterWorkerView(WorkerApiView):
         attempt = _attempt(request, {name: value for name, value in told.items() if value})
         started = register_worker(body["environment_name"], attempt)
         return Response(RegisterResponseSerializer(started, context={"presented_key": presented_key(request)}).data)
+
+
+def _reason_of(error: Exception, response: Response) -> str:
+    """A text of ours; a body's own words are none, so of what is wrong with it only the kind is told."""
+    if isinstance(error, UnusableKeyError):
+        return error.reason
+    detail = response.data["detail"]
+    if isinstance(detail, list):
+        return f"The body was refused: {detail[0]['msg']}."
+    return REASONS.get(type(error), str(detail))
 
 
 def _attempt(request: Request, system_info: dict[str, Any]) -> Attempt:

@@ -1,4 +1,4 @@
-"""Rewraps data keys under the active encryption key, and with --data-keys reseals every secret under new data keys."""
+"""Rewraps what another key of the ring sealed under the active one; with --data-keys reseals all under new ones."""
 
 import json
 import sys
@@ -49,6 +49,7 @@ class Command(BaseCommand):
         actor = Actor("command:rotate_encryption")
         steps = {
             "data keys rewrapped": rotation.rewrap_data_keys(actor=actor, now=now),
+            **{f"{kind.name} rewrapped": rotation.rewrap_ring_sealed(kind) for kind in rotation.ring_sealed()},
             "data keys replaced": rotation.replace_data_keys(made_before=made_before, actor=actor, now=now),
             "secrets resealed": rotation.reseal_secrets(),
         }
@@ -104,6 +105,7 @@ def _counts_to_do(made_before: datetime) -> dict[str, int]:
     organizations = set(replaced.values_list("organization_id", flat=True))
     return {
         "data keys to rewrap": rotation.data_keys_to_rewrap().count(),
+        **{f"{kind.name} to rewrap": len(rotation.rows_to_rewrap(kind)) for kind in rotation.ring_sealed()},
         "data keys to replace": len(organizations),
         "secrets to reseal": rotation.count_secrets_to_reseal(of_every=organizations),
     }

@@ -44,16 +44,20 @@ class Command(BaseCommand):
         source, directory = (file, Path(file).parent) if file != "-" else ("<stdin>", Path.cwd())
         try:
             document = read_document(_read(file), source=source, directory=directory, environ=os.environ)
-            changes = apply(document, actor=Actor("command:apply"), now=timezone.now(), is_dry_run=dry_run, prune=prune)
+            applied = apply(document, actor=Actor("command:apply"), now=timezone.now(), is_dry_run=dry_run, prune=prune)
         except FleetError as error:
             msg = f"Nothing was changed.\n{error}"
             raise CommandError(msg) from None
+        changes, impact = applied.changes, applied.impact
         counts = _counts(changes, named=sum(1 for _ in document))
         if options["format"] == "json":
             shown = [change.as_json() for change in changes]
-            self.stdout.write(json.dumps({"is_dry_run": dry_run, **counts, "changes": shown}))
+            told = {"impact": [found.as_json() for found in impact]} if dry_run else {}
+            self.stdout.write(json.dumps({"is_dry_run": dry_run, **counts, "changes": shown, **told}))
         else:
             self._print(changes, counts, is_dry_run=dry_run)
+            for found in impact:
+                self.stdout.write(str(found))
 
     def _print(self, changes: list[Change], counts: dict[str, int], *, is_dry_run: bool) -> None:
         for change in changes:

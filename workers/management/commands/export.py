@@ -30,6 +30,6 @@ class Command(BaseCommand):
             raise CommandError(msg)
         if options["format"] == "json":
             # Not in ASCII: JSON's escapes of characters beyond 16 bits are not YAML's, and apply reads this too.
-            self.stdout.write(json.dumps(document, ensure_ascii=False))
+            self.stdout.write(json.dumps(document, ensure_ascii=False, default=str))
         else:
             self.stdout.write(as_yaml(document), ending="")

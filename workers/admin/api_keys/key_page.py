@@ -1,0 +1,46 @@
+"""What a key's page tells: what it is, who would be cut off without it, and what it has been used for."""
+
+from datetime import datetime
+from typing import Any
+
+from workers.admin.api_keys.listing import badge, state_of, target_of
+from workers.admin.states import LIVENESS_COLORS
+from workers.key_usage import LATEST_STARTS, events_of, history_of, reach_of, refusal_of
+from workers.models import ApiKey
+
+
+def uses_of(key: ApiKey, now: datetime) -> dict[str, Any]:
+    """The key's state and target, and the workers that run with it now."""
+    reach = reach_of(key, now)
+    for process in reach.processes:
+        process.badge = badge_of(process.liveness)  # type: ignore[attr-defined]  # for the template
+    return {
+        "state": badge(*state_of(key, now)),
+        "target": target_of(key),
+        "reach": reach,
+        "is_usable": key.is_usable(now),
+        "may_rotate": key.is_usable(now) and key.replaced_by_id is None,
+        "replaces": getattr(key, "replaces", None),
+        "latest_starts": LATEST_STARTS,
+    }
+
+
+def context_of(key: ApiKey, now: datetime) -> dict[str, Any]:
+    """All that the key's page shows."""
+    uses, history = uses_of(key, now), history_of(key, now)
+    for use in history.workers.rows:
+        use.badge = badge_of(use.worker.liveness if use.worker else "Removed")  # type: ignore[attr-defined]  # for the template
+    refusal, refused_worker = refusal_of(key)
+    times = [time for time in (history.last_start_at, uses["reach"].last_heartbeat_at) if time]
+    return uses | {
+        "history": history,
+        "last_used_at": max(times, default=None),
+        "refusal": refusal,
+        "refused_worker": refused_worker,
+        "events": events_of(key),
+    }
+
+
+def badge_of(liveness: str) -> Any:
+    """A liveness as the console colors it everywhere."""
+    return badge(liveness, LIVENESS_COLORS.get(liveness, ""))  # type: ignore[call-overload]  # a text is one

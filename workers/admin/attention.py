@@ -1,0 +1,30 @@
+"""The filter that lists the workers which need attention, by the same rules as the dashboard counts them."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils import timezone
+
+from workers.attention import crash_looping, duplicated, outdated
+
+CRASH_LOOP, DUPLICATE, OUTDATED = "crash-loop", "duplicate", "outdated"
+
+
+class AttentionFilter(admin.SimpleListFilter):
+    """Workers that need attention, by the reason."""
+
+    title = "needs attention"
+    parameter_name = "attention"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(CRASH_LOOP, "Crash loop"), (DUPLICATE, "Running twice"), (OUTDATED, "Outdated configuration")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+        now = timezone.now()
+        reason = self.value()
+        if reason == CRASH_LOOP:
+            return queryset.filter(pk__in=crash_looping(now).values("worker_id"))
+        if reason == DUPLICATE:
+            return queryset.filter(pk__in=duplicated(now).values("worker_id"))
+        return outdated(queryset, now) if reason == OUTDATED else queryset

@@ -1,0 +1,99 @@
+"""Pages that tell what a change does to the fleet before they save it."""
+
+import hashlib
+from typing import Any
+
+from django.db import models, transaction
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+
+from environments import audit
+from environments.console import ConsoleAdmin
+from workers.impact import QueueImpact, compare, look
+
+#: What the second, confirming request carries.
+CONFIRMED = "_confirmed"
+
+
+class ConfirmedAdmin(ConsoleAdmin):
+    """A page whose changes may alter what workers are given: it asks before it saves such a change.
+
+    The change is made, its effect is looked at, and then it is taken back unless just that effect has been confirmed.
+    """
+
+    #: Fields of the form that the confirmation page must not carry.
+    secret_fields: tuple[str, ...] = ()
+
+    def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:  # noqa: FBT001
+        if change:
+            stored = type(obj)._default_manager.get(pk=obj.pk)
+            request.before = (audit.snapshot(stored), look([obj.organization_id]))  # type: ignore[attr-defined]  # up to response_change
+        super().save_model(request, obj, form, change)
+
+    def response_change(self, request: HttpRequest, obj: models.Model) -> HttpResponse:
+        """Asks, when workers would be given something else or told to end; called within the change's transaction."""
+        snapshot, given = request.before  # type: ignore[attr-defined]  # see save_model
+        now = timezone.now()
+        impact = compare(given, look([obj.organization_id]), now=now)  # type: ignore[attr-defined]  # a tenant's row
+        changes = audit.difference(snapshot, audit.snapshot(obj))
+        consequences = self.consequences(obj, changes)
+        if not impact and not consequences:
+            return super().response_change(request, obj)
+        mark = mark_of(impact, consequences)
+        if request.POST.get(CONFIRMED) == mark:
+            return super().response_change(request, obj)
+        told = {"impact": impact, "consequences": consequences, "mark": mark, "kept": self.keep_secrets(request, obj)}
+        question = self._ask(request, obj, changes, told)
+        transaction.set_rollback(True)  # from here on nothing can be looked up either
+        return question
+
+    def consequences(self, obj: Any, changes: dict[str, list[Any]]) -> list[str]:  # noqa: ARG002
+        """What else the change does that a person should know, in sentences."""
+        return []
+
+    def keep_secrets(self, request: HttpRequest, obj: Any) -> dict[str, str]:  # noqa: ARG002
+        """Keeps what was typed into `secret_fields`, not in the page; returns what the confirming request says."""
+        return {}
+
+    def _ask(self, request: HttpRequest, obj: Any, changes: dict[str, list[Any]], told: dict[str, Any]) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            **told,
+            "opts": self.opts,
+            "original": obj,
+            "title": "Confirm the change",
+            "changes": [self._shown(name, *values) for name, values in changes.items()],
+            "workers": sum(found.workers for found in told["impact"]),
+            "online": sum(found.online for found in told["impact"]),
+            "was_asked": CONFIRMED in request.POST,
+            "fields": [
+                (name, value)
+                for name, values in request.POST.lists()
+                if name not in {"csrfmiddlewaretoken", CONFIRMED, *told["kept"], *self.secret_fields}
+                for value in values
+            ]
+            + list(told["kept"].items()),
+        }
+        return TemplateResponse(request, "admin/workers/confirm_change.html", context)
+
+    def _shown(self, name: str, before: Any, after: Any) -> tuple[str, str, str]:
+        """A field's name and its two values as a person knows them: what is pointed to by its name."""
+        field: Any = self.model._meta.get_field(name)
+        if field.remote_field:
+            named = field.related_model._default_manager.in_bulk([pk for pk in (before, after) if pk])
+            texts = {str(pk): str(row) for pk, row in named.items()}
+            before, after = texts.get(before, before), texts.get(after, after)
+        return str(field.verbose_name), _text(before), _text(after)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "empty" if value in (None, "") else str(value)
+
+
+def mark_of(impact: list[QueueImpact], *beside: Any) -> str:
+    """What tells one effect from another; how many are live may change between the question and the answer."""
+    told = [(found.queue_id, found.old_revision, found.new_revision, found.workers) for found in impact]
+    return hashlib.sha256(repr((told, beside)).encode()).hexdigest()[:16]

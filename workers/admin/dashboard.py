@@ -1,0 +1,92 @@
+"""The console's first page."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from environments.members import Staff, staff_of
+from workers.admin.attention import CRASH_LOOP, DUPLICATE, OUTDATED
+from workers.admin.states import LIVENESS_COLORS
+from workers.dashboard import Attention, Dashboard, first_steps, look_at_fleet
+from workers.models import Liveness
+from workers.pulse import recovery
+
+#: What the chart may show: the name in the address, and how many hours.
+PERIODS = {"24h": 24, "7d": 168}
+
+
+def context_of(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """What unfold calls for the first page's template."""
+    staff, now = staff_of(request), timezone.now()
+    period = request.GET.get("period", "")
+    period = period if period in PERIODS else next(iter(PERIODS))
+    dashboard = look_at_fleet(staff, hours=PERIODS[period], now=now)
+    has_started = sum(dashboard.workers.values()) > dashboard.workers[Liveness.NEVER_STARTED]
+    return context | {
+        "title": "Dashboard",
+        "dashboard": dashboard,
+        "tiles": _tiles(dashboard),
+        "problems": _problems(dashboard.attention),
+        "period": period,
+        "periods": list(PERIODS),
+        "outage": recovery(now),
+        "first_steps": [] if has_started else _first_steps(staff),
+    }
+
+
+def list_of(model: str, **filters: Any) -> str:
+    """The address of a list of the console, filtered."""
+    return reverse(f"admin:{model}_changelist", query=filters)
+
+
+def _tiles(dashboard: Dashboard) -> list[dict[str, Any]]:
+    """How many workers are in each state, with their color and list."""
+    return [
+        {
+            "label": str(liveness),
+            "count": count,
+            "color": LIVENESS_COLORS.get(liveness, "") if count else "",
+            "url": list_of("workers_worker", liveness=str(liveness)),
+        }
+        for liveness, count in dashboard.workers.items()
+    ]
+
+
+def _problems(attention: Attention) -> list[tuple[int, str, str]]:
+    """What needs attention: how much, what, and its list; the most pressing first."""
+    expiring = sum(trouble.expiring for trouble in attention.connections.values())
+    found = [
+        (attention.crash_looping, "workers in a crash loop", list_of("workers_worker", attention=CRASH_LOOP)),
+        (attention.duplicates, "processes running beside a newer one", list_of("workers_worker", attention=DUPLICATE)),
+        (attention.offline, "workers offline", list_of("workers_worker", liveness=str(Liveness.OFFLINE))),
+        (attention.outdated, "workers with an outdated configuration", list_of("workers_worker", attention=OUTDATED)),
+        (attention.expiring_keys, "API keys that expire within 30 days", list_of("workers_apikey", state="expiring")),
+        (expiring, "credentials that expire within 30 days", reverse("admin:workers_apikey_calendar")),
+        *(
+            (trouble.failing, f"{FAILING[kind]} that fail verification", list_of(f"environments_{kind}", verified="no"))
+            for kind, trouble in attention.connections.items()
+        ),
+    ]
+    return [(count, text, url) for count, text, url in found if count]
+
+
+FAILING = {
+    "temporalconnection": "Temporal connections",
+    "litellmconnection": "LiteLLM connections",
+    "telemetrysettings": "telemetry endpoints",
+}
+
+
+def _first_steps(staff: Staff) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": title,
+            "is_done": is_done,
+            "url": reverse(
+                f"admin:{model._meta.app_label}_{model._meta.model_name}_{'changelist' if is_done else 'add'}"
+            ),
+        }
+        for title, model, is_done in first_steps(staff)
+    ]

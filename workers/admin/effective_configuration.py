@@ -1,0 +1,118 @@
+"""Each field that a worker is given: its value, the level that set it, and what wider levels would have set."""
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+from django.conf import settings
+
+from environments.configuration import Candidate, Section, Sections
+from environments.models import CredentialConnection, TelemetrySettings
+from workers.admin.links import Link, link_to
+from workers.configuration import WorkerConfiguration, sections_of
+from workers.models import Worker
+
+CREDENTIALS = ("temporal_api_key", "litellm_api_key")
+#: Section -> field of the contract -> attribute of the section's connection.
+SECTION_FIELDS = {
+    "temporal": {"temporal_namespace": "namespace", "temporal_host": "host", "temporal_api_key": "shown_fingerprint"},
+    "litellm": {"litellm_api_url": "api_url", "litellm_api_key": "shown_fingerprint"},
+    "telemetry": {field.name: field.name for field in fields(WorkerConfiguration) if field.name.startswith("otel_")},
+}
+SECTION_OF = {name: section for section, attributes in SECTION_FIELDS.items() for name in attributes}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one level sets a field to, by which connection."""
+
+    level: str
+    holder: Link
+    connection: Link
+    row: Any
+    value: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of what a worker is given; without value while no level sets it that has to."""
+
+    name: str
+    value: str | None
+    #: The levels that point to a connection, the narrowest first: it wins, the others are shadowed.
+    settings: tuple[Setting, ...] = ()
+    #: Where a field comes from that no connection sets.
+    origins: tuple[Link, ...] = ()
+    #: What it is part of, and the levels that were looked at, while none has it.
+    section: str = ""
+    searched: tuple[Link, ...] = ()
+
+    @property
+    def is_credential(self) -> bool:
+        return self.name in CREDENTIALS
+
+    @property
+    def winner(self) -> Setting | None:
+        return self.settings[0] if self.settings else None
+
+    @property
+    def shadowed(self) -> tuple[Setting, ...]:
+        return self.settings[1:]
+
+
+def fields_of(worker: Worker) -> list[Field]:
+    """The fields of the contract in its order, for a worker loaded with its chain."""
+    sections, own = sections_of(worker), _own_fields(worker)
+    return [
+        own[field.name] if field.name in own else _of_section(field.name, worker, sections)
+        for field in fields(WorkerConfiguration)
+    ]
+
+
+def _own_fields(worker: Worker) -> dict[str, Field]:
+    """What the worker and the levels around it are by themselves, whatever they point to."""
+    queue, organization = worker.queue, link_to(worker.organization)
+    queued, staged = link_to(queue), link_to(queue.environment)
+    found = (
+        Field("worker_id", str(worker.pk), origins=(link_to(worker),)),
+        Field("worker_queue_name", queue.name, origins=(queued,)),
+        Field("environment_name", queue.environment.name, origins=(staged,)),
+        Field("task_queue_name", queue.task_queue_name, origins=(organization, staged, queued)),
+        Field("organization_id", worker.organization_id, origins=(organization,)),
+        Field("control_plane_url", settings.CONTROL_PLANE_URL),
+        Field("heartbeat_interval", _text(queue.heartbeat_interval), origins=(queued,)),
+    )
+    return {field.name: field for field in found}
+
+
+def _of_section(name: str, worker: Worker, sections: Sections) -> Field:
+    section: Section[Any] = getattr(sections, SECTION_OF[name])
+    found = tuple(_setting(name, candidate) for candidate in section.candidates)
+    if found:
+        return Field(name, found[0].value, settings=found, section=section.name)
+    levels = (worker, worker.queue, worker.queue.environment, worker.organization)
+    searched = tuple(link_to(row, f"{level} {row}") for level, row in zip(section.searched, levels, strict=True))
+    default = _value(name, TelemetrySettings()) if SECTION_OF[name] == "telemetry" else None
+    return Field(name, default, section=section.name, searched=searched)
+
+
+def _setting(name: str, candidate: Candidate[Any]) -> Setting:
+    return Setting(
+        level=str(candidate.level),
+        holder=link_to(candidate.holder),
+        connection=link_to(candidate.row),
+        row=candidate.row if isinstance(candidate.row, CredentialConnection) else None,
+        value=_value(name, candidate.row),
+    )
+
+
+def _value(name: str, row: Any) -> str:
+    value = getattr(row, SECTION_FIELDS[SECTION_OF[name]][name])
+    if name in CREDENTIALS:
+        return str(value)
+    return _text(None if name == "otel_exporter_otlp_endpoint" and not value else value)
+
+
+def _text(value: Any) -> str:
+    """The value as it is on the wire, a text without quotes."""
+    return str(value) if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,30 @@
+"""Links from one page of the console to another."""
+
+from typing import Any, NamedTuple
+
+from django.db import models
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+
+class Link(NamedTuple):
+    """A row as a page names it, and where its own page is."""
+
+    text: str
+    address: str
+
+
+def link_to(row: models.Model, text: str = "") -> Link:
+    """To the row's page, under its own name or another text."""
+    return Link(text or str(row), reverse(f"admin:{row._meta.label_lower.replace('.', '_')}_change", args=[row.pk]))
+
+
+def list_of(model: type[models.Model], **query: Any) -> str:
+    """The address of the model's list, filtered."""
+    return reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_changelist", query=query)
+
+
+def shown(link: Link) -> SafeString:
+    """The link as an element; its text may be whatever somebody typed."""
+    return format_html('<a class="cp-link" href="{}"><bdi>{}</bdi></a>', link.address, link.text)

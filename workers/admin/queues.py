@@ -1,0 +1,69 @@
+"""The console's pages of worker queues."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, OuterRef, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.decorators import display
+
+from environments.models import CONNECTION_POINTERS, Role
+from workers.admin.confirmation import ConfirmedAdmin
+from workers.admin.organizations import CONNECTIONS_FIELDSET
+from workers.admin.states import STATE_COLORS, InOrganizationForm, ending, state_of
+from workers.models import WorkerInstance, WorkerQueue
+
+
+class WorkerQueueForm(InOrganizationForm):
+    """A queue is in an environment."""
+
+    parent = "environment"
+
+
+@admin.register(WorkerQueue)
+class WorkerQueueAdmin(ConfirmedAdmin):
+    """Groups of workers that poll one Temporal task queue."""
+
+    form = WorkerQueueForm
+    writer_role = Role.OPERATOR
+    list_display = ("task_queue_name", "environment", "live_of_max", "heartbeat_interval", "state", "created")
+    list_select_related = ("environment",)
+    list_filter = ("is_disabled", "is_draining")
+    name_separators = "."
+    search_fields = ("name", "environment__name", "organization__id")
+    fixed_fields = ("environment",)
+    autocomplete_fields = ("environment", *CONNECTION_POINTERS)
+    readonly_fields = ("id",)
+    fieldsets = (
+        (None, {"fields": ("environment", "name", "display_name", "description", "tags", "id")}),
+        (
+            "Running",
+            {"fields": ("heartbeat_interval", "max_workers", "duplicate_policy", "is_draining", "is_disabled")},
+        ),
+        CONNECTIONS_FIELDSET,
+    )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With the number of live processes."""
+        live = WorkerInstance.objects.live(timezone.now()).filter(worker__queue=OuterRef("pk")).order_by()
+        counts = live.values("worker__queue").annotate(count=Count("pk")).values("count")
+        return super().get_queryset(request).annotate(live=Coalesce(Subquery(counts), 0))
+
+    def consequences(self, obj: WorkerQueue, changes: dict[str, list[Any]]) -> list[str]:
+        """Of disabling and draining, for the processes that run."""
+        return ending(changes, WorkerInstance.objects.live(timezone.now()).filter(worker__queue=obj.pk).count())
+
+    @display(description="live workers")
+    def live_of_max(self, row: Any) -> str:
+        """Live processes, and how many may be."""
+        return f"{row.live} of {row.max_workers}" if row.max_workers else str(row.live)
+
+    @display(description="state", label=STATE_COLORS)
+    def state(self, row: WorkerQueue) -> str:
+        return state_of(row)
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        """The environment's name is part of how a queue is shown."""
+        return super().get_search_results(request, queryset.select_related("environment"), search_term)

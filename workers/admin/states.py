@@ -1,0 +1,70 @@
+"""How the console shows what is known of a worker, and what a person decided about it."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from environments.console import ConsoleForm
+from workers.models import LIVE, Liveness, Worker, WorkerQueue
+
+LIVENESS_COLORS = {
+    Liveness.ONLINE: "success",
+    Liveness.LATE: "warning",
+    Liveness.OFFLINE: "danger",
+}
+STATE_COLORS = {"Disabled": "danger", "Draining": "warning"}
+
+
+def state_of(row: Worker | WorkerQueue) -> str:
+    """What a person decided."""
+    if row.is_disabled:
+        return "Disabled"
+    return "Draining" if row.is_draining else "Enabled"
+
+
+def ending(changes: dict[str, list[Any]], live: int) -> list[str]:
+    """What disabling or draining does to so many live processes, in sentences."""
+    if not live:
+        return []
+    running = f"{live} running process{'' if live == 1 else 'es'}"
+    told = []
+    if changes.get("is_disabled", [None, False])[1]:
+        told.append(f"{running} will be told to end at the next heartbeat, and cannot start again until enabled.")
+    if changes.get("is_draining", [None, False])[1]:
+        told.append(f"{running} will go on and finish; none starts again while draining.")
+    return told
+
+
+class InOrganizationForm(ConsoleForm):
+    """The row belongs to the organization of what it is in, so nobody has to say it twice."""
+
+    parent: str
+
+    def clean(self) -> dict[str, Any]:
+        """Takes the organization over before the constraints are checked."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if parent := cleaned.get(self.parent):
+            if self.instance._state.adding:
+                self.instance.organization_id = parent.organization_id
+            elif self.instance.organization_id != parent.organization_id:
+                self.add_error(self.parent, "This belongs to another organization.")
+        return cleaned
+
+
+class LivenessFilter(admin.SimpleListFilter):
+    """Workers by what is known of their processes."""
+
+    title = "liveness"
+    parameter_name = "liveness"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(str(liveness), str(liveness)) for liveness in Liveness]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+        return queryset.filter(liveness=self.value()) if self.value() else queryset
+
+
+def is_recovering(row: Any) -> bool:
+    """Whether a worker or an instance is shown as it was before our own outage, since it has not been heard of yet."""
+    return bool(row.is_held) and row.liveness in LIVE

@@ -1,0 +1,183 @@
+"""What a worker's page tells: how it is at a glance, its processes, what it is given and from where, its history."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Q
+
+from environments.configuration import ConfigurationIncompleteError
+from environments.models import CONNECTION_POINTERS, AuditEvent
+from workers.admin.covering_keys import keys_by_id, keys_covering
+from workers.admin.effective_configuration import SECTION_FIELDS, fields_of
+from workers.admin.links import list_of
+from workers.admin.start_history import past_starts, starts_of
+from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, is_recovering, state_of
+from workers.boot.refusals import latest_foreign_refusal_at
+from workers.configuration import revision_of, sections_of, show_configuration
+from workers.models import LIVE, ApiKey, Liveness, Refusal, Worker, WorkerInstance, WorkerStart
+from workers.overview import instances_of, with_reports
+from workers.pulse import recovery
+from workers.tokens import UUID_TEXT
+
+#: Rows of each part of the page; a link leads to the rest.
+MOST_ROWS = 20
+MOST_PROCESSES = 6
+LONGEST_VALUE = 100
+#: What changes the configuration, in the audit trail's words.
+POINTED_TO = [*CONNECTION_POINTERS, "queue", "heartbeat_interval"]
+WITHIN = ["host", "namespace", "api_url", "api_key_fingerprint", "requires_api_key", *SECTION_FIELDS["telemetry"]]
+
+
+@dataclass(frozen=True)
+class ShownEvent:
+    """One event of the audit trail, with its changes as text."""
+
+    row: AuditEvent
+    changes: list[tuple[str, str, str]]
+
+
+def overview_of(worker: Worker, now: datetime) -> dict[str, Any]:
+    """How the worker is at this moment; it has to be loaded with its chain."""
+    revision, problem = _revision(worker)
+    processes = _processes(worker, revision, now)
+    current = next((process for process in processes if process.is_current), None)
+    is_outdated = current is not None and current.is_outdated and current.liveness in LIVE
+    liveness = current.liveness if current else Liveness.NEVER_STARTED
+    return {
+        "worker": worker,
+        "processes": processes,
+        "current": current,
+        "liveness": str(liveness),
+        "liveness_color": LIVENESS_COLORS.get(Liveness(liveness), ""),
+        "states": _states(worker),
+        "is_recovering": current is not None and is_recovering(current),
+        "has_duplicates": sum(process.liveness in LIVE for process in processes) > 1,
+        "outage": recovery(now),
+        "revision": revision,
+        "problem": problem,
+        "is_outdated": is_outdated,
+        "outdated_by": _first_change(worker, current.started_at) if current and is_outdated else None,
+        **_refusals(worker, current),
+    }
+
+
+def context_of(worker: Worker, now: datetime) -> dict[str, Any]:
+    """The overview for above the form, and the details for below it."""
+    overview = overview_of(worker, now)
+    return {"overview": overview, "details": _details(worker, overview, now)}
+
+
+def _details(worker: Worker, overview: dict[str, Any], now: datetime) -> dict[str, Any]:
+    starts = list(starts_of(worker.pk, worker.organization_id)[: MOST_ROWS + 1])
+    covering = keys_covering(worker, now, MOST_ROWS + 1)
+    ids = {row.api_key_id for row in [*starts, *overview["processes"]]}
+    keys = keys_by_id(ids, worker.organization_id, now)
+    for process in overview["processes"]:
+        process.key = keys.get(process.api_key_id)
+    return {
+        "fields": fields_of(worker),
+        "starts": past_starts(starts, keys, overview["revision"], MOST_ROWS),
+        "keys": covering[:MOST_ROWS],
+        "has_more_keys": len(covering) > MOST_ROWS,
+        "keys_in_use": {process.api_key_id for process in overview["processes"] if process.liveness in LIVE},
+        "has_logs": any(process.report.logs for process in overview["processes"]),
+        "events": _events(worker),
+        "lists": _lists(worker),
+    }
+
+
+def _processes(worker: Worker, revision: str, now: datetime) -> list[Any]:
+    """The current process first, then the others that live, each with its report.
+
+    One is outdated when another start would give it something else; not while that would be refused.
+    """
+    found = instances_of(worker.queue, now).with_held(now).filter(worker=worker.pk)
+    processes = with_reports(list(found.order_by("-is_current", "-last_heartbeat_at", "id")[:MOST_PROCESSES]))
+    for process in processes:
+        given = process.configuration_revision
+        process.is_outdated = bool(given and revision) and given != revision  # type: ignore[attr-defined]  # for the template
+    return processes
+
+
+def _states(worker: Worker) -> list[tuple[str, str]]:
+    """What a person decided about the worker and its queue, with colors; nothing while both are as usual."""
+    found = ((state_of(worker), ""), (state_of(worker.queue), "Queue "))
+    return [(f"{prefix}{state}", STATE_COLORS[state]) for state, prefix in found if state in STATE_COLORS]
+
+
+def _revision(worker: Worker) -> tuple[str, str]:
+    """The revision of what the worker would be given now, or "" and what is missing for it."""
+    try:
+        return revision_of(show_configuration(worker, sections_of(worker))), ""
+    except ConfigurationIncompleteError as error:
+        return "", str(error)
+
+
+def _first_change(worker: Worker, since: datetime) -> AuditEvent | None:
+    """What made a process outdated that started then: the first event after it that changed what it was given."""
+    levels = (worker, worker.queue, worker.queue.environment, worker.organization)
+    connections = [str(section.row.pk) for section in sections_of(worker) if section.row]
+    named = [str(row.pk) for row in (worker.queue, worker.queue.environment)]
+    changes = Q(object_id__in=[str(row.pk) for row in levels], changes__has_any_keys=POINTED_TO)
+    changes |= Q(object_id__in=connections, changes__has_any_keys=WITHIN)
+    changes |= Q(object_id__in=named, changes__has_key="name")
+    events = AuditEvent.objects.filter(changes, organization=worker.organization_id, occurred_at__gt=since)
+    return events.order_by("occurred_at").first()
+
+
+def _refusals(worker: Worker, current: WorkerInstance | None) -> dict[str, Any]:
+    """The last refused starts of the organization's keys; of another organization's key only when.
+
+    `latest_refusal` is one that came after the current process started, or while there is none.
+    """
+    refusals = Refusal.objects.filter(worker_id=worker.pk).order_by("-occurred_at")
+    own = list(refusals.filter(organization=worker.organization_id).select_related("api_key")[:MOST_ROWS])
+    is_news = own and (current is None or own[0].occurred_at > current.started_at)
+    return {
+        "refusals": own,
+        "foreign_refusal_at": latest_foreign_refusal_at(worker),
+        "latest_refusal": own[0] if is_news else None,
+    }
+
+
+def _events(worker: Worker) -> list[ShownEvent]:
+    events = AuditEvent.objects.filter(organization=worker.organization_id, object_id=str(worker.pk))
+    rows = list(events.order_by("-occurred_at")[:MOST_ROWS])
+    names = _names(rows, worker)
+    return [ShownEvent(row, _changes(row, names)) for row in rows]
+
+
+def _names(events: list[AuditEvent], worker: Worker) -> dict[str, str]:
+    """How the organization's rows are called that the changes point to, by their ids as the events have them."""
+    names: dict[str, str] = {}
+    for pointer in ("queue", *CONNECTION_POINTERS):
+        values = {str(value) for row in events for value in row.changes.get(pointer, ())}
+        ids = {value for value in values if UUID_TEXT.fullmatch(value)}
+        model: Any = Worker._meta.get_field(pointer).related_model
+        rows = model.objects.filter(pk__in=ids, organization=worker.organization_id) if ids else ()
+        names |= {str(row.pk): row.name for row in rows}
+    return names
+
+
+def _changes(event: AuditEvent, names: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Fields with their values before and after; of an object that is new or gone, those that have one."""
+    found = [(name, _value(before, names), _value(after, names)) for name, (before, after) in event.changes.items()]
+    return [(name, before, after) for name, before, after in found if before != after]
+
+
+def _value(value: Any, names: dict[str, str]) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = "" if value is None else names.get(str(value), str(value))
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def _lists(worker: Worker) -> dict[str, str]:
+    """Where the rest is of what the page shows the latest of."""
+    return {
+        "processes": list_of(WorkerInstance, worker=worker.pk),
+        "starts": list_of(WorkerStart, worker=worker.pk),
+        "keys": list_of(ApiKey, organization=worker.organization_id),
+        "events": list_of(AuditEvent, object_id=worker.pk),
+    }

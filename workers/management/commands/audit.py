@@ -1,0 +1,107 @@
+"""Prints who did what: people and commands from the audit trail, and workers from their starts and goodbyes."""
+
+import json
+import os
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+from django.utils import timezone
+
+from environments.models import Organization
+from environments.periods import parse_time
+from workers.management.arguments import organization_id, whole_number
+from workers.records import Record, Wanted, latest_records, records
+
+MOST_RECORDS = 100_000
+
+
+def moment(text: str) -> datetime:
+    """A time, absolute or so long ago."""
+    try:
+        return parse_time(text, timezone.now())
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+class Command(BaseCommand):
+    """The oldest comes first. With --format json each line is a document of its own, since there may be no end of them.
+
+    Never a secret: of secrets the trail has fingerprints only.
+    """
+
+    help = __doc__ or ""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--since", type=moment, metavar="TIME", help="such as 24h, 7d, 2026-03-31 (UTC)")
+        parser.add_argument("--until", type=moment, metavar="TIME", help="not included")
+        parser.add_argument("--actor", help="user:<name>, command:<name> or key:<id>")
+        parser.add_argument("--action", help="such as worker.updated, api_key.revoked, worker.started, worker.stopped")
+        parser.add_argument("--organization", type=organization_id, metavar="ID")
+        parser.add_argument("--object", metavar="ID", help="what it was done to; of starts and goodbyes the worker")
+        parser.add_argument("--people", action="store_true", help="without starts and goodbyes of workers")
+        parser.add_argument("--limit", type=whole_number(1, MOST_RECORDS), metavar="N", help="only the newest N")
+        parser.add_argument("--format", choices=["text", "json"], default="text", help="json is one document a line")
+
+    def handle(self, **options: Any) -> None:
+        wanted = _wanted(options)
+        with_workers, limit = not options["people"], options["limit"]
+        try:
+            if limit:
+                self._print(latest_records(wanted, limit, with_workers=with_workers), options["format"])
+            else:
+                self._print(records(wanted, with_workers=with_workers), options["format"])
+        except DatabaseError as error:
+            reason = str(error).partition("\n")[0]
+            msg = f"Stopped, what is printed is right but not all: the database refused ({reason})."
+            raise CommandError(msg) from None
+        except BrokenPipeError:
+            # Whoever reads has seen enough. Nothing is left to be flushed into the closed pipe when Python ends.
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), self.stdout.fileno())
+
+    def _print(self, found: Iterable[Record], output_format: str) -> None:
+        for record in found:
+            self.stdout.write(json.dumps(record.as_json()) if output_format == "json" else _line(record))
+        self.stdout.flush()
+
+
+def _wanted(options: dict[str, Any]) -> Wanted:
+    actor = options["actor"]
+    if actor is not None and not actor.startswith(("user:", "command:", "key:")):
+        msg = "An actor is user:<name>, command:<name> or key:<id>."
+        raise CommandError(msg)
+    organization = options["organization"]
+    if organization is not None and not Organization.objects.filter(pk=organization).exists():
+        msg = f"There is no organization {organization!r}."
+        raise CommandError(msg)
+    texts = {"actor": actor, "action": options["action"], "object_id": options["object"]}
+    if any("\0" in (text or "") for text in texts.values()):
+        msg = "No argument can have a NUL character."
+        raise CommandError(msg)
+    return Wanted(since=options["since"], until=options["until"], organization_id=organization, **texts)
+
+
+def _line(record: Record) -> str:
+    """One line for a person; what others wrote cannot steer the terminal."""
+    changes = record.as_json()["fields"]
+    told = {name: f"{_plain(values['before'])} -> {_plain(values['after'])}" for name, values in changes.items()}
+    told |= {name: _plain(value) for name, value in record.details.items() if value not in (None, "")}
+    head = (
+        f"{record.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        record.actor,
+        record.client_address or "-",
+        record.action,
+        record.object_name,
+        f"({record.object_id})",
+    )
+    line = "  ".join([*head, *(f"{name}: {text}" for name, text in told.items())])
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in line)
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,86 @@
+"""Which configuration each of many workers is given now, without reading them one by one.
+
+What a worker is given depends on its queue and on its own three pointers alone, and few workers have any; so workers
+are grouped by these four, and the configuration is resolved once for each group.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from environments.models import CONNECTION_POINTERS, LiteLLMConnection, TelemetrySettings, TemporalConnection
+from workers.configuration import revision_for
+from workers.models import Worker, WorkerQueue
+
+#: The lookups of a group from a worker.
+GROUP = ("queue_id", *(f"{pointer}_id" for pointer in CONNECTION_POINTERS))
+
+
+class Group(NamedTuple):
+    """Workers that are given the same: those of one queue that point to the same connections themselves."""
+
+    queue_id: UUID
+    temporal_connection_id: UUID | None = None
+    litellm_connection_id: UUID | None = None
+    telemetry_settings_id: UUID | None = None
+
+
+def group_of(worker: Worker) -> Group:
+    """The group that a worker is in."""
+    return Group(*(getattr(worker, name) for name in GROUP))
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a worker is given: by which revision it goes, in which queue."""
+
+    queue_id: UUID
+    revision: str
+
+
+def current_revisions(groups: Iterable[Group]) -> dict[Group, str]:
+    """The revision of each group; one statement, and one for each kind of connection that workers point to."""
+    groups = set(groups)
+    return revisions_in(queues_of(groups), groups)
+
+
+def queues_of(groups: Iterable[Group]) -> dict[UUID, WorkerQueue]:
+    """The groups' queues, loaded with their chains; one statement."""
+    ids = {group.queue_id for group in groups}
+    return WorkerQueue.objects.with_chain().in_bulk(ids) if ids else {}
+
+
+def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group]) -> dict[Group, str]:
+    """The revision of each group, whose queues are at hand."""
+    groups = set(groups)
+    rows = [
+        _rows(model, {group[index] for group in groups})
+        for index, model in enumerate((TemporalConnection, LiteLLMConnection, TelemetrySettings), 1)
+    ]
+    return {group: revision_for(_specimen(group, queues[group.queue_id], rows)) for group in groups}
+
+
+def given_to(workers: QuerySet[Worker]) -> dict[UUID, Given]:
+    """What each of the workers is given now, by its id."""
+    group_of = {
+        worker_id: Group(*group) for worker_id, *group in workers.order_by().values_list("pk", *GROUP).iterator()
+    }
+    revisions = current_revisions(group_of.values())
+    return {worker_id: Given(group.queue_id, revisions[group]) for worker_id, group in group_of.items()}
+
+
+def _rows(model: Any, ids: set[UUID | None]) -> dict[UUID, Any]:
+    known = ids - {None}
+    return model.objects.in_bulk(known) if known else {}
+
+
+def _specimen(group: Group, queue: WorkerQueue, rows: list[dict[UUID, Any]]) -> Worker:
+    """A worker as those of the group are, loaded with its chain."""
+    own = {
+        pointer: known.get(pk) if pk else None
+        for pointer, pk, known in zip(CONNECTION_POINTERS, group[1:], rows, strict=True)
+    }
+    return Worker(queue=queue, organization=queue.organization, **own)
