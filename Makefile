@@ -13,12 +13,14 @@ export TMPDIR = $(CURDIR)/var/tmp
 # The tests start hundreds of processes, none of which is to compile all modules anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help run test test-upstream measure-console lint lock venv runtime development
+.PHONY: help run test test-upstream drills soak measure-console lint lock venv runtime development
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
 	@echo 'make test   run all tests on PostgreSQL, and on SQLite those without a browser (ARGS="-k name" chooses some)'
 	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
+	@echo 'make drills try quickly what docs/reliability.md promises, on real servers (ARGS=crash chooses one)'
+	@echo 'make soak   the same at full size'
 	@echo 'make measure-console time the console with 100,000 workers and 1,000,000 starts on PostgreSQL'
 	@echo 'make lint   check style, format, types and the direction of imports'
 	@echo 'make lock   write requirements.txt and requirements-dev.txt from pyproject.toml'
@@ -37,6 +39,12 @@ test: development
 # Half a gigabyte from the Python Package Index, once.
 test-upstream: development
 	TEST_UPSTREAM=yes TEST_DATABASE=sqlite $(IN_VENV) pytest tests/upstream $(ARGS)
+
+drills: development
+	$(IN_VENV) tests.drills --quick $(ARGS)
+
+soak: development
+	$(IN_VENV) tests.drills $(ARGS)
 
 # The console's pages with 100,000 workers and 1,000,000 starts on PostgreSQL: about ten minutes, most of it for seeding.
 measure-console: development

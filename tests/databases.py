@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,8 @@ SECRETS = ("DATABASE_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "API_KEY_SIGNING_KEY
 INITDB = ("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync")
 #: The one collation that is the same on every machine yet knows upper and lower case beyond ASCII.
 COLLATION = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
-    "max_connections": "200",
-    # The data does not outlive the run, so nothing needs to survive a crash of the machine.
+#: For data that does not outlive the run, so that nothing needs to survive a crash.
+THROWAWAY = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
@@ -88,7 +85,9 @@ def prepare_environment(engine: str) -> None:
         "DATABASE_URL": f"sqlite:///{quote(str(directory))}/database.sqlite3",
     }
     if engine == "postgresql":
-        os.environ["DATABASE_URL"] = start_postgresql(directory)
+        server = PostgresqlServer(directory, THROWAWAY)
+        _postgresql.append(server)
+        os.environ["DATABASE_URL"] = server.url
 
 
 def fresh_database(name: str) -> str:
@@ -102,44 +101,64 @@ def fresh_database(name: str) -> str:
     return urlsplit(url)._replace(path=f"/{unique_name}").geturl()
 
 
-def start_postgresql(directory: Path) -> str:
-    """Starts a PostgreSQL server with its data below the directory and returns its DATABASE_URL."""
-    # PostgreSQL refuses to run as root, so that it then runs as an account without rights.
-    account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    as_account: dict[str, Any] = {}
-    if account:
-        as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    directory = _directory_for(account, directory)
-    programs = _programs_for(account, directory)
-    password = secrets.token_urlsafe(24)
-    password_file = directory / "password"
-    password_file.write_text(password)
-    _give_to(account, directory)
-    initdb: list[str | Path] = [
-        programs / "initdb",
-        "-D",
-        directory / "data",
-        f"--pwfile={password_file}",
-        *INITDB,
-        *COLLATION,
-    ]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=directory, **as_account)  # noqa: S603
-    port = free_port()
-    settings = [f"--{name}={value}" for name, value in {**SETTINGS, "port": str(port)}.items()]
-    server = ServerProcess(
-        [programs / "postgres", "-D", directory / "data", *settings],
-        log=directory / "postgresql.log",
-        stop_signal=signal.SIGINT,  # its "fast shutdown", which does not wait for clients
-        cwd=directory,
-        **as_account,
-    )
-    _postgresql.append(server)
-    url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
-    server.wait_until(lambda: _accepts_connections(url))
-    return url
+class PostgresqlServer:
+    """A PostgreSQL server with its data below a directory, on a port of its own; runs until `stop` or `kill`."""
+
+    url: str
+    process: ServerProcess
+
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        # PostgreSQL refuses to run as root, so that it then runs as an account without rights.
+        account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        self._as_account: dict[str, Any] = {}
+        if account:
+            self._as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        self.directory = _directory_for(account, directory)
+        self._programs = _programs_for(account, self.directory)
+        password = secrets.token_urlsafe(24)
+        password_file = self.directory / "password"
+        password_file.write_text(password)
+        _give_to(account, self.directory)
+        self.run("initdb", "-D", self.directory / "data", f"--pwfile={password_file}", *INITDB, *COLLATION)
+        port = free_port()
+        self._settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            **settings,
+            "port": str(port),
+        }
+        self.url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, again too, and returns once it accepts connections."""
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
+        self.process = ServerProcess(
+            [self._programs / "postgres", "-D", self.directory / "data", *settings],
+            log=self.directory / "postgresql.log",
+            stop_signal=signal.SIGINT,  # its "fast shutdown", which does not wait for clients
+            cwd=self.directory,
+            **self._as_account,
+        )
+        self.process.wait_until(lambda: _accepts_connections(self.url))
+
+    def run(self, program: str, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Runs one of PostgreSQL's own programs as the server's account."""
+        command = [self._programs / program, *arguments]
+        where = {"capture_output": True, "text": True, "cwd": self.directory, **self._as_account}
+        return subprocess.run(command, check=True, **where, **options)  # noqa: S603  # our own commands
+
+    def stop(self) -> None:
+        """Ends it in good order."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """Ends it and all its processes as a crash would; `start` then has it recover."""
+        self.process.kill()
 
 
-_postgresql: list[ServerProcess] = []
+_postgresql: list[PostgresqlServer] = []
 
 
 def _accepts_connections(url: str) -> bool:

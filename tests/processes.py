@@ -75,6 +75,33 @@ class ServerProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server's first process."""
+        return self._process.pid
+
+    def descendants(self) -> list[int]:
+        """The ids of all processes that it has started, and they in turn, as long as they run."""
+        children: dict[int, list[int]] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                # The name, in parentheses, may hold anything; the parent's id is the second field after it.
+                pid, parent = int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(pid)
+        found, todo = [], [self.pid]
+        while todo:
+            todo += (born := children.get(todo.pop(), []))
+            found += born
+        return found
+
+    def kill(self) -> None:
+        """Ends the server and whatever it has started at once, without a chance to put anything in order."""
+        atexit.unregister(self.stop)
+        for pid in [self.pid, *self.descendants()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
     def _end_with_parent(self) -> None:
         """Has the kernel end the server when this process is killed, as xdist does with slow workers."""
         if sys.platform == "linux":

@@ -14,9 +14,8 @@ from django.utils import timezone
 
 from controlplane import env
 from controlplane.quickstart import DemoMissingError, Quickstart, prepare
+from controlplane.server import serve
 from workers.serializers import issued_key
-
-THREADS = 4
 
 
 class Command(BaseCommand):
@@ -41,16 +40,8 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(_as_json(found)) if options["format"] == "json" else _as_text(found))
         self.stdout.flush()
         if not options["no_serve"]:
-            serve(port)
-
-
-def serve(port: int) -> None:
-    """Replaces this process by the production server."""
-    granian = str(Path(sys.executable).with_name("granian"))
-    os.dup2(2, 1)  # stdout was for what is printed above; the server's log goes to stderr
-    os.environ.pop("DATABASE_STATEMENT_TIMEOUT", None)  # the commands' own; the server keeps the default
-    arguments = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--blocking-threads", str(THREADS)]
-    os.execv(granian, [granian, *arguments, "--no-ws", "--log-level", "warning", "controlplane.wsgi:application"])  # noqa: S606
+            os.dup2(2, 1)  # stdout was for what is printed above; the server's log goes to stderr
+            serve(port=port)
 
 
 def _require_free_port(port: int) -> None:

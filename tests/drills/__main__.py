@@ -1,0 +1,60 @@
+"""Runs drills: `python -m tests.drills [--quick] [NAME ...]`; all of them unless some are named."""
+
+import argparse
+import importlib
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.drills.drill import Figure, Scale
+
+#: One module each, in the order of docs/reliability.md.
+NAMES = (
+    "crash",
+    "outage",
+    "sqlite",
+    "encryption_rotation",
+    "key_rotation",
+    "tokens",
+    "fuzzing",
+    "isolation",
+    "canaries",
+    "slow_clients",
+    "restore",
+    "upgrade",
+    "memory",
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--quick", action="store_true", help="the size for every change instead of the full one")
+    options = parser.parse_args()
+    if strangers := set(options.names) - set(NAMES):
+        parser.error(f"there is no drill {', '.join(sorted(strangers))}; there are {', '.join(NAMES)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    found = [run(name, Scale(is_quick=options.quick)) for name in options.names or NAMES]
+    if len(found) > 1:
+        print("\n".join(["", *found]))
+    failed = sum("NOT AS PROMISED" in line for line in found)
+    print(f"drills: {len(found) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def run(name: str, scale: Scale) -> str:
+    """Runs one drill and prints its figure last; an error is a figure too, after its traceback."""
+    module = importlib.import_module(f"tests.drills.{name}")
+    print(f"{name}: {(module.__doc__ or '').partition('\n')[0]}", flush=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f"drill-{name}-", ignore_cleanup_errors=True) as directory:
+        figure: Figure = module.run(scale, Path(directory))
+    line = f"{name} ({time.monotonic() - began:.0f} s): {figure}"
+    print(line, flush=True)
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())

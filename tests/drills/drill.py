@@ -1,0 +1,35 @@
+"""What a drill is: a module with `run`, which takes its size and a directory of its own and returns its figure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a drill found, in one line, and whether that is what is promised."""
+
+    text: str
+    is_met: bool
+
+    def __str__(self) -> str:
+        return f"{self.text}: {'as promised' if self.is_met else 'NOT AS PROMISED'}"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a drill is to be."""
+
+    is_quick: bool
+
+    def of(self, quick: int, full: int) -> int:
+        """The number for this scale."""
+        return quick if self.is_quick else full
+
+
+type Drill = Callable[[Scale, Path], Figure]
+
+
+def say(text: str) -> None:
+    """Tells how far a drill is."""
+    print(f"  {text}", flush=True)

@@ -1,0 +1,137 @@
+"""The service as it runs in production, with keys of its own, and a fleet for it to serve."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from uuid import uuid4
+
+from tests.processes import ROOT, ServerProcess, free_port
+
+#: As in production, but for what would hold up a load that comes from one address with one key.
+LIMITS = {
+    "API_KEY_REQUESTS_PER_MINUTE": "10000000",
+    "WORKER_STARTS_PER_MINUTE": "10000000",
+    "FAILED_AUTHENTICATIONS_PER_MINUTE": "10000000",
+}
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """An organization's workers, each of which can be started with the one key."""
+
+    organization_id: str
+    worker_ids: list[str]
+    api_key: str
+    temporal_api_key: str
+    litellm_api_key: str
+
+
+class Service:
+    """The control plane on a database that exists; `start` migrates nothing, `prepare` does."""
+
+    process: ServerProcess
+
+    def __init__(self, directory: Path, database_url: str, *, processes: int = 2, **environ: str) -> None:
+        self.directory = directory
+        self.processes = processes
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "PYTHONPYCACHEPREFIX": str(ROOT / "var" / "cache" / "pycache"),
+            "CONTROL_PLANE_ENV_FILE": str(directory / "no-such-file"),
+            "DATABASE_URL": database_url,
+            "SECRET_KEY": secrets.token_urlsafe(48),
+            "ENCRYPTION_KEYS": f"ek-drill1:{secrets.token_urlsafe(32)}",
+            "API_KEY_SIGNING_KEYS": f"acp-drill1:{secrets.token_urlsafe(32)}",
+            "PORT": str(self.port),
+            **LIMITS,
+            **environ,
+        }
+
+    def prepare(self) -> None:
+        """Makes the tables."""
+        self.manage("migrate", "--verbosity", "0")
+
+    def start(self) -> None:
+        """Starts all processes and returns once one answers."""
+        command = [sys.executable, "manage.py", "serve", "--processes", str(self.processes)]
+        self.process = ServerProcess(command, log=self.directory / f"service-{self.port}", cwd=ROOT, env=self.environ)
+        self.process.wait_until(lambda: self.status_of("/livez") == 200)
+
+    def stop(self) -> None:
+        """Ends it in good order."""
+        self.process.stop()
+
+    def worker_processes(self) -> list[int]:
+        """The ids of the processes that answer requests, the youngest last."""
+        return sorted(self.process.descendants())
+
+    def status_of(self, path: str, *, seconds: float = 30) -> int:
+        """What a GET is answered with; 0 when it is not answered in this time."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        with suppress(OSError, HTTPException):
+            connection.request("GET", path)
+            return connection.getresponse().status
+        return 0
+
+    def manage(
+        self,
+        *arguments: str,
+        input: str | None = None,  # noqa: A002
+        environ: Mapping[str, str] | None = None,
+    ) -> str:
+        """Runs a management command beside the service and returns what it printed; an error of it is one here."""
+        done = subprocess.run(  # noqa: S603  # our own commands
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environ | dict(environ or {}),
+            input=input,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            message = f"manage.py {' '.join(arguments)} exited with {done.returncode}:\n{done.stdout}{done.stderr}"
+            raise AssertionError(message)
+        return done.stdout
+
+    def create_fleet(self, workers: int, organization_id: str = "drill", queue: Sequence[str] = ()) -> Fleet:
+        """An organization with complete connections, one queue and so many workers; `queue` are more lines of it."""
+        temporal, litellm = secrets.token_urlsafe(24), f"sk-{secrets.token_urlsafe(24)}"
+        ids = [str(uuid4()) for _ in range(workers)]
+        rows = "\n".join(f"              - {{name: worker-{number}, id: {key}}}" for number, key in enumerate(ids))
+        path = self.directory / f"{organization_id}.yaml"
+        path.write_text(
+            FLEET.format(id=organization_id, queue="".join(f"            {line}\n" for line in queue), workers=rows)
+        )
+        self.manage("apply", str(path), environ={"TEMPORAL_SECRET": temporal, "LITELLM_SECRET": litellm})
+        issued = self.manage("issue_api_key", "--organization", organization_id, "--name", "all", "--format", "json")
+        return Fleet(organization_id, ids, json.loads(issued)["api_key"], temporal, litellm)
+
+
+FLEET = """
+organizations:
+  - id: {id}
+    name: {id}
+    temporal_connection: cloud
+    litellm_connection: gateway
+    temporal_connections:
+      - {{name: cloud, host: "temporal.example.com:7233", namespace: "{id}", api_key: {{env: TEMPORAL_SECRET}}}}
+    litellm_connections:
+      - {{name: gateway, api_url: "https://llm.example.com", api_key: {{env: LITELLM_SECRET}}}}
+    environments:
+      - name: production
+        worker_queues:
+          - name: default
+{queue}            workers:
+{workers}
+"""
