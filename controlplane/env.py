@@ -232,7 +232,7 @@ def _postgresql(url: str) -> dict[str, object]:
         raise ImproperlyConfigured(msg)
     limits = f"-c lock_timeout=2s -c statement_timeout={text('DATABASE_STATEMENT_TIMEOUT', '5s')}"
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "controlplane.postgresql",
         "NAME": name,
         "USER": options.pop("user", ""),
         "PASSWORD": options.pop("password", ""),

@@ -21,7 +21,11 @@ def reach[Row: (Environment, WorkerQueue, Worker)](rows: QuerySet[Row], identifi
 
     UnknownObjectError for what is not in the key's organization, KeyOutOfScopeError for what is beyond its scope.
     """
-    row = rows.filter(organization=api_key.organization_id, pk=identifier).first()
+    return permit(rows.filter(organization=api_key.organization_id, pk=identifier).first(), api_key)
+
+
+def permit[Row: (Environment, WorkerQueue, Worker)](row: Row | None, api_key: ApiKey) -> Row:
+    """The row that was found in the key's organization, if there is one and it is for the key; errors as above."""
     if row is None:
         raise UnknownObjectError
     if not api_key.covers(row):
@@ -37,6 +41,6 @@ def environments_covered_by(api_key: ApiKey) -> QuerySet[Environment]:
     return environments.filter(pk=api_key.environment_id) if api_key.environment_id else environments
 
 
-def name_within(environment_name: str, api_key: ApiKey) -> str:
+def name_within(environment_name: str, organization_id: str) -> str:
     """The environment's own name: clients know it as `environment` or as `organization.environment`."""
-    return environment_name.removeprefix(f"{api_key.organization_id}.")
+    return environment_name.removeprefix(f"{organization_id}.")

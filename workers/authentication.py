@@ -5,12 +5,15 @@ import logging
 import re
 from typing import NoReturn, cast
 
+from django.db import models
 from django.utils import timezone
+from django.utils.functional import cached_property
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 
 from environments.encryption import Secret
+from environments.statements import Parameter, Select
 from workers import tokens
 from workers.api_keys import find_by_token
 from workers.models import ApiKey
@@ -21,9 +24,21 @@ logger = logging.getLogger(__name__)
 HEADER = re.compile(r"(?:bearer|userkey) ([^ ]+)", re.IGNORECASE)
 
 
+_KEY = Select(
+    lambda: ApiKey.objects.filter(
+        pk=Parameter("id", models.UUIDField()), organization=Parameter("organization_id", models.CharField())
+    ).order_by()
+)
+
+
+def signed_key_of(request: Request) -> "PresentedKey":
+    """The key that a request was authenticated with, of which the row may not have been asked yet."""
+    return cast("PresentedKey", request.auth)
+
+
 def key_of(request: Request) -> ApiKey:
-    """The key that a request was authenticated with."""
-    return cast("ApiKey", request.auth)
+    """The row of the key that a request was authenticated with."""
+    return signed_key_of(request).row
 
 
 def presented_key(request: Request) -> Secret:
@@ -45,44 +60,73 @@ class UnusableKeyError(AuthenticationFailed):
         return "This API key is revoked." if self.api_key.revoked_at else "This API key has expired."
 
 
-class ApiKeyAuthentication(BaseAuthentication):
-    """Accepts an API key in the Authorization header and nowhere else; the row decides on every request."""
+class PresentedKey:
+    """A key of ours by its signature and times; whether it is good for anything, its row decides on every request."""
 
-    def authenticate(self, request: Request) -> tuple[None, ApiKey]:
-        """No user, and the key's row as `request.auth`; raises 401 for anything else, also for no header."""
+    def __init__(self, claims: tokens.Claims, token_hash: str) -> None:
+        self.id = claims.api_key_id
+        self.organization_id = claims.organization_id
+        self.token_hash = token_hash
+
+    @cached_property
+    def row(self) -> ApiKey:
+        """The usable key's row; 401 when there is none."""
+        key = _KEY(id=self.id, organization_id=self.organization_id).first()
+        if key is None or not hmac.compare_digest(key.token_hash, self.token_hash):
+            _refuse("no such key")
+        if not key.is_usable(timezone.now()):
+            _refuse_unusable(key)
+        return key
+
+
+class SignatureAuthentication(BaseAuthentication):
+    """Accepts an API key in the Authorization header and nowhere else.
+
+    For endpoints whose own statement asks the key's row, and which look at the row before they refuse anything.
+    """
+
+    def authenticate(self, request: Request) -> tuple[None, PresentedKey]:
+        """No user, and the key as `request.auth`; raises 401 for anything else, also for no header."""
         header = request.headers.get("Authorization")
         if header is None:
             raise NotAuthenticated
         found = HEADER.fullmatch(header)
         if found is None:
-            self._refuse("malformed header")
+            _refuse("malformed header")
         try:
             claims = tokens.verify(found[1])
         except tokens.ExpiredTokenError:
-            self._refuse_expired(found[1])
+            _refuse_expired(found[1])
         except tokens.InvalidTokenError as error:
-            self._refuse(str(error))
-        key = ApiKey.objects.filter(pk=claims.api_key_id, organization=claims.organization_id).first()
-        if key is None or not hmac.compare_digest(key.token_hash, tokens.digest(found[1])):
-            self._refuse("no such key")
-        if not key.is_usable(timezone.now()):
-            self._refuse_unusable(key)
-        return None, key
+            _refuse(str(error))
+        return None, PresentedKey(claims, tokens.digest(found[1]))
 
     def authenticate_header(self, request: Request) -> str:
         """RFC 6750, section 3: an error code only if a token was given."""
         return 'Bearer error="invalid_token"' if "Authorization" in request.headers else "Bearer"
 
-    def _refuse_expired(self, token: str) -> NoReturn:
-        key = find_by_token(token)
-        if key is None:
-            self._refuse("no such key")
-        self._refuse_unusable(key)
 
-    def _refuse_unusable(self, key: ApiKey) -> NoReturn:
-        logger.info("API key refused: key %s is revoked or expired", key.pk)
-        raise UnusableKeyError(key)
+class ApiKeyAuthentication(SignatureAuthentication):
+    """The same, and the row has been asked when it returns."""
 
-    def _refuse(self, reason: str) -> NoReturn:
-        logger.info("API key refused: %s", reason)
-        raise AuthenticationFailed
+    def authenticate(self, request: Request) -> tuple[None, PresentedKey]:
+        user, key = super().authenticate(request)
+        _ = key.row
+        return user, key
+
+
+def _refuse_expired(token: str) -> NoReturn:
+    key = find_by_token(token)
+    if key is None:
+        _refuse("no such key")
+    _refuse_unusable(key)
+
+
+def _refuse_unusable(key: ApiKey) -> NoReturn:
+    logger.info("API key refused: key %s is revoked or expired", key.pk)
+    raise UnusableKeyError(key)
+
+
+def _refuse(reason: str) -> NoReturn:
+    logger.info("API key refused: %s", reason)
+    raise AuthenticationFailed

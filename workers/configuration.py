@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from django.conf import settings
 
@@ -69,7 +69,7 @@ def revision_of(configuration: WorkerConfiguration[str]) -> str:
     Computed from fingerprints, so it reveals no secret; without the worker's id, so that workers which are given the
     same have the same revision.
     """
-    given = {name: value for name, value in asdict(configuration).items() if name != "worker_id"}
+    given = {name: value for name, value in vars(configuration).items() if name != "worker_id"}
     return _digest(json.dumps(given, sort_keys=True, separators=(",", ":")))
 
 

@@ -8,7 +8,7 @@ from django.core.cache import cache
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from workers.authentication import key_of
+from workers.authentication import signed_key_of
 from workers.tokens import UUID_TEXT
 
 WINDOW_SECONDS = 60
@@ -40,7 +40,7 @@ class ApiKeyThrottle(WindowThrottle):
     setting = "API_KEY_REQUESTS_PER_MINUTE"
 
     def subject(self, request: Request, view: Any) -> str:  # noqa: ARG002  # DRF's signature
-        return str(key_of(request).pk)
+        return str(signed_key_of(request).id)
 
 
 class WorkerThrottle(WindowThrottle):
@@ -50,7 +50,7 @@ class WorkerThrottle(WindowThrottle):
 
     def subject(self, request: Request, view: Any) -> str | None:
         worker_id: str = view.kwargs["worker_id"]
-        return f"{key_of(request).organization_id}:{worker_id}" if UUID_TEXT.fullmatch(worker_id) else None
+        return f"{signed_key_of(request).organization_id}:{worker_id}" if UUID_TEXT.fullmatch(worker_id) else None
 
 
 def count(subject: str) -> int:

@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from rest_framework_simplejwt.exceptions import ExpiredTokenError as TokenExpire
 from rest_framework_simplejwt.exceptions import TokenBackendError, TokenError
 from rest_framework_simplejwt.tokens import Token
 
-from environments.encryption import KeyRing, Secret, decode
+from environments.encryption import KeyRing, Secret, decode, encode
 
 ISSUER = "acp"
 AUDIENCE = "acp-worker"
@@ -55,8 +56,8 @@ class KeyRingBackend(TokenBackend):
         claims = {**payload, "aud": AUDIENCE, "iss": ISSUER}
         return jwt.encode(claims, self.ring.active.material, "HS256", headers={"kid": self.ring.active.id})
 
-    def get_verifying_key(self, token: Any) -> bytes:
-        return self.ring[_part(token, 0)["kid"]].material
+    def get_verifying_key(self, token: Any) -> jwt.PyJWK:
+        return _prepared(self.ring[_part(token, 0)["kid"]].material)
 
     def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002  # simplejwt's
         _check_form(token, self.ring)
@@ -111,6 +112,12 @@ def verify(text: str) -> Claims:
 def digest(text: str) -> str:
     """SHA-256 of a token, hexadecimal: all that is kept. 32 random bytes need no slow hash."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+@lru_cache
+def _prepared(material: bytes) -> jwt.PyJWK:
+    """A signing key as the library uses it; made anew for each token it would cost as much as the signature."""
+    return jwt.PyJWK({"kty": "oct", "k": encode(material)}, "HS256")
 
 
 def _check_form(text: str, ring: KeyRing) -> None:

@@ -8,8 +8,10 @@ from uuid import UUID
 from django.db import models
 from django.db.models import Q
 
+from environments.statements import Insert, Parameter, Select, Update
 from workers.access import UnknownObjectError, name_within, reach
-from workers.lifecycle.process import CANDIDATES, Client, Process
+from workers.authentication import PresentedKey
+from workers.lifecycle.process import CANDIDATES, MAY_BE, Client, Process
 from workers.models import Activity, ApiKey, InstanceReport, Worker, WorkerInstance
 from workers.models.instances import LOG_LINES, SUPERSEDED, TASK_ID_LENGTH
 
@@ -37,42 +39,88 @@ def record_heartbeat(  # noqa: PLR0913  # a heartbeat comes with these; each is 
     worker_id: UUID,
     heartbeat: Heartbeat,
     *,
-    api_key: ApiKey,
+    key: PresentedKey,
     client: Client,
     now: datetime,
     environment_name: str = "",
 ) -> None:
-    """Notes that the worker's process lives: one statement on its instance, unless something is unusual.
+    """Notes that the worker's process lives: one statement, on its instance, unless something is unusual.
 
-    A worker that names its environment is known only there.
+    A worker that names its environment is known only there. The statement itself asks whether the key is usable and
+    covers the worker; when it finds nothing to note, each is looked at for its own refusal.
 
     HeartbeatRefusedError when a person disabled the worker or its queue, or when another process took over; the
     heartbeat of a disabled worker is noted all the same, since its process does run.
     """
     process = Process.of(heartbeat.system_info, client)
-    values = {
+    noted = {
         "last_heartbeat_at": now,
         "activity": heartbeat.activity,
         "tasks_processed": heartbeat.tasks_processed,
         "current_task_id": heartbeat.current_task_id[:TASK_ID_LENGTH],
-        "api_key_id": api_key.pk,
+        "api_key_id": key.id,
     }
-    enabled = Worker.objects.covered_by(api_key).filter(is_disabled=False, queue__is_disabled=False)
+    asked: dict[str, Any] = {
+        "worker_id": worker_id,
+        "organization_id": key.organization_id,
+        "token_hash": key.token_hash,
+        "now": now,
+    }
+    beat = _BEAT
     if environment_name:
-        enabled = enabled.filter(queue__environment__name=name_within(environment_name, api_key))
-    current = WorkerInstance.objects.filter(
-        Q(is_contested=False) | process.as_query, worker=worker_id, is_current=True, stopped_at=None, worker__in=enabled
-    )
-    speakers = WorkerInstance.objects.filter(worker=worker_id, is_current=True)
-    if not current.update(**values):
-        worker = reach(Worker.objects.select_related("queue__environment"), worker_id, api_key)
-        if environment_name and worker.queue.environment.name != name_within(environment_name, api_key):
-            raise UnknownObjectError
-        speakers = WorkerInstance.objects.filter(pk=_speaker(worker, process).pk, stopped_at=None)
-        speakers.update(**values)
-        _require_enabled(worker)
+        beat, asked["environment_name"] = _BEAT_IN_ENVIRONMENT, name_within(environment_name, key.organization_id)
+    instance_id = None
+    if not beat(**noted, **asked, **process.as_parameters()):
+        instance_id = _note_unusual(worker_id, process, noted, key.row, asked.get("environment_name"))
     if heartbeat.system_info or heartbeat.logs or heartbeat.worker_metadata:
-        _keep_report(speakers, heartbeat, now)
+        _keep_report(worker_id, instance_id, heartbeat, now)
+
+
+def _beat(**where: Any) -> Update:
+    """Notes a heartbeat of the worker's current process, when all of it is as usual.
+
+    That is: the key is usable and covers the worker, neither the worker nor its queue is disabled, and no other process
+    of the worker can have sent it.
+    """
+    usable = ApiKey.objects.usable(Parameter("now", models.DateTimeField()))
+    key = usable.filter(
+        pk=Parameter("api_key_id", models.UUIDField()),
+        token_hash=Parameter("token_hash", models.CharField()),
+        organization=Parameter("organization_id", models.CharField()),
+    )
+    worker_id = Parameter("worker_id", models.UUIDField())
+    workers = Worker.objects.filter(pk=worker_id, is_disabled=False, queue__is_disabled=False, **where)
+    instances = WorkerInstance.objects.filter(worker=worker_id, is_current=True, stopped_at=None)
+    names = ("last_heartbeat_at", "activity", "tasks_processed", "current_task_id", "api_key_id")
+    return Update(
+        lambda: instances.filter(Q(is_contested=False) | MAY_BE, worker__in=workers.covered_by(key)),
+        **{name: Parameter(name, WorkerInstance._meta.get_field(name)) for name in names},
+    )
+
+
+_BEAT = _beat()
+_BEAT_IN_ENVIRONMENT = _beat(queue__environment__name=Parameter("environment_name", models.CharField()))
+_REPORTER = Select(
+    lambda: (
+        WorkerInstance.objects.filter(worker=Parameter("worker_id", models.UUIDField()), is_current=True)
+        .select_related("report")
+        .order_by()
+    )
+)
+_REPORT = Insert(InstanceReport, replaces=("reported_at", "system_info", "worker_metadata", "logs"))
+
+
+def _note_unusual(
+    worker_id: UUID, process: Process, noted: dict[str, Any], api_key: ApiKey, environment_name: str | None
+) -> UUID:
+    """Notes the heartbeat of the instance that it comes from, whose id is returned, or says why it is refused."""
+    worker = reach(Worker.objects.select_related("queue__environment"), worker_id, api_key)
+    if environment_name is not None and worker.queue.environment.name != environment_name:
+        raise UnknownObjectError
+    instance = _speaker(worker, process)
+    WorkerInstance.objects.filter(pk=instance.pk, stopped_at=None).update(**noted)
+    _require_enabled(worker)
+    return instance.pk
 
 
 def _speaker(worker: Worker, process: Process) -> WorkerInstance:
@@ -96,9 +144,15 @@ def _require_enabled(worker: Worker) -> None:
         raise HeartbeatRefusedError(msg)
 
 
-def _keep_report(speakers: models.QuerySet[WorkerInstance], heartbeat: Heartbeat, now: datetime) -> None:
-    """Keeps what the speaker reports, if there is anything new: a light heartbeat's gaps keep what is there."""
-    instance = speakers.select_related("report").first()
+def _keep_report(worker_id: UUID, instance_id: UUID | None, heartbeat: Heartbeat, now: datetime) -> None:
+    """Keeps what the process reports, if there is anything new: a light heartbeat's gaps keep what is there.
+
+    Without an id it is the worker's current instance.
+    """
+    if instance_id is None:
+        instance = _REPORTER(worker_id=worker_id).first()
+    else:
+        instance = WorkerInstance.objects.filter(pk=instance_id, stopped_at=None).select_related("report").first()
     if instance is None:
         return
     before = getattr(instance, "report", None) or InstanceReport(instance=instance)
@@ -109,17 +163,5 @@ def _keep_report(speakers: models.QuerySet[WorkerInstance], heartbeat: Heartbeat
         "logs": (before.logs + lines)[-LOG_LINES:],
     }
     if any(getattr(before, name) != value for name, value in after.items()):
-        InstanceReport.objects.bulk_create(
-            [
-                InstanceReport(
-                    id=instance.pk,
-                    organization_id=instance.organization_id,
-                    instance=instance,
-                    reported_at=now,
-                    **after,
-                )
-            ],
-            update_conflicts=True,
-            unique_fields=["id"],
-            update_fields=["reported_at", *after],
-        )
+        owner = {"id": instance.pk, "organization_id": instance.organization_id, "instance_id": instance.pk}
+        _REPORT(InstanceReport(**owner, reported_at=now, **after))

@@ -3,14 +3,19 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from django.db.models import Q
+from django.db import models
+from django.db.models import Q, Value
+from django.db.models.lookups import Exact
 
+from environments.statements import Parameter
 from workers.models import WorkerInstance
 from workers.models.instances import HOSTNAME_LENGTH
 
 #: How many instances are looked at when it is in doubt which one speaks; the newest come first.
 CANDIDATES = 20
 LARGEST_PID = 2**63 - 1
+#: In a statement, for a process id that was not told.
+UNTOLD = -1
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,19 @@ class Process:
         is_told = bool(self.hostname) and self.pid is not None
         return is_told and told == (instance.hostname, instance.pid, instance.client_address)
 
-    @property
-    def as_query(self) -> Q:
-        """`may_be` as a condition on instances."""
-        same_address = Q(client_address=self.client_address)
-        if not self.hostname:
-            return same_address
-        same_host = Q(hostname=self.hostname)
-        if self.pid is not None:
-            same_host &= Q(pid=self.pid) | Q(pid=None)
-        return same_host | (Q(hostname="") & same_address)
+    def as_parameters(self) -> dict[str, Any]:
+        """The parameters of MAY_BE."""
+        pid = UNTOLD if self.pid is None else self.pid
+        return {"hostname": self.hostname, "pid": pid, "client_address": self.client_address}
+
+
+def _may_be() -> Q:
+    hostname, pid = Parameter("hostname", models.CharField()), Parameter("pid", models.BigIntegerField())
+    same_address = Q(client_address=Parameter("client_address", models.GenericIPAddressField()))
+    same_pid = Q(pid=pid) | Q(pid=None) | Q(Exact(pid, UNTOLD))
+    no_host_told = Q(hostname="") | Q(Exact(hostname, Value("")))
+    return (no_host_told & same_address) | (~Q(hostname="") & Q(hostname=hostname) & same_pid)
+
+
+#: `Process.may_be` as a condition on instances; of requests without an address it holds for none.
+MAY_BE = _may_be()

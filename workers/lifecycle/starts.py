@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import models, transaction
 from django.utils.text import slugify
 
 from environments.configuration import Sections
 from environments.encryption import Secret
 from environments.models import Environment
-from workers.access import KeyOutOfScopeError, UnknownObjectError, name_within, reach
+from environments.statements import Insert, Parameter, Select, Update, pipeline
+from workers.access import KeyOutOfScopeError, UnknownObjectError, name_within, permit
 from workers.configuration import (
     WorkerConfiguration,
     open_configuration,
@@ -63,15 +64,42 @@ class Attempt:
         return Process.of(self.system_info, self.client)
 
 
+_ID = Parameter("id", models.UUIDField())
+_WORKER_ID = Parameter("worker_id", models.UUIDField())
+_ORGANIZATION_ID = Parameter("organization_id", models.CharField())
+_NOW = Parameter("now", models.DateTimeField())
+_WORKER = Select(
+    lambda: (
+        Worker.objects.with_chain()
+        .select_for_update(of=("self",), no_key=True)
+        .filter(pk=_ID, organization=_ORGANIZATION_ID)
+        .order_by()
+    )
+)
+_QUEUE = Select(lambda: WorkerQueue.objects.with_chain().filter(pk=_ID, organization=_ORGANIZATION_ID).order_by())
+_CURRENT = Select(
+    lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=True).with_liveness(_NOW).order_by()
+)
+_RETIRE = Update(lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False)
+_END = Update(lambda: WorkerInstance.objects.filter(pk=_ID), stopped_at=_NOW, stop_reason=REPEATED)
+_END_ALL = Update(
+    lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, stopped_at=None), stopped_at=_NOW, stop_reason=SUPERSEDED
+)
+_NEW_WORKER, _START, _INSTANCE = Insert(Worker), Insert(WorkerStart), Insert(WorkerInstance)
+
+
 def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secret]:
     """Records the start of a worker and returns its complete configuration with opened credentials.
 
     The record is committed when this returns, so no secret leaves without one. Starts of one worker take turns; starts
     of different workers do not wait for each other, unless their queue has a limit to keep.
     """
-    with transaction.atomic(durable=True):
-        worker = _worker_to_start(worker_id, attempt.api_key)
-        predecessor = _make_way(worker, attempt)
+    with transaction.atomic(durable=True), pipeline():
+        found = _WORKER(id=worker_id, organization_id=attempt.api_key.organization_id)
+        current = _CURRENT(worker_id=worker_id, now=attempt.now)  # read when the worker is locked
+        worker = permit(found.first(), attempt.api_key)
+        _require_startable(worker)
+        predecessor = _make_way(worker, current.first(), attempt)
         if not predecessor.has_place:
             _require_capacity(worker, attempt.now)
         configuration = _start(worker, predecessor, attempt)
@@ -81,23 +109,22 @@ def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secre
 
 def start_in_queue(queue_id: UUID, attempt: Attempt) -> Started:
     """Makes an ephemeral worker in a queue and starts it."""
-    with transaction.atomic(durable=True):
-        started = _start_ephemeral(reach(WorkerQueue.objects.with_chain(), queue_id, attempt.api_key), attempt)
+    with transaction.atomic(durable=True), pipeline():
+        found = _QUEUE(id=queue_id, organization_id=attempt.api_key.organization_id)
+        started = _start_ephemeral(permit(found.first(), attempt.api_key), attempt)
     _warn_of_expiry(attempt)
     return started
 
 
 def register_worker(environment_name: str, attempt: Attempt) -> Started:
     """The same in the queue `default` of an environment, given as `environment` or `organization.environment`."""
-    with transaction.atomic(durable=True):
+    with transaction.atomic(durable=True), pipeline():
         started = _start_ephemeral(_default_queue(environment_name, attempt.api_key), attempt)
     _warn_of_expiry(attempt)
     return started
 
 
-def _worker_to_start(worker_id: UUID, api_key: ApiKey) -> Worker:
-    workers = Worker.objects.with_chain().select_for_update(of=("self",), no_key=True)
-    worker = reach(workers, worker_id, api_key)
+def _require_startable(worker: Worker) -> None:
     if worker.is_disabled:
         msg = "This worker is disabled."
         raise WorkerDisabledError(msg)
@@ -105,11 +132,10 @@ def _worker_to_start(worker_id: UUID, api_key: ApiKey) -> Worker:
     if worker.is_draining:
         msg = "This worker is draining: it does not start again."
         raise StartRefusedError(msg)
-    return worker
 
 
 def _default_queue(environment_name: str, api_key: ApiKey) -> WorkerQueue:
-    name = name_within(environment_name, api_key)
+    name = name_within(environment_name, api_key.organization_id)
     environment = Environment.objects.filter(organization=api_key.organization_id, name=name).first()
     if environment is None:
         raise UnknownObjectError
@@ -152,13 +178,11 @@ class _Predecessor:
     has_place: bool = False
 
 
-def _make_way(worker: Worker, attempt: Attempt) -> _Predecessor:
+def _make_way(worker: Worker, previous: WorkerInstance | None, attempt: Attempt) -> _Predecessor:
     """Retires the worker's current instance; StartRefusedError when it is live and the queue rejects duplicates.
 
     A process that starts twice, since the answer to its first start was lost, is no duplicate of itself.
     """
-    instances = WorkerInstance.objects.filter(worker=worker.pk)
-    previous = instances.with_liveness(attempt.now).filter(is_current=True).first()
     if previous is None:
         return _Predecessor()
     is_repeated = previous.stopped_at is None and attempt.process.is_certainly(previous)
@@ -167,11 +191,11 @@ def _make_way(worker: Worker, attempt: Attempt) -> _Predecessor:
     if is_rival and policy == DuplicatePolicy.REJECT:
         msg = "Another process of this worker is online, and its queue rejects a second one."
         raise StartRefusedError(msg)
-    instances.filter(pk=previous.pk).update(is_current=False)
+    _RETIRE(id=previous.pk)
     if is_repeated:
-        instances.filter(pk=previous.pk).update(stopped_at=attempt.now, stop_reason=REPEATED)
+        _END(id=previous.pk, now=attempt.now)
     elif policy == DuplicatePolicy.TAKE_OVER:
-        instances.filter(stopped_at=None).update(stopped_at=attempt.now, stop_reason=SUPERSEDED)
+        _END_ALL(worker_id=worker.pk, now=attempt.now)
     may_come_back = previous.is_contested or (previous.stopped_at is None and not is_repeated)
     return _Predecessor(previous.pk if is_rival else None, may_come_back, previous.liveness in LIVE)
 
@@ -186,7 +210,7 @@ def _start_ephemeral(queue: WorkerQueue, attempt: Attempt) -> Started:
         created_at=attempt.now,
     )
     _require_capacity(worker, attempt.now)
-    worker.save(force_insert=True)
+    _NEW_WORKER(worker)
     return Started(worker, _start(worker, _Predecessor(), attempt))
 
 
@@ -200,9 +224,9 @@ def _start(worker: Worker, predecessor: _Predecessor, attempt: Attempt) -> Worke
     """Opens what the worker is given, and writes the start and its instance."""
     sections = sections_of(worker)
     configuration = open_configuration(worker, sections)
-    start = _record_start(worker, sections, predecessor, attempt)
+    start = _start_of(worker, sections, predecessor, attempt)
     process = attempt.process
-    WorkerInstance.objects.create(
+    instance = WorkerInstance(
         id=start.pk,
         organization_id=start.organization_id,
         worker_id=start.worker_id,
@@ -215,15 +239,17 @@ def _start(worker: Worker, predecessor: _Predecessor, attempt: Attempt) -> Worke
         started_at=attempt.now,
         last_heartbeat_at=attempt.now,
     )
+    _START(start)
+    _INSTANCE(instance)
     return configuration
 
 
-def _record_start(worker: Worker, sections: Sections, predecessor: _Predecessor, attempt: Attempt) -> WorkerStart:
+def _start_of(worker: Worker, sections: Sections, predecessor: _Predecessor, attempt: Attempt) -> WorkerStart:
     temporal, litellm, telemetry = sections.temporal.require(), sections.litellm.require(), sections.telemetry.row
-    return WorkerStart.objects.create(
+    return WorkerStart(
         organization_id=worker.organization_id,
-        worker=worker,
-        api_key=attempt.api_key,
+        worker_id=worker.pk,
+        api_key_id=attempt.api_key.pk,
         started_at=attempt.now,
         worker_name=worker.name,
         task_queue_name=worker.queue.task_queue_name,

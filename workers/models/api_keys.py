@@ -2,10 +2,10 @@
 
 import uuid
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 
 from environments.models import Environment
 from environments.tenancy import TenantOwned, same_organization
@@ -23,6 +23,14 @@ class Scope(models.TextChoices):
     QUEUE = "queue", "worker queue"
     ENVIRONMENT = "environment"
     ORGANIZATION = "organization"
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    """API keys by what they are good for."""
+
+    def usable(self, now: datetime | Value) -> Self:
+        """Neither revoked nor expired; the same rule as `ApiKey.is_usable`."""
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None)
 
 
 def _scope_check() -> models.CheckConstraint:
@@ -54,6 +62,8 @@ class ApiKey(TenantOwned):
     replaced_by = models.OneToOneField(
         "self", on_delete=models.PROTECT, null=True, related_name="replaces", verbose_name="replaced by"
     )
+
+    objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
         verbose_name = "API key"

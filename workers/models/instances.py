@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar, Self
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 
 from environments.tenancy import TenantOwned, same_organization
 from workers.models.liveness import LIVE, is_held, liveness_of
@@ -33,7 +33,7 @@ class Activity(models.TextChoices):
 class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
     """Instances with their liveness."""
 
-    def with_liveness(self, now: datetime) -> Self:
+    def with_liveness(self, now: datetime | Value) -> Self:
         """With `liveness`."""
         return self.annotate(liveness=liveness_of("", INTERVAL, now))
 

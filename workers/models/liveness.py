@@ -66,7 +66,7 @@ class Outage(models.Model):
         return f"{self.lost_at:%Y-%m-%d %H:%M:%S} to {self.recovered_at:%Y-%m-%d %H:%M:%S}"
 
 
-def liveness_of(instance: str, heartbeat_interval: str, now: datetime) -> Case:
+def liveness_of(instance: str, heartbeat_interval: str, now: datetime | Value) -> Case:
     """Liveness of the instance that the lookup prefix `instance` leads to ("" for itself), as text.
 
     `heartbeat_interval` is the lookup of the queue's, in seconds. A worker that beats faster is fine.
@@ -81,7 +81,7 @@ def liveness_of(instance: str, heartbeat_interval: str, now: datetime) -> Case:
     )
 
 
-def is_held(instance: str, heartbeat_interval: str, now: datetime) -> Q:
+def is_held(instance: str, heartbeat_interval: str, now: datetime | Value) -> Q:
     """Not heard of since our own latest outage, but not Offline before it: silence counts anew from our recovery."""
     return _Silence(instance, heartbeat_interval, now).is_forgiven
 
@@ -99,11 +99,11 @@ class _Silence:
     its turn.
     """
 
-    def __init__(self, instance: str, heartbeat_interval: str, now: datetime) -> None:
+    def __init__(self, instance: str, heartbeat_interval: str, now: datetime | Value) -> None:
         self._last = f"{instance}last_heartbeat_at"
         self._interval = heartbeat_interval
-        self._now = Value(now, output_field=models.DateTimeField())
-        self._away = Q(beat_at__lt=now - AWAY_AFTER)
+        self._now = now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
+        self._away = Q(LessThan(F("beat_at"), _time(self._now - _duration(Value(AWAY_AFTER)))))
 
     def liveness_since(self, last_sign: Any) -> Case:
         """By the time since the last sign of life."""

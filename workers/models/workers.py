@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from django.db import models
-from django.db.models import FilteredRelation, Q
+from django.db.models import Exists, FilteredRelation, OuterRef, Q
 from django.utils import timezone
 
 from environments.models import CONNECTION_POINTERS, HasConnections, SlugField, TagsField, slug_check
@@ -14,7 +14,7 @@ from workers.models.liveness import is_held, liveness_of
 from workers.models.queues import WorkerQueue
 
 if TYPE_CHECKING:
-    from workers.models.api_keys import ApiKey
+    from workers.models.api_keys import ApiKeyQuerySet
 
 INTERVAL = "queue__heartbeat_interval"
 
@@ -37,16 +37,17 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         """Those `with_liveness` with `is_held` too: not heard of since our latest outage, but not Offline before it."""
         return self.annotate(is_held=is_held("current__", INTERVAL, now))
 
-    def within(self, key: "ApiKey") -> Self:
-        """The workers of the key's organization: the one predicate that isolates tenants."""
-        return self.filter(organization=key.organization_id)
-
-    def covered_by(self, key: "ApiKey") -> Self:
-        """The workers within the key's scope; the same rule as `ApiKey.covers`."""
-        return self.within(key).filter(
-            Q(queue__environment=key.environment_id) if key.environment_id else Q(),
-            Q(queue=key.queue_id) if key.queue_id else Q(),
-            Q(pk=key.worker_id) if key.worker_id else Q(),
+    def covered_by(self, keys: "ApiKeyQuerySet") -> Self:
+        """The workers within the scope of one of the keys; the same rule as `ApiKey.covers`."""
+        return self.filter(
+            Exists(
+                keys.filter(
+                    Q(environment=None) | Q(environment=OuterRef("queue__environment")),
+                    Q(queue=None) | Q(queue=OuterRef("queue")),
+                    Q(worker=None) | Q(worker=OuterRef("pk")),
+                    organization=OuterRef("organization"),
+                )
+            )
         )
 
 

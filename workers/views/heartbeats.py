@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from workers.authentication import key_of
+from workers.authentication import SignatureAuthentication, key_of, signed_key_of
 from workers.lifecycle import Goodbye, Heartbeat, disconnect_worker, record_heartbeat
 from workers.serializers import (
     DisconnectRequestSerializer,
@@ -18,11 +18,25 @@ from workers.serializers import (
 from workers.views.requests import WorkerApiView, client_of, uuid_of, valid_body
 
 
-class HeartbeatView(WorkerApiView):
-    """The heartbeat of a worker, full or light."""
+class HeartbeatApiView(WorkerApiView):
+    """What every heartbeat has in common: the statement that notes it asks the key's row, too."""
 
+    authentication_classes = (SignatureAuthentication,)
     http_method_names = ("post",)
     refusals = (404, 409)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """The answer to an error; whoever has no usable key is told that, and nothing else."""
+        try:
+            _ = self.request.auth and key_of(self.request)
+        except Exception as error:  # noqa: BLE001  # it is answered in place of the other
+            exc = error
+        response: Response = super().handle_exception(exc)
+        return response
+
+
+class HeartbeatView(HeartbeatApiView):
+    """The heartbeat of a worker, full or light."""
 
     @extend_schema(operation_id="record_heartbeat", request=HeartbeatRequestSerializer, responses={204: None})
     def post(self, request: Request, worker_id: str) -> Response:
@@ -31,11 +45,8 @@ class HeartbeatView(WorkerApiView):
         return _record(request, identifier, valid_body(request, HeartbeatRequestSerializer))
 
 
-class SimpleHeartbeatView(WorkerApiView):
+class SimpleHeartbeatView(HeartbeatApiView):
     """The heartbeat of a worker that names itself in the body."""
-
-    http_method_names = ("post",)
-    refusals = (404, 409)
 
     @extend_schema(
         operation_id="record_simple_heartbeat", request=SimpleHeartbeatRequestSerializer, responses={204: None}
@@ -66,7 +77,7 @@ def _record(request: Request, worker_id: UUID, body: dict[str, Any], environment
         worker_id,
         Heartbeat(activity=body.pop("status"), **body),
         environment_name=environment_name,
-        api_key=key_of(request),
+        key=signed_key_of(request),
         client=client_of(request),
         now=timezone.now(),
     )

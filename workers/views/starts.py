@@ -26,7 +26,7 @@ from workers.serializers import (
 )
 from workers.throttles import ApiKeyThrottle, WorkerThrottle
 from workers.tokens import UUID_TEXT
-from workers.views.requests import WorkerApiView, client_of, uuid_of, valid_body
+from workers.views.requests import WorkerApiView, client_of, shown, uuid_of, valid_body
 
 #: What is told of refusals whose answer says less.
 REASONS: dict[type[Exception], str] = {
@@ -49,10 +49,11 @@ class BootView(WorkerApiView):
         is_refused = response.status_code in REFUSALS or isinstance(exc, CannotOpenError)
         if self.request.method != "POST" or not is_refused:
             return response
-        api_key = exc.api_key if isinstance(exc, UnusableKeyError) else self.request.auth
         try:
-            if isinstance(api_key, ApiKey):
-                self._note(api_key, exc, response)
+            if isinstance(exc, UnusableKeyError):
+                self._note(exc.api_key, exc, response)
+            elif self.request.auth:
+                self._note(key_of(self.request), exc, response)
         except (DatabaseError, InterfaceError) as error:
             return super().handle_exception(error)
         return response
@@ -84,7 +85,7 @@ class StartWorkerView(BootView):
         identifier = uuid_of(worker_id)
         body = valid_body(request, WorkerStartRequestSerializer)
         configuration = start_worker(identifier, _attempt(request, body["system_info"]))
-        return Response(WorkerConfigResponseSerializer(configuration).data)
+        return Response(shown(WorkerConfigResponseSerializer, configuration))
 
 
 class StartInQueueView(BootView):
