@@ -197,9 +197,14 @@ class Connection(TenantOwned):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     verified_at = models.DateTimeField(null=True, editable=False)
     verified_revision = models.CharField(
-        max_length=12, blank=True, default="", editable=False, help_text="What was verified; it may have changed since."
+        max_length=12,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="What was verified; it may have changed since.",
     )
-    verification_problem = models.CharField(max_length=300, blank=True, default="", editable=False)
+    verification_problem = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
     verification_latency_ms = models.PositiveIntegerField("latency in ms", null=True, editable=False)
 
     #: The fields that tell what a worker connects to.

@@ -9,7 +9,20 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.db import connection
+from django.db.migrations import (
+    AddField,
+    AlterModelTable,
+    CreateModel,
+    DeleteModel,
+    Migration,
+    RemoveField,
+    RenameField,
+    RenameModel,
+)
+from django.db.migrations.loader import MigrationLoader
 
+from controlplane.releases import EARLIER, OUR_APPS
+from environments.schema_changes import SchemaChange, tables_in_use
 from tests.databases import fresh_database
 from tests.processes import ROOT
 
@@ -106,3 +119,42 @@ def test_every_constraint_of_the_models_is_in_the_database() -> None:
                 found = " ".join(str(row[0]) for row in cursor.fetchall())
             missing = [item.name for item in (*model._meta.constraints, *model._meta.indexes) if item.name not in found]
             assert not missing, (model, missing)
+
+
+# --- While the release before runs on --------------------------------------------------------------------------------------
+
+
+def newer() -> dict[tuple[str, str], Migration]:
+    """Our migrations that the release before does not have, by app and name."""
+    loader = MigrationLoader(None)
+    known = {key for leaf in EARLIER[-1].last_migrations.items() for key in loader.graph.forwards_plan(leaf)}
+    keys = sorted(key for key in set(loader.disk_migrations) - known if key[0] in OUR_APPS)
+    return {key: loader.disk_migrations[key] for key in keys}
+
+
+def test_the_release_before_can_write_rows_without_knowing_the_new_columns() -> None:
+    operations = [(key, operation) for key, migration in newer().items() for operation in migration.operations]
+    made = {(app, operation.name_lower) for (app, _), operation in operations if isinstance(operation, CreateModel)}
+    added = [(key, operation) for key, operation in operations if isinstance(operation, AddField)]
+    columns = [(key, operation) for key, operation in added if (key[0], operation.model_name_lower) not in made]
+    assert [
+        f"{key}: {operation.model_name}.{operation.name} needs null=True or db_default"
+        for key, operation in columns
+        if not operation.field.null and not operation.field.has_db_default()
+    ] == []
+
+
+def test_the_release_before_finds_everything_that_it_knows() -> None:
+    """What is not needed any more leaves the models in one release and the database in the next."""
+    taking = (RemoveField, RenameField, RenameModel, DeleteModel, AlterModelTable)
+    operations = [(key, operation) for key, migration in newer().items() for operation in migration.operations]
+    assert [f"{key}: {operation}" for key, operation in operations if isinstance(operation, taking)] == []
+
+
+def test_a_migration_of_tables_in_use_gives_way_to_starts() -> None:
+    loader = MigrationLoader(None)
+    for key, migration in newer().items():
+        if isinstance(migration, SchemaChange):
+            continue
+        in_use = tables_in_use(migration, loader.project_state(key, at_end=False))
+        assert not in_use, f"{key} changes {in_use}: let it be a SchemaChange"

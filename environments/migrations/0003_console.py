@@ -6,8 +6,10 @@ import uuid
 from django.conf import settings
 from django.db import migrations, models
 
+from environments.schema_changes import SchemaChange
 
-class Migration(migrations.Migration):
+
+class Migration(SchemaChange):
     dependencies = [
         ("environments", "0002_labels"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
@@ -59,7 +61,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="litellmconnection",
             name="verification_problem",
-            field=models.CharField(blank=True, default="", editable=False, max_length=300),
+            field=models.CharField(blank=True, db_default="", default="", editable=False, max_length=300),
         ),
         migrations.AddField(
             model_name="litellmconnection",
@@ -71,6 +73,7 @@ class Migration(migrations.Migration):
             name="verified_revision",
             field=models.CharField(
                 blank=True,
+                db_default="",
                 default="",
                 editable=False,
                 help_text="What was verified; it may have changed since.",
@@ -85,7 +88,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="telemetrysettings",
             name="verification_problem",
-            field=models.CharField(blank=True, default="", editable=False, max_length=300),
+            field=models.CharField(blank=True, db_default="", default="", editable=False, max_length=300),
         ),
         migrations.AddField(
             model_name="telemetrysettings",
@@ -97,6 +100,7 @@ class Migration(migrations.Migration):
             name="verified_revision",
             field=models.CharField(
                 blank=True,
+                db_default="",
                 default="",
                 editable=False,
                 help_text="What was verified; it may have changed since.",
@@ -121,7 +125,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="temporalconnection",
             name="verification_problem",
-            field=models.CharField(blank=True, default="", editable=False, max_length=300),
+            field=models.CharField(blank=True, db_default="", default="", editable=False, max_length=300),
         ),
         migrations.AddField(
             model_name="temporalconnection",
@@ -133,6 +137,7 @@ class Migration(migrations.Migration):
             name="verified_revision",
             field=models.CharField(
                 blank=True,
+                db_default="",
                 default="",
                 editable=False,
                 help_text="What was verified; it may have changed since.",

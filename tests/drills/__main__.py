@@ -39,8 +39,8 @@ def main() -> int:
     found = [run(name, Scale(is_quick=options.quick)) for name in options.names or NAMES]
     if len(found) > 1:
         print("\n".join(["", *found]))
-    failed = sum("NOT AS PROMISED" in line for line in found)
-    print(f"drills: {len(found) - failed} passed, {failed} failed")
+    failed, untried = (sum(mark in line for line in found) for mark in ("NOT AS PROMISED", "NOT TRIED"))
+    print(f"drills: {len(found) - failed - untried} passed, {failed} failed, {untried} not tried")
     return 1 if failed else 0
 
 

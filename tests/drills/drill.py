@@ -11,8 +11,12 @@ class Figure:
 
     text: str
     is_met: bool
+    #: False where this machine lacks something that the drill needs; the text says what.
+    is_tried: bool = True
 
     def __str__(self) -> str:
+        if not self.is_tried:
+            return f"NOT TRIED: {self.text}"
         return f"{self.text}: {'as promised' if self.is_met else 'NOT AS PROMISED'}"
 
 

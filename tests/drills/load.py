@@ -134,13 +134,13 @@ class Load:
     def is_running(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
+    def _next(self) -> Call | None:
+        with self._lock:
+            return None if self._is_over.is_set() else next(self._calls, None)
+
     def _call(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
-        while not self._is_over.is_set():
-            with self._lock:
-                call = next(self._calls, None)
-            if call is None:
-                break
+        while call := self._next():
             answer = send(connection, call)
             self.answers.all.append(answer)
             if answer.status == 0:

@@ -37,6 +37,8 @@ class Service:
     """The control plane on a database that exists; `start` migrates nothing, `prepare` does."""
 
     process: ServerProcess
+    #: Where its code lies.
+    root = ROOT
 
     def __init__(self, directory: Path, database_url: str, *, processes: int = 2, **environ: str) -> None:
         self.directory = directory
@@ -63,9 +65,13 @@ class Service:
 
     def start(self) -> None:
         """Starts all processes and returns once one answers."""
-        command = [sys.executable, "manage.py", "serve", "--processes", str(self.processes)]
-        self.process = ServerProcess(command, log=self.directory / f"service-{self.port}", cwd=ROOT, env=self.environ)
+        log = self.directory / f"service-{self.port}"
+        self.process = ServerProcess(self.command(), log=log, cwd=self.root, env=self.environ)
         self.process.wait_until(lambda: self.status_of("/livez") == 200)
+
+    def command(self) -> list[str]:
+        """What serves."""
+        return [sys.executable, "manage.py", "serve", "--processes", str(self.processes)]
 
     def stop(self) -> None:
         """Ends it in good order."""
@@ -92,7 +98,7 @@ class Service:
         """Runs a management command beside the service and returns what it printed; an error of it is one here."""
         done = subprocess.run(  # noqa: S603  # our own commands
             [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
+            cwd=self.root,
             env=self.environ | dict(environ or {}),
             input=input,
             text=True,

@@ -5,8 +5,10 @@ import environments.models
 import environments.tenancy
 from django.db import migrations, models
 
+from environments.schema_changes import SchemaChange
 
-class Migration(migrations.Migration):
+
+class Migration(SchemaChange):
     dependencies = [
         ("environments", "0003_console"),
         ("workers", "0003_fleet_api"),
@@ -27,13 +29,17 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="worker",
             name="labels",
-            field=environments.models.TagsField(blank=True, default="", max_length=500),
+            field=environments.models.TagsField(blank=True, db_default="", default="", max_length=500),
         ),
         migrations.AddField(
             model_name="workerinstance",
             name="configuration_revision",
             field=models.CharField(
-                blank=True, default="", help_text="Of what it was given at its start.", max_length=12
+                blank=True,
+                db_default="",
+                default="",
+                help_text="Of what it was given at its start.",
+                max_length=12,
             ),
         ),
         migrations.AddIndex(

@@ -68,7 +68,7 @@ class WorkerInstance(TenantOwned):
     client_address = models.GenericIPAddressField(null=True)
     api_key_id = models.UUIDField("API key", null=True, db_index=True, help_text="The one that it used last.")
     configuration_revision = models.CharField(
-        max_length=12, blank=True, default="", help_text="Of what it was given at its start."
+        max_length=12, blank=True, default="", db_default="", help_text="Of what it was given at its start."
     )
     started_at = models.DateTimeField()
     last_heartbeat_at = models.DateTimeField(help_text="The start counts as the first.")

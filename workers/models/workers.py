@@ -58,7 +58,7 @@ class Worker(HasConnections, TenantOwned):
     queue = models.ForeignKey(WorkerQueue, on_delete=models.PROTECT, related_name="workers")
     name = SlugField()
     description = models.CharField(max_length=300, blank=True)
-    labels = TagsField()
+    labels = TagsField(db_default="")
     is_ephemeral = models.BooleanField(
         "ephemeral", default=False, editable=False, help_text="Made by a queue start; removed when offline for a day."
     )

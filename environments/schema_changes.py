@@ -1,0 +1,56 @@
+"""Changes of tables that are in use: starts and heartbeats go on meanwhile, and never fail because of one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.db import migrations
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+from django.db.migrations.utils import resolve_relation
+
+#: For all locks of a migration together. Shorter than what a start waits for a lock (2 s), since starts queue behind
+#: the migration; and than the time after which PostgreSQL ends one of those who wait for each other (1 s), so that it
+#: is always the migration that gives way.
+LOCKS_WITHIN = "500ms"
+
+
+class SchemaChange(migrations.Migration):
+    """A migration that takes its locks at once, or none; `manage.py migrate` then tries again.
+
+    On PostgreSQL its SQL is made before the locks are taken, and only run while they are held: Django takes a hundred
+    times as long to make it. So an operation has to be made of SQL; what moves rows is a migration of its own.
+    """
+
+    def apply(self, project_state: ProjectState, schema_editor: Any, collect_sql: bool = False) -> ProjectState:  # noqa: FBT001, FBT002  # Django's
+        if collect_sql or schema_editor.connection.vendor != "postgresql":
+            return super().apply(project_state, schema_editor, collect_sql)
+        if any(isinstance(operation, migrations.RunPython) for operation in self.operations):
+            message = f"{self}: what moves rows is a migration of its own, which holds no locks on whole tables."
+            raise TypeError(message)
+        tables = tables_in_use(self, project_state)
+        with schema_editor.connection.schema_editor(collect_sql=True, atomic=False) as maker:
+            state = super().apply(project_state, maker)
+        if tables:
+            names = ", ".join(schema_editor.quote_name(table) for table in tables)
+            schema_editor.execute(f"SET LOCAL statement_timeout = '{LOCKS_WITHIN}'", params=None)
+            schema_editor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE", params=None)
+            schema_editor.execute("SET LOCAL statement_timeout TO DEFAULT", params=None)
+        for statement in maker.collected_sql:
+            schema_editor.execute(statement, params=None)
+        return state
+
+
+def tables_in_use(migration: migrations.Migration, state: ProjectState) -> list[str]:
+    """The tables from before a migration that it changes or newly refers to."""
+    found = {model for operation in migration.operations for model in _models_of(operation, migration.app_label)}
+    return sorted(state.apps.get_model(*model)._meta.db_table for model in found & set(state.models))
+
+
+def _models_of(operation: Operation, app_label: str) -> Iterator[tuple[str, str]]:
+    name = getattr(operation, "model_name", "")
+    if name:
+        yield app_label, name.lower()
+    fields = [field for _, field in getattr(operation, "fields", ())]
+    for field in (*fields, getattr(operation, "field", None)):
+        if field is not None and field.remote_field:
+            yield resolve_relation(field.remote_field.model, app_label, name)

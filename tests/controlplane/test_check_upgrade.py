@@ -1,0 +1,48 @@
+"""The command that is run before `migrate`: what it prints, and that it fails when a release would be skipped."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from controlplane.releases import CURRENT, EARLIER
+
+
+def checked(**options: Any) -> str:
+    stdout = StringIO()
+    call_command("check_upgrade", stdout=stdout, **options)
+    return stdout.getvalue().strip()
+
+
+@pytest.mark.django_db
+def test_says_that_nothing_is_pending() -> None:
+    assert checked() == f"code {CURRENT}, database {CURRENT}, no migrations pending"
+
+
+@pytest.mark.django_db
+def test_names_what_is_pending_and_changes_nothing() -> None:
+    MigrationRecorder.Migration.objects.filter(app="workers", name__gt=EARLIER[-1].last_migrations["workers"]).delete()
+    assert "pending: workers.0004_console" in checked()
+    assert f"database {EARLIER[-1].number}," in checked()
+    assert json.loads(checked(format="json")) == {
+        "code": CURRENT,
+        "database": EARLIER[-1].number,
+        "is_allowed": True,
+        "problem": None,
+        "pending": ["workers.0004_console"],
+        "unknown": [],
+    }
+
+
+@pytest.mark.django_db
+def test_fails_after_it_printed_what_it_found() -> None:
+    MigrationRecorder(connection).record_applied("workers", "9999_tomorrow")
+    stdout = StringIO()
+    with pytest.raises(CommandError, match="newer than this code"):
+        call_command("check_upgrade", format="json", stdout=stdout)
+    found = json.loads(stdout.getvalue())
+    assert (found["is_allowed"], found["unknown"]) == (False, ["workers.9999_tomorrow"])

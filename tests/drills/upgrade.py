@@ -1,0 +1,200 @@
+"""The release before runs on while the database is migrated and its processes are replaced, under load.
+
+Two services with the code of the release before stand behind a proxy. While callers start workers, start in a queue,
+register, send heartbeats and say goodbye, the new code's `migrate` runs: first in vain, since somebody reads a table, as
+a backup does, then for good. The old code goes on with the new schema: the whole API, and what operators do in
+its console and by its commands. Then one service after the other is taken out of the proxy, replaced, and put back.
+"""
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+
+import psycopg
+
+from controlplane.releases import CURRENT
+from tests.databases import PostgresqlServer
+from tests.drills.drill import Figure, Scale, say
+from tests.drills.load import SYSTEM_INFO, Answers, Call, Load, heartbeat_call, start_call
+from tests.drills.previous import RELEASE, PreviousService, ask, failed_deeds, is_at_hand
+from tests.drills.proxy import ProxiedLoad, Proxy
+from tests.drills.service import Fleet, Service
+
+#: What somebody reads while `migrate` begins.
+READ_FOR_LONG = "workers_workerinstance"
+IS_WANTED = """
+SELECT count(*) > 0 FROM pg_locks WHERE relation = %s::regclass AND mode = 'AccessExclusiveLock' AND NOT granted
+"""
+MARKS = """
+SELECT coalesce(system_info ->> 'mark', system_info -> 'worker_metadata' ->> 'mark') FROM workers_workerstart
+"""
+
+
+def run(scale: Scale, directory: Path) -> Figure:
+    if not is_at_hand():
+        text = f"revision {RELEASE.revision} is not in this clone (git fetch --unshallow)"
+        return Figure(text, is_met=False, is_tried=False)
+    PreviousService.unpack(directory / "previous")
+    (database := directory / "database").mkdir()
+    server = PostgresqlServer(database, {})
+    try:
+        return _upgrade(scale, directory, server.url)
+    finally:
+        server.stop()
+
+
+def _upgrade(scale: Scale, directory: Path, url: str) -> Figure:
+    old = PreviousService(directory, url, processes=scale.of(1, 2))
+    old.prepare()
+    everybody = old.create_fleet(60)
+    olds = [old, PreviousService(directory, url, processes=old.processes, **_shared(old))]
+    news = [Service(directory, url, processes=old.processes, **_shared(old)) for _ in olds]
+    for service in olds:
+        service.start()
+    queue_id = ask(old.port, everybody.api_key, "GET", "/api/v1/worker-queues")[0]["id"]
+    proxy = Proxy(*(service.port for service in olds))
+    calls = _calls(everybody, queue_id, old.port)
+    load = ProxiedLoad(proxy, calls, callers=scale.of(4, 32), pause=scale.of(30, 0) / 1000)
+    load.start()
+    calls_each = scale.of(100, 5_000)
+    with _phase("the old code on the old schema", load, calls_each):
+        pass
+    with _phase("migrate, first in vain", load, 0), _read_until_given_way(url):
+        news[0].manage("check_upgrade")
+        news[0].manage("migrate", "--verbosity", "0")
+    with _phase("the old code on the new schema", load, calls_each):
+        failed = failed_deeds(old, everybody, queue_id, is_thorough=not scale.is_quick)
+    with _phase("one service after the other is replaced", load, calls_each):
+        for service, successor in zip(olds, news, strict=True):
+            _replace(service, successor, proxy)
+    answers = load.stop()
+    for successor in news:
+        successor.stop()
+    return _figure(answers, failed, url)
+
+
+def _shared(service: Service) -> dict[str, str]:
+    """The settings that all services of one control plane have in common."""
+    own = {"DATABASE_URL", "PORT"}
+    return {name: value for name, value in service.environ.items() if name not in own}
+
+
+def _calls(everybody: Fleet, queue_id: str, port: int) -> Iterator[Call]:
+    """All that changes something, in turn, without an end; goodbyes only of workers of which no heartbeat is expected."""
+    fleet, leaving = (
+        replace(everybody, worker_ids=ids) for ids in (everybody.worker_ids[:40], everybody.worker_ids[40:])
+    )
+    for number in range(len(fleet.worker_ids)):
+        first = start_call(fleet, -1 - number)
+        ask(port, fleet.api_key, "POST", first.path, json.loads(first.body))
+    kinds: list[Callable[[int], Call]] = [
+        partial(start_call, fleet),
+        partial(heartbeat_call, fleet),
+        partial(start_call, leaving),
+        partial(_full_heartbeat, fleet),
+        partial(_start_in_queue, fleet, queue_id),
+        partial(heartbeat_call, fleet),
+        partial(_goodbye, leaving),
+        partial(_simple_heartbeat, fleet),
+        partial(_register, fleet),
+    ]
+    return (kinds[number % len(kinds)](number) for number in itertools.count())
+
+
+def _full_heartbeat(fleet: Fleet, number: int) -> Call:
+    light = heartbeat_call(fleet, number)
+    body = {"system_info": SYSTEM_INFO, "logs": [f"line {number}"], "worker_metadata": {"number": number}}
+    return replace(light, body=json.dumps(body).encode())
+
+
+def _simple_heartbeat(fleet: Fleet, number: int) -> Call:
+    body = {"worker_id": fleet.worker_ids[number % len(fleet.worker_ids)], "environment_name": "production"}
+    return Call("/api/v1/workers/heartbeat", json.dumps(body).encode(), fleet.api_key)
+
+
+def _start_in_queue(fleet: Fleet, queue_id: str, number: int) -> Call:
+    mark = f"start-{number}"
+    body = {"system_info": {**SYSTEM_INFO, "pid": number, "mark": mark}}
+    return Call(f"/api/v1/worker-queues/{queue_id}/start", json.dumps(body).encode(), fleet.api_key, mark)
+
+
+def _register(fleet: Fleet, number: int) -> Call:
+    mark = f"start-{number}"
+    body = {"environment_name": "production", "hostname": "host", "worker_metadata": {"mark": mark}}
+    return Call("/api/v1/workers/register", json.dumps(body).encode(), fleet.api_key, mark)
+
+
+def _goodbye(fleet: Fleet, number: int) -> Call:
+    worker_id = fleet.worker_ids[number % len(fleet.worker_ids)]
+    return Call(f"/api/v1/workers/{worker_id}/disconnect", b'{"reason": "shutdown"}', fleet.api_key)
+
+
+@contextmanager
+def _phase(name: str, load: Load, least: int) -> Iterator[None]:
+    """Goes on until so many calls were answered in it, and says how they were."""
+    before = len(load.answers.all)
+    yield
+    while len(load.answers.all) < before + least:
+        time.sleep(0.05)
+    answers = Answers(load.answers.all[before:])
+    say(f"{name}: {len(answers.all)} calls, {answers.statuses()}, the slowest {answers.slowest():.1f} s")
+
+
+@contextmanager
+def _read_until_given_way(url: str) -> Iterator[None]:
+    """Reads a table, as a backup does, until whoever wants it for itself has waited for it and given it up."""
+    is_given_way = threading.Event()
+    thread = threading.Thread(target=_read_for_long, args=(url, is_given_way), daemon=True)
+    thread.start()
+    yield
+    if not is_given_way.is_set():
+        message = f"migrate did not wait for {READ_FOR_LONG}, or never gave it up"
+        raise AssertionError(message)
+
+
+def _read_for_long(url: str, is_given_way: threading.Event) -> None:
+    with psycopg.connect(url) as reader, psycopg.connect(url, autocommit=True) as observer:
+        reader.execute(f"LOCK TABLE {READ_FOR_LONG} IN ACCESS SHARE MODE")
+        for is_wanted in (True, False):
+            while observer.execute(IS_WANTED, [READ_FOR_LONG]).fetchone() != (is_wanted,):
+                time.sleep(0.02)
+        is_given_way.set()
+
+
+def _replace(service: Service, successor: Service, proxy: Proxy) -> None:
+    proxy.take_out(service.port)
+    service.stop()
+    successor.start()
+    successor.process.wait_until(lambda: successor.status_of("/readyz") == HTTPStatus.OK)
+    proxy.put_in(successor.port)
+
+
+def _figure(answers: Answers, failed: list[str], url: str) -> Figure:
+    for text in failed:
+        say(text)
+    refused = answers.other_than(HTTPStatus.OK, HTTPStatus.NO_CONTENT)
+    for answer in refused[:5]:
+        say(f"{answer.call.path} was answered {answer.status} after {answer.seconds:.1f} s: {answer.body[:200]!r}")
+    missing = _marks(answers) - _recorded(url)
+    text = (
+        f"{len(refused)} of {len(answers.all):,} calls failed during the upgrade from {RELEASE.number} to {CURRENT}, the "
+        f"slowest took {answers.slowest():.1f} s, {len(missing)} acknowledged starts missing, {len(failed)} deeds of "
+        "operators failed with the old code on the new schema"
+    )
+    return Figure(text, is_met=not refused and not missing and not failed)
+
+
+def _marks(answers: Answers) -> set[str]:
+    return {answer.call.mark for answer in answers.of(HTTPStatus.OK) if answer.call.mark}
+
+
+def _recorded(url: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        return {mark for (mark,) in connection.execute(MARKS)}

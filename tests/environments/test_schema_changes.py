@@ -1,0 +1,123 @@
+"""A change of tables in use takes all its locks at once or none, and does what Django would have done."""
+
+import time
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import OperationalError, connection, models
+from django.db.migrations import AddField, CreateModel, Migration, RunPython
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from environments.schema_changes import SchemaChange, tables_in_use
+
+PROBE = AddField("organization", "probe", models.CharField(max_length=9, default="50%", db_default="50%"))
+PROBES = [PROBE, AddField("Environment", "probe", models.IntegerField(null=True))]
+
+
+def change(*operations: Operation) -> Migration:
+    kind = type("Change", (SchemaChange,), {"operations": list(operations)})
+    return kind("probe", "environments")
+
+
+def state() -> ProjectState:
+    return MigrationLoader(connection).project_state()
+
+
+def apply(migration: Migration) -> None:
+    with connection.schema_editor(atomic=True) as editor:
+        migration.apply(state(), editor)
+
+
+def columns(table: str) -> set[str]:
+    with connection.cursor() as cursor:
+        return {column.name for column in connection.introspection.get_table_description(cursor, table)}
+
+
+@pytest.fixture
+def another(transactional_db: None) -> Any:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one lock for all tables")
+    settings = connection.get_connection_params() | {"cursor_factory": None, "context": None}
+    wanted = ("dbname", "user", "password", "host", "port")
+    with psycopg.connect(**{name: settings[name] for name in wanted}) as session:
+        yield session
+        session.rollback()
+
+
+def test_does_what_django_would_and_can_be_taken_back(transactional_db: None) -> None:
+    migration = change(*PROBES)
+    before = state()
+    apply(migration)
+    try:
+        assert "probe" in columns("environments_organization") & columns("environments_environment")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO environments_organization (id, name, created_at) VALUES ('a', 'a', '2026-01-01')"
+            )
+            cursor.execute("SELECT probe FROM environments_organization")
+            assert cursor.fetchall() == [("50%",)]
+    finally:
+        with connection.schema_editor(atomic=True) as editor:
+            migration.unapply(before, editor)
+    assert "probe" not in columns("environments_organization") | columns("environments_environment")
+
+
+def test_gives_up_within_a_moment_what_somebody_reads_and_leaves_everything_as_it_was(another: Any) -> None:
+    another.execute("LOCK TABLE environments_organization IN ACCESS SHARE MODE")
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match="statement timeout"):
+        apply(change(*PROBES))
+    assert 0.4 < time.monotonic() - began < 1.9, "half a second for the locks, not two for each"
+    assert "probe" not in columns("environments_environment")
+
+
+def test_holds_no_lock_while_django_makes_the_sql(another: Any) -> None:
+    """The last operation looks from another session."""
+    locks = """
+        SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'
+        AND relation = 'environments_organization'::regclass
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """
+    seen = []
+
+    class Observer(AddField):
+        def database_forwards(self, *arguments: Any) -> None:
+            seen.append(another.execute(locks).fetchone())
+            super().database_forwards(*arguments)
+
+    with pytest.raises(InterruptedError), connection.schema_editor(atomic=True) as editor:
+        change(PROBE, Observer("environment", "probe", models.IntegerField(null=True))).apply(state(), editor)
+        raise InterruptedError
+    assert seen == [(0,)]
+
+
+def test_restores_the_limit_of_statements(another: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        before = cursor.fetchone()
+        with pytest.raises(InterruptedError), connection.schema_editor(atomic=True) as editor:
+            change(*PROBES).apply(state(), editor)
+            cursor.execute("SHOW statement_timeout")
+            assert cursor.fetchone() == before
+            raise InterruptedError
+
+
+@pytest.mark.django_db
+def test_locks_what_it_changes_and_what_it_newly_refers_to() -> None:
+    to_key = models.ForeignKey("environments.DataKey", models.CASCADE)
+    made = CreateModel("Made", [("id", models.UUIDField(primary_key=True)), ("data_key", to_key)])
+    migration = change(made, AddField("made", "user", models.ForeignKey("auth.User", models.CASCADE)), *PROBES)
+    assert tables_in_use(migration, state()) == [
+        "auth_user",
+        "environments_datakey",
+        "environments_environment",
+        "environments_organization",
+    ]
+
+
+def test_refuses_to_move_rows_while_it_holds_locks(another: Any) -> None:
+    with pytest.raises(TypeError, match="moves rows"):
+        apply(change(RunPython(RunPython.noop)))
