@@ -18,7 +18,8 @@ class SchemaChange(migrations.Migration):
     """A migration that takes its locks at once, or none; `manage.py migrate` then tries again.
 
     On PostgreSQL its SQL is made before the locks are taken, and only run while they are held: Django takes a hundred
-    times as long to make it. So an operation has to be made of SQL; what moves rows is a migration of its own.
+    times as long to make it. So an operation has to be made of SQL. What moves rows is a migration of its own, and so
+    is an index of a table that grows without end, which takes as long to make as the table is long.
     """
 
     def apply(self, project_state: ProjectState, schema_editor: Any, collect_sql: bool = False) -> ProjectState:  # noqa: FBT001, FBT002  # Django's

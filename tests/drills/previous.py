@@ -2,8 +2,8 @@
 
 import json
 import secrets
+import shutil
 import subprocess
-import sys
 from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection
@@ -24,7 +24,9 @@ READS = ("", "/workers", "/config", "/metrics", "/worker-command", "/install-scr
 
 
 def is_at_hand() -> bool:
-    """False in a clone without the history, such as a shallow one."""
+    """False in a clone without the history, such as a shallow one, and without git."""
+    if shutil.which("git") is None:
+        return False
     command = ["git", "cat-file", "-e", f"{RELEASE.revision}^{{commit}}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0  # noqa: S603
 
@@ -43,9 +45,7 @@ class PreviousService(Service):
 
     def command(self) -> list[str]:
         """The server's own, since that release has no command `serve` yet."""
-        granian = str(Path(sys.executable).with_name("granian"))
-        options = ["--interface", "wsgi", "--workers", str(self.processes), "--blocking-threads", "4", "--no-ws"]
-        return [granian, *options, "--port", str(self.port), "--log-level", "warning", "controlplane.wsgi:application"]
+        return self.granian("controlplane.wsgi:application")
 
 
 def failed_deeds(service: Service, fleet: Fleet, queue_id: str, *, is_thorough: bool) -> list[str]:

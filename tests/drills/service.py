@@ -73,6 +73,12 @@ class Service:
         """What serves."""
         return [sys.executable, "manage.py", "serve", "--processes", str(self.processes)]
 
+    def granian(self, application: str) -> list[str]:
+        """The server as `serve` starts it, with another application."""
+        program = str(Path(sys.executable).with_name("granian"))
+        options = ["--interface", "wsgi", "--workers", str(self.processes), "--blocking-threads", "4", "--no-ws"]
+        return [program, *options, "--port", str(self.port), "--log-level", "warning", application]
+
     def stop(self) -> None:
         """Ends it in good order."""
         self.process.stop()
