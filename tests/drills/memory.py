@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
+from statistics import median
 
 from tests.databases import PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
@@ -18,7 +19,7 @@ from tests.drills.service import Fleet, Service
 
 MIX = (start_call, heartbeat_call, heartbeat_call, heartbeat_call, heartbeat_call)
 CALLERS = 8
-PARTS = 10
+PARTS = 20
 #: Few, and no multiple of the kinds of calls, so that each worker makes all of them. The throttles keep an entry for each
 #: worker that started and each minute, up to 100,000 of them: with many workers these would be all that is seen to grow.
 WORKERS = 3
@@ -92,7 +93,7 @@ def _figure(held: list[Held], calls: int, failed: int) -> Figure:
 
 
 def _blocks_per_call(held: list[Held], calls: int) -> float:
-    """From the least of the first half to the least of the second, since what is held for a moment comes and goes."""
+    """From the median of the first half to that of the second, since what is held for a moment comes and goes."""
     half = len(held) // 2
-    first, second = (min(each.blocks for each in part) for part in (held[1 : half + 1], held[half + 1 :]))
+    first, second = (median(each.blocks for each in part) for part in (held[1 : half + 1], held[half + 1 :]))
     return (second - first) / (calls / 2)
