@@ -1,7 +1,8 @@
 """Rotation of encryption: rewraps data keys under the active key of the ring, and reseals secrets under new data keys.
 
 Both can be stopped and run again: they look for what is not yet on the active key. Each row is written only if it is
-still what was read, so a concurrent edit is never lost; it is found again in the next pass.
+still what was read, so a concurrent edit is never lost; it is found again in the next pass. While a row is waited for,
+no other is held: an edit may hold it and want what would be held.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -17,11 +18,12 @@ from environments.encryption import VERSION, CannotOpenError
 from environments.fields import SealedField
 from environments.models import DataKey
 from environments.sealing import (
+    count_seals,
     create_data_key,
     fingerprint_key_of,
     key_ring,
     open_sealed,
-    seal,
+    place_of,
     unwrap,
     verify_known_answer,
     wrap,
@@ -98,7 +100,7 @@ def data_keys_to_replace(made_before: datetime) -> "models.QuerySet[DataKey]":
 
 
 def rewrap_data_keys(*, actor: Actor, now: datetime) -> Iterator[Progress]:
-    """Wraps every data key with the ring's active key, in small transactions; secrets stay untouched.
+    """Wraps every data key with the ring's active key, each in a transaction of its own; secrets stay untouched.
 
     This and the next three go on past what cannot be opened, and raise RowsCannotOpenError after the rest is done.
     """
@@ -106,9 +108,8 @@ def rewrap_data_keys(*, actor: Actor, now: datetime) -> Iterator[Progress]:
     total = data_keys_to_rewrap().count()
     done = 0
     for batch in _batches(data_keys_to_rewrap()):
-        with transaction.atomic():
-            for row in batch:
-                failures.attempt(_rewrap, row, actor=actor, now=now)
+        for row in batch:
+            failures.attempt(_rewrap, row, actor=actor, now=now)
         done += len(batch)
         yield Progress(done, max(total, done))
     failures.raise_any()
@@ -148,9 +149,9 @@ def reseal_secrets() -> Iterator[Progress]:
         for data_key in DataKey.objects.filter(active_for__isnull=False).order_by("pk").iterator():
             for column in sealed_columns():
                 for batch in _batches(_to_reseal(column, data_key)):
-                    with transaction.atomic():
-                        for row in batch:
-                            failures.attempt(_reseal, row, column, data_key)
+                    count_seals(data_key, len(batch))
+                    for row in batch:
+                        failures.attempt(_reseal, row, column, data_key)
                     done += len(batch)
                     yield Progress(done, max(remaining, done))
         if count_secrets_to_reseal() == len(failures.errors):
@@ -198,7 +199,7 @@ class Failures:
         self.errors: list[CannotOpenError] = []
 
     def attempt(self, step: Callable[..., object], *arguments: Any, **kwargs: Any) -> CannotOpenError | None:
-        """Runs a step in a savepoint; the error if something in it does not open."""
+        """Runs a step in a transaction; the error if something in it does not open."""
         try:
             with transaction.atomic():
                 step(*arguments, **kwargs)
@@ -245,6 +246,6 @@ def _to_reseal(column: SealedColumn, data_key: DataKey) -> "models.QuerySet[mode
 
 def _reseal(row: models.Model, column: SealedColumn, data_key: DataKey) -> None:
     old_text = getattr(row, column.field)
-    new_text = seal(row, column.field, open_sealed(row, column.field), data_key=data_key, key=unwrap(data_key))
+    new_text = unwrap(data_key).seal(open_sealed(row, column.field), place_of(row, column.field))
     same = column.model._default_manager.filter(pk=row.pk, **{column.field: old_text})
     same.update(**{column.field: new_text})

@@ -97,7 +97,8 @@ def seal_api_key(connection: CredentialConnection, secret: Secret, *, now: datet
     fingerprint = fingerprint_key_of(row, key).fingerprint(secret)
     if connection.sealed_api_key and connection.api_key_fingerprint == fingerprint:
         return False
-    connection.sealed_api_key = seal(connection, "sealed_api_key", secret, data_key=row, key=key)
+    count_seals(row, 1)
+    connection.sealed_api_key = key.seal(secret, place_of(connection, "sealed_api_key"))
     connection.api_key_fingerprint = fingerprint
     connection.api_key_version += 1
     connection.api_key_set_at = now
@@ -125,10 +126,14 @@ def open_sealed(row: "Model", field: str, *, data_key: DataKey | None = None) ->
     return unwrap(data_key).open(sealed, place)
 
 
-def seal(row: "Model", field: str, secret: Secret, *, data_key: DataKey, key: Key) -> str:
-    """The secret sealed for a row's column, counted against the data key; refuses when that is used up."""
-    _count_seal(data_key)
-    return key.seal(secret, place_of(row, field))
+def count_seals(row: DataKey, number: int) -> None:
+    """Counts seals against a data key before they are made; DataKeyExhaustedError when it is used up."""
+    if row.seal_count >= SEALS_TO_REFUSE_AT:
+        msg = f"Data key {row.pk} has sealed {row.seal_count} times: run manage.py rotate_encryption --data-keys."
+        raise DataKeyExhaustedError(msg)
+    if row.seal_count >= SEALS_TO_WARN_AT:
+        logger.warning("data key %s has sealed %d times: run rotate_encryption --data-keys", row.pk, row.seal_count)
+    DataKey.objects.filter(pk=row.pk).update(seal_count=F("seal_count") + number)
 
 
 def _data_key(key_id: str, place: Place) -> DataKey:
@@ -148,12 +153,3 @@ def _active_data_key(organization_id: str) -> tuple[DataKey, Key]:
         except IntegrityError:  # another process made the first one in the meantime
             row = DataKey.objects.get(active_for=organization_id)
     return row, unwrap(row)
-
-
-def _count_seal(row: DataKey) -> None:
-    if row.seal_count >= SEALS_TO_REFUSE_AT:
-        msg = f"Data key {row.pk} has sealed {row.seal_count} times: run manage.py rotate_encryption --data-keys."
-        raise DataKeyExhaustedError(msg)
-    if row.seal_count >= SEALS_TO_WARN_AT:
-        logger.warning("data key %s has sealed %d times: run rotate_encryption --data-keys", row.pk, row.seal_count)
-    DataKey.objects.filter(pk=row.pk).update(seal_count=F("seal_count") + 1)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 from pytest_django import Settings
 
 from environments import rotation
@@ -171,6 +172,22 @@ def test_a_damaged_organization_does_not_keep_the_others_on_the_old_key(fleets: 
     with pytest.raises(CommandError, match=str(damaged.pk)):
         rotate()
     assert list(DataKey.objects.exclude(wrapped_by="ek-new")) == [damaged]
+
+
+def test_a_row_that_is_locked_for_too_long_stops_it_with_a_message(fleet: Fleet, new_ring: KeyRing) -> None:
+    """An `apply` of a large document holds what it has changed until it ends."""
+
+    def refuse(execute: Any, sql: str, *arguments: Any) -> Any:
+        if sql.startswith('UPDATE "environments_temporalconnection"'):
+            reason = "canceling statement due to lock timeout"
+            raise OperationalError(reason)
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(refuse), pytest.raises(CommandError, match=r"lock timeout.*again") as caught:
+        rotate("--data-keys")
+    assert caught.value.returncode == 1
+    assert rotate_as_json("--dry-run")["secrets to reseal"] == 2
+    assert rotate_as_json()["secrets resealed"] == 2
 
 
 def test_verify_counts_what_opens_and_changes_nothing(fleet: Fleet) -> None:

@@ -1,5 +1,7 @@
 """Rotation of encryption: nothing is lost, whatever interrupts it or happens beside it."""
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -365,6 +367,73 @@ def test_another_field_that_is_changed_beside_a_reseal_is_kept(committed_fleet: 
     assert rename.get().namespace == "edited"
     assert secrets_of(fleet) == expected_secrets(fleet)
     assert count_secrets_to_reseal() == 0
+
+
+def wait_until_it_waits_for_this() -> None:
+    """Returns when another session waits for what this one has locked; on SQLite it does from its first write on."""
+    query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    deadline = time.monotonic() + LONG
+    while connection.vendor == "postgresql" and time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.01)
+    assert connection.vendor == "sqlite"
+
+
+def run_while_held(step: Callable[[], object], hold: Callable[[], object], edit: Callable[[], object]) -> None:
+    """Runs the step in a thread against an edit that holds something, and goes on once the step waits for that."""
+
+    def run() -> None:
+        try:
+            step()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            hold()
+            running = pool.submit(run)
+            wait_until_it_waits_for_this()
+            edit()
+        running.result(LONG)
+
+
+def test_while_a_reseal_waits_for_an_edit_it_holds_nothing_that_the_edit_wants(committed_fleet: Fleet) -> None:
+    """An edit in the console locks its row and then counts its seal; one by `apply` has several rows."""
+    fleet = committed_fleet
+    factories.create_temporal(fleet.organization, "second", secret="second")
+    replace()
+    first, second = TemporalConnection.objects.order_by("pk")
+
+    def edit() -> None:
+        for row in (first, second):
+            seal_api_key(row, Secret(f"edited {row.name}"), now=timezone.now())
+            row.save()
+
+    run_while_held(
+        lambda: list(reseal_secrets()), lambda: TemporalConnection.objects.select_for_update().get(pk=second.pk), edit
+    )
+    opened = [open_api_key(row) for row in TemporalConnection.objects.order_by("pk")]
+    assert opened == [Secret(f"edited {row.name}") for row in (first, second)]
+    assert count_secrets_to_reseal() == 0
+
+
+def test_while_a_rewrap_waits_for_an_edit_it_holds_nothing_that_the_edit_wants(
+    committed_fleet: Fleet, settings: Settings
+) -> None:
+    """`apply` counts the seals of several organizations in one transaction."""
+    factories.create_fleet()
+    settings.ENCRYPTION_KEYS = KeyRing([generate_key("ek-new"), settings.ENCRYPTION_KEYS.active])
+    first, second = DataKey.objects.order_by("pk")
+    count = {"seal_count": 7}
+    run_while_held(
+        rewrap,
+        lambda: DataKey.objects.filter(pk=second.pk).update(**count),
+        lambda: DataKey.objects.filter(pk=first.pk).update(**count),
+    )
+    assert set(DataKey.objects.values_list("wrapped_by", "seal_count")) == {("ek-new", 7)}
 
 
 def test_two_rewraps_at_a_time_count_and_record_each_data_key_once(committed_fleet: Fleet, new_ring: KeyRing) -> None:

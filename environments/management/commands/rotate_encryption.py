@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 from django.utils import timezone
 
 from environments import rotation
@@ -72,6 +73,10 @@ class Command(BaseCommand):
             return done - len(error.errors), [str(each) for each in error.errors]
         except DataKeyExhaustedError as error:
             return done, [str(error)]
+        except DatabaseError as error:  # such as a row that somebody else has locked for long
+            reason = str(error).partition("\n")[0]
+            msg = f"Stopped, what is done stays: the database refused ({reason}). Run the command again."
+            raise CommandError(msg) from None
         return done, []
 
     def _verify(self, output_format: str) -> None:
