@@ -63,6 +63,12 @@ class Service:
         """Makes the tables."""
         self.manage("migrate", "--verbosity", "0")
 
+    def beside(self) -> "Service":
+        """Another one of the same control plane, on a port of its own."""
+        other = Service(self.directory, self.environ["DATABASE_URL"], processes=self.processes)
+        other.environ = self.environ | {"PORT": str(other.port)}
+        return other
+
     def start(self) -> None:
         """Starts all processes and returns once one answers."""
         log = self.directory / f"service-{self.port}"
