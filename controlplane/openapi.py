@@ -47,8 +47,7 @@ WITH_BODY = ("411", "413", "415")
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """The security scheme under the contract's name."""
 
-    target_class = "workers.authentication.SignatureAuthentication"
-    match_subclasses = True
+    target_class = "workers.authentication.ApiKeyAuthentication"
     name = "BearerAuth"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:  # noqa: ARG002

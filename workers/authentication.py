@@ -79,10 +79,10 @@ class PresentedKey:
         return key
 
 
-class SignatureAuthentication(BaseAuthentication):
-    """Accepts an API key in the Authorization header and nowhere else.
+class ApiKeyAuthentication(BaseAuthentication):
+    """Accepts an API key in the Authorization header and nowhere else; the row decides on every request.
 
-    For endpoints whose own statement asks the key's row, and which look at the row before they refuse anything.
+    A view whose own statement asks the row says so with `asks_key_itself`.
     """
 
     def authenticate(self, request: Request) -> tuple[None, PresentedKey]:
@@ -99,20 +99,14 @@ class SignatureAuthentication(BaseAuthentication):
             _refuse_expired(found[1])
         except tokens.InvalidTokenError as error:
             _refuse(str(error))
-        return None, PresentedKey(claims, tokens.digest(found[1]))
+        key = PresentedKey(claims, tokens.digest(found[1]))
+        if not getattr(request.parser_context["view"], "asks_key_itself", False):
+            _ = key.row
+        return None, key
 
     def authenticate_header(self, request: Request) -> str:
         """RFC 6750, section 3: an error code only if a token was given."""
         return 'Bearer error="invalid_token"' if "Authorization" in request.headers else "Bearer"
-
-
-class ApiKeyAuthentication(SignatureAuthentication):
-    """The same, and the row has been asked when it returns."""
-
-    def authenticate(self, request: Request) -> tuple[None, PresentedKey]:
-        user, key = super().authenticate(request)
-        _ = key.row
-        return user, key
 
 
 def _refuse_expired(token: str) -> NoReturn:

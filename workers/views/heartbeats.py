@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from workers.authentication import SignatureAuthentication, key_of, signed_key_of
+from workers.authentication import key_of, signed_key_of
 from workers.lifecycle import Goodbye, Heartbeat, disconnect_worker, record_heartbeat
 from workers.serializers import (
     DisconnectRequestSerializer,
@@ -21,7 +21,7 @@ from workers.views.requests import WorkerApiView, client_of, uuid_of, valid_body
 class HeartbeatApiView(WorkerApiView):
     """What every heartbeat has in common: the statement that notes it asks the key's row, too."""
 
-    authentication_classes = (SignatureAuthentication,)
+    asks_key_itself = True
     http_method_names = ("post",)
     refusals = (404, 409)
 
