@@ -16,6 +16,9 @@ from environments.connection_hosts import AllowedHost, HostError
 from environments.encryption import KeyRing, KeyRingError
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Seconds that a request waits for its database, so that every answer comes within five; a command waits longer.
+PATIENCE = 3
+PATIENCE_OF_COMMANDS = 20
 
 
 def env_file() -> Path:
@@ -206,11 +209,11 @@ def _sqlite(path: str) -> dict[str, object]:
         raise ImproperlyConfigured(msg)
     name.parent.mkdir(parents=True, exist_ok=True)
     return {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "controlplane.engines.sqlite3",
         "NAME": name,
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
-            "timeout": 20,
+            "timeout": PATIENCE_OF_COMMANDS if _is_command() else PATIENCE,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
         },
     }
@@ -232,7 +235,7 @@ def _postgresql(url: str) -> dict[str, object]:
         raise ImproperlyConfigured(msg)
     limits = f"-c lock_timeout=2s -c statement_timeout={text('DATABASE_STATEMENT_TIMEOUT', '5s')}"
     return {
-        "ENGINE": "controlplane.postgresql",
+        "ENGINE": "controlplane.engines.postgresql",
         "NAME": name,
         "USER": options.pop("user", ""),
         "PASSWORD": options.pop("password", ""),
@@ -242,6 +245,7 @@ def _postgresql(url: str) -> dict[str, object]:
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": 3,
+            "longest_answer": None if _is_command() else PATIENCE,
             # Planning a start's query takes ten times as long as running it: plan it once for a connection.
             "server_side_binding": True,
             "prepare_threshold": 2,
@@ -249,3 +253,8 @@ def _postgresql(url: str) -> dict[str, object]:
             "options": f"{limits} {options.get('options', '')}".strip(),
         },
     }
+
+
+def _is_command() -> bool:
+    """Whether somebody, `manage.py` for one, gave statements another limit than requests have."""
+    return bool(text("DATABASE_STATEMENT_TIMEOUT"))

@@ -14,6 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from controlplane.circuit import circuit
 from controlplane.parsers import BodyTooLargeError, InvalidBodyError, LengthRequiredError
 from environments.configuration import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
 
 NOT_FOUND = "Not found."
+DATABASE_AWAY = "The database is not available."
 
 #: Domain errors: status, and the detail where the error's own message is not meant for the caller.
 STATUSES: dict[type[Exception], tuple[int, str | None]] = {
@@ -63,7 +65,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's handler: every exception of the worker API becomes a JSON answer here."""
     if is_database_away(error):
         logger.error("database away: %s", type(error.__cause__ or error).__name__)
-        return _unavailable("The database is not available.")
+        circuit.found_away(error)
+        return _unavailable(DATABASE_AWAY)
     match error:
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return _unauthenticated(error, context["request"])

@@ -12,7 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from controlplane.errors import RETRY_AFTER_SECONDS
+from controlplane.circuit import circuit
+from controlplane.errors import DATABASE_AWAY, RETRY_AFTER_SECONDS
 from environments.checks import key_ring_problems
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,12 @@ def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001  # a view
 
 
 def readiness_problems() -> list[str]:
-    """What keeps this process from serving, in words for an operator; empty when it is ready."""
+    """What keeps this process from serving, in words for an operator; empty when it is ready.
+
+    While requests are refused since the database was found away, it is not asked: one whose disk is full still reads.
+    """
+    if circuit.is_refusing():
+        return [DATABASE_AWAY]
     try:
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
@@ -39,7 +45,8 @@ def readiness_problems() -> list[str]:
         return key_ring_problems()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("not ready: %s", type(error).__name__)
-        return ["The database is not available."]
+        circuit.found_away(error)
+        return [DATABASE_AWAY]
 
 
 @extend_schema_serializer(component_name="Health")

@@ -15,7 +15,8 @@ from django.urls import reverse
 
 from controlplane import env
 from controlplane.accounts.pages import lacks_second_factor
-from controlplane.errors import RETRY_AFTER_SECONDS, is_database_away, json_error
+from controlplane.circuit import circuit
+from controlplane.errors import DATABASE_AWAY, RETRY_AFTER_SECONDS, is_database_away, json_error
 from environments.encryption import CannotOpenError
 from environments.sealing import DataKeyExhaustedError
 
@@ -87,6 +88,26 @@ class ConsolePolicyMiddleware:
         return response
 
 
+class CircuitMiddleware:
+    """Refuses at once, while the database is known to be away, whatever would wait for it in vain.
+
+    What needs no database is always served, `/livez` above all; `/readyz` looks for itself.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not request.path_info.startswith(("/api/", "/admin/")):
+            return self.get_response(request)
+        admission = circuit.admit()
+        if not admission.is_granted:
+            return _database_away(request)
+        response = self.get_response(request)
+        circuit.settle(admission)
+        return response
+
+
 class SecondFactorMiddleware:
     """Leads whoever has to have a second factor and has none to where it is set up, before anything else."""
 
@@ -126,7 +147,8 @@ class ConsoleErrorsMiddleware:
 def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """The page for an error that is nobody's mistake, or None for what is unexpected."""
     if is_database_away(exception):
-        return _page(request, 503, "The database is not available", "Nothing was changed. Try again in a moment.")
+        circuit.found_away(exception)
+        return _database_away(request)
     if isinstance(exception, IntegrityError):
         message = (
             "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
@@ -139,6 +161,14 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
         logger.error("console: %s", exception)
         return _page(request, 503, "A secret cannot be sealed or opened", "Nothing was changed. See the server's log.")
     return None
+
+
+def _database_away(request: HttpRequest) -> HttpResponse:
+    if request.path_info.startswith("/api/"):
+        response: HttpResponse = json_error(503, DATABASE_AWAY)
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return response
+    return _page(request, 503, "The database is not available", "Nothing was changed. Try again in a moment.")
 
 
 def _page(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:

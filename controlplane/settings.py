@@ -42,7 +42,7 @@ if any(host.startswith(("*", ".")) for host in ALLOWED_HOSTS):
 if IS_LOCAL and not all(env.is_loopback(host.strip("[]")) for host in ALLOWED_HOSTS):
     msg = "ALLOWED_HOSTS names a host beyond this machine: set CONTROL_PLANE_URL to its https:// URL."
     raise ImproperlyConfigured(msg)
-if DEBUG and not (IS_LOCAL and DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3"):
+if DEBUG and not (IS_LOCAL and DATABASES["default"]["ENGINE"] == "controlplane.engines.sqlite3"):
     msg = "DEBUG shows internals, so it is refused with PostgreSQL and beyond this machine."
     raise ImproperlyConfigured(msg)
 
@@ -88,6 +88,7 @@ MIDDLEWARE = [
     "controlplane.middleware.WorkerApiMiddleware",
     "controlplane.middleware.ConsolePolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "controlplane.middleware.CircuitMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -1,11 +1,14 @@
 """Registers the fixtures of all tests, real database files, and one printed seed for all that is random."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
 import pytest
 from django.conf import settings
+
+from controlplane.circuit import circuit
 
 pytest_plugins = ["tests.browser", "tests.servers"]
 
@@ -39,3 +42,10 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
     if database["ENGINE"].endswith("sqlite3"):
         database.setdefault("TEST", {})["NAME"] = f"{database['NAME']}.test"
     request.getfixturevalue("django_db_modify_db_settings_parallel_suffix")
+
+
+@pytest.fixture(autouse=True)
+def closed_circuit() -> Iterator[None]:
+    """No test is refused for what another one did to the database."""
+    yield
+    circuit.close()

@@ -80,6 +80,10 @@ class ServerProcess:
         """The process id of the server's first process."""
         return self._process.pid
 
+    def is_running(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process.poll() is None
+
     def descendants(self) -> list[int]:
         """The ids of all processes that it has started, and they in turn, as long as they run."""
         children: dict[int, list[int]] = {}

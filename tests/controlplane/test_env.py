@@ -1,6 +1,7 @@
 import ipaddress
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -305,7 +306,7 @@ def test_sqlite_is_set_up_for_concurrent_starts(tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "er").is_dir()
     options = settings["OPTIONS"]
     assert isinstance(options, dict)
-    assert (options["transaction_mode"], options["timeout"]) == ("IMMEDIATE", 20)
+    assert (options["transaction_mode"], options["timeout"]) == ("IMMEDIATE", 3)
     assert "journal_mode=WAL" in options["init_command"]
     assert "synchronous=FULL" in options["init_command"]
 
@@ -319,9 +320,17 @@ def test_postgresql_gets_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings["CONN_HEALTH_CHECKS"] is True
     options = settings["OPTIONS"]
     assert isinstance(options, dict)
-    assert (options["connect_timeout"], options["sslmode"]) == (3, "require")
+    assert (options["connect_timeout"], options["longest_answer"], options["sslmode"]) == (3, 3, "require")
     for limit in ("-c lock_timeout=2s", "-c statement_timeout=5s", "-c search_path=x"):
         assert limit in options["options"]
+
+
+def test_commands_wait_longer_for_their_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_STATEMENT_TIMEOUT", "0")
+    sqlite: Any = env.database(f"sqlite:///{tmp_path}/db.sqlite3")["OPTIONS"]
+    assert sqlite["timeout"] == 20
+    postgresql: Any = env.database("postgresql://db.example.com/name")["OPTIONS"]
+    assert postgresql["longest_answer"] is None
 
 
 @pytest.mark.parametrize(

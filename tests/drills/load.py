@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import select
 import threading
 import time
 from collections import Counter
@@ -37,8 +38,8 @@ SYSTEM_INFO = {
 }
 #: Seconds after which a caller gives up; longer than anything here may take.
 PATIENCE = 30
-#: Seconds before a caller whom nobody answered calls again.
-PAUSE = 0.05
+#: Seconds before a caller calls again whom nobody answered, or who was asked to wait (a worker waits longer).
+PAUSES = {0: 0.05, 503: 0.2}
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,7 @@ class Load:
         while call := self._next():
             answer = send(connection, call)
             self.answers.all.append(answer)
-            if answer.status == 0:
-                time.sleep(PAUSE)
+            time.sleep(PAUSES.get(answer.status, 0))
         connection.close()
 
 
@@ -152,6 +152,8 @@ def send(connection: HTTPConnection, call: Call) -> Answer:
     """One call on a connection, which is opened anew when it broke."""
     headers = {"Authorization": f"Bearer {call.api_key}", "Content-Type": "application/json"}
     began = time.monotonic()
+    if connection.sock and select.select([connection.sock], [], [], 0)[0]:
+        connection.close()  # the server has: clients look before they use a connection again
     try:
         connection.request("POST", call.path, call.body, headers)
         response = connection.getresponse()

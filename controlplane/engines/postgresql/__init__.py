@@ -1,0 +1,1 @@
+"""PostgreSQL, of which a silent server is taken for one that is away."""

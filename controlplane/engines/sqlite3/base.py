@@ -1,0 +1,57 @@
+"""SQLite, whose writers take turns more evenly.
+
+SQLite's own waiting looks for the lock ever more rarely, up to every tenth of a second: with many writers some are then
+overtaken for seconds. Looking often and at odd times gives each the same chance.
+"""
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db.backends.sqlite3 import base
+
+#: Longest pause, in seconds, before looking again.
+PAUSE = 0.006
+
+
+class PatientCursor(base.SQLiteCursorWrapper):
+    """A cursor that waits for the lock, as long as its connection has patience; `executemany` may be half done."""
+
+    connection: "PatientConnection"
+
+    def execute(self, *arguments: Any) -> Any:
+        return self.connection.patiently(super().execute, *arguments)
+
+
+class PatientConnection(sqlite3.Connection):
+    """A connection that tries again what found the database locked; inside of a transaction nothing does."""
+
+    patience = 0.0
+
+    def patiently[**P, R](self, action: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        """Does it; sqlite3.OperationalError when the database is still locked after `patience` seconds."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return action(*arguments, **named)
+            except sqlite3.OperationalError as error:
+                is_locked = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+                if not is_locked or self.in_transaction or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.001, PAUSE))  # noqa: S311  # no secret
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's engine with this waiting: OPTIONS has `timeout`, in seconds, as always."""
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        patience = conn_params["timeout"]
+        connection = super().get_new_connection({**conn_params, "factory": PatientConnection})
+        connection.patience = patience
+        connection.execute("PRAGMA busy_timeout = 0")
+        return connection
+
+    def create_cursor(self, name: str | None = None) -> Any:  # noqa: ARG002  # Django's signature
+        return self.connection.cursor(factory=PatientCursor)

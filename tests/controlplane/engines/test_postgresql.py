@@ -1,0 +1,104 @@
+"""A silent PostgreSQL is one that is away: its processes stand still, while its connections stay open."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import OperationalError, connection, transaction
+
+from controlplane.engines.postgresql.base import DatabaseWrapper
+
+pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL only")
+LONGEST = 0.5
+
+
+@pytest.fixture
+def database(db: None) -> Iterator[DatabaseWrapper]:
+    """Connections of its own, with short bounds."""
+    options = {**connection.settings_dict["OPTIONS"], "longest_answer": LONGEST}
+    wrapper = DatabaseWrapper({**connection.settings_dict, "OPTIONS": options}, "silent")
+    wrapper.inc_thread_sharing()
+    wrapper.connect()
+    yield wrapper
+    wrapper.close()
+
+
+@contextmanager
+def silent(database: DatabaseWrapper) -> Iterator[None]:
+    """The server's process for this connection stands still."""
+    pid = database.connection.info.backend_pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def ask(database: DatabaseWrapper) -> Any:
+    with database.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return cursor.fetchone()[0]
+
+
+def test_a_statement_that_is_not_answered_is_given_up(database: DatabaseWrapper) -> None:
+    with silent(database):
+        before = time.monotonic()
+        with pytest.raises(OperationalError):
+            ask(database)
+        assert LONGEST <= time.monotonic() - before < LONGEST + 1
+        assert database.connection.closed
+
+
+def test_the_thread_takes_a_silent_server_for_away_and_then_connects_anew(
+    database: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with silent(database), pytest.raises(OperationalError):
+        ask(database)
+    database.close()
+    with pytest.raises(OperationalError, match="a moment ago"):
+        ask(database)
+    monkeypatch.setattr("controlplane.engines.postgresql.base.PAUSE", 0.0)
+    assert ask(database) == 1
+
+
+def test_the_check_of_an_older_connection_is_shorter(
+    database: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.engines.postgresql.base.CHECK_SECONDS", 0.1)
+    database.health_check_enabled, database.health_check_done = True, False
+    with silent(database):
+        before = time.monotonic()
+        with pytest.raises(OperationalError, match="a moment ago"):
+            ask(database)
+        assert time.monotonic() - before < LONGEST
+
+
+def test_a_connection_that_was_cut_is_replaced_at_once(database: DatabaseWrapper) -> None:
+    database.health_check_enabled, database.health_check_done = True, False
+    with psycopg.connect(os.environ["DATABASE_URL"]) as server:
+        server.execute("SELECT pg_terminate_backend(%s)", [database.connection.info.backend_pid])
+    assert ask(database) == 1
+
+
+def test_after_the_check_a_statement_may_take_its_time(database: DatabaseWrapper) -> None:
+    assert database.is_usable()
+    assert database.connection.longest_answer == LONGEST
+
+
+def test_a_command_waits_as_long_as_the_server_does(database: DatabaseWrapper) -> None:
+    database.close()
+    database.settings_dict["OPTIONS"]["longest_answer"] = None
+    database.connect()
+    with database.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(%s)", [LONGEST * 2])
+
+
+def test_requests_have_the_bound(db: None) -> None:
+    with transaction.atomic():
+        connection.ensure_connection()
+        assert connection.connection.longest_answer == 3
