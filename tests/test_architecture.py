@@ -184,4 +184,6 @@ def test_every_module_says_in_a_sentence_what_it_holds() -> None:
 
 def test_no_module_is_named_for_nothing() -> None:
     hollow = {"utils", "helpers", "common", "manager", "managers", "base", "signals"}
-    assert [name_of(path) for path in PRODUCT if path.stem in hollow] == []
+    # Django looks for a database engine in the module `base` of its package.
+    modules = [path for path in PRODUCT if "engines" not in path.parts]
+    assert [name_of(path) for path in modules if path.stem in hollow] == []
