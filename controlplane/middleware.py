@@ -72,7 +72,19 @@ class WorkerApiMiddleware:
             response = self.get_response(request)
         if is_api:
             response.headers.setdefault("Cache-Control", "no-store")
+            if _ends_connection(request, response):
+                response.headers["Connection"] = "close"
         return response
+
+
+def _ends_connection(request: HttpRequest, response: HttpResponseBase) -> bool:
+    """Whether a body was left unread: the server then ends the connection, which a client has to be told.
+
+    An id that is not known is answered as a malformed one, which is refused before the body is read.
+    """
+    has_body = request.META.get("CONTENT_LENGTH") not in {None, "", "0"} or "HTTP_TRANSFER_ENCODING" in request.META
+    is_read = request._read_started  # type: ignore[attr-defined]  # Django tells it nowhere else
+    return has_body and (not is_read or response.status_code == HTTPStatus.NOT_FOUND)
 
 
 class ConsolePolicyMiddleware:

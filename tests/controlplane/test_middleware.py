@@ -187,3 +187,31 @@ def test_a_server_that_tells_no_address_is_no_error(rf: RequestFactory) -> None:
     del request.META["REMOTE_ADDR"]
     response = ProxyMiddleware(lambda seen: HttpResponse(seen.META["REMOTE_ADDR"] or "none"))(request)
     assert response.content == b"none"
+
+
+# --- The connection ----------------------------------------------------------------------------------------------------------
+
+
+def test_says_that_the_connection_ends_when_the_answer_came_before_the_body_was_read(fleet: Fleet) -> None:
+    """The server ends it in any case, and a client that is not told finds out with its next request."""
+    large = b" " * 70_000
+    for refused in (
+        start(fleet, token="x.y.z"),
+        start(fleet, content_type="text/plain"),
+        start(fleet, large),
+        start(fleet, worker_id="nonsense"),
+        start(fleet, HTTP_TRANSFER_ENCODING="chunked"),
+    ):
+        assert refused.status_code >= 400
+        assert refused["Connection"] == "close"
+
+
+def test_leaves_the_connection_open_otherwise(fleet: Fleet) -> None:
+    for answered in (
+        start(fleet),
+        start(fleet, b"{"),
+        start(fleet, b"", token="x.y.z"),
+        Client().get("/api/health"),
+        Client().post("/livez", b"{}", "application/json"),
+    ):
+        assert "Connection" not in answered

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import random
 import signal
 import sys
 import tempfile
@@ -32,11 +33,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--quick", action="store_true", help="the size for every change instead of the full one")
+    parser.add_argument("--seed", type=int, default=random.getrandbits(32), help="the one that an earlier run printed")
     options = parser.parse_args()
     if strangers := set(options.names) - set(NAMES):
         parser.error(f"there is no drill {', '.join(sorted(strangers))}; there are {', '.join(NAMES)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    found = [run(name, Scale(is_quick=options.quick)) for name in options.names or NAMES]
+    print(f"seed: --seed={options.seed}")
+    scale = Scale(is_quick=options.quick, seed=options.seed)
+    found = [run(name, scale) for name in options.names or NAMES]
     if len(found) > 1:
         print("\n".join(["", *found]))
     failed, untried = (sum(mark in line for line in found) for mark in ("NOT AS PROMISED", "NOT TRIED"))

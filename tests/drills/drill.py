@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a drill is to be."""
+    """How large a drill is to be, and the seed of all that is random in it."""
 
     is_quick: bool
+    seed: int
 
     def of(self, quick: int, full: int) -> int:
         """The number for this scale."""
         return quick if self.is_quick else full
+
+    def random(self) -> Random:
+        """A generator that makes the same choices whenever the seed is the same."""
+        return Random(self.seed)  # noqa: S311  # nothing secret comes of it
 
 
 type Drill = Callable[[Scale, Path], Figure]
