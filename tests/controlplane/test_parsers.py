@@ -139,6 +139,35 @@ def test_each_limit_holds_to_the_letter(fits: bytes, exceeds: bytes) -> None:
         parse_json(exceeds)
 
 
+#: Sizes on both sides of each limit.
+sizes = {
+    "keys": st.sampled_from([1, MAX_KEY_LENGTH, MAX_KEY_LENGTH + 1]),
+    "texts": st.sampled_from([0, MAX_STRING_LENGTH, MAX_STRING_LENGTH + 1]),
+    "digits": st.sampled_from([1, MAX_INTEGER_DIGITS, MAX_INTEGER_DIGITS + 1]),
+    "depth": st.sampled_from([2, MAX_DEPTH, MAX_DEPTH + 1]),
+    "values": st.sampled_from([100, MAX_VALUES, MAX_VALUES + 1]),
+}
+
+
+@given(st.fixed_dictionaries(sizes), st.randoms(use_true_random=False))
+def test_a_body_comes_through_exactly_when_it_is_within_every_limit(size: dict[str, int], chance: Any) -> None:
+    nested: Any = None
+    for _ in range(size["depth"] - 1):
+        nested = [nested]
+    parts = [{"k" * size["keys"]: 0}, "x" * size["texts"], int("9" * size["digits"]), nested]
+    # The outer list, the object and what it holds, text, number, the nested lists with null in them, and this list.
+    parts.append([0] * (size["values"] - 6 - size["depth"]))
+    chance.shuffle(parts)
+    limits = (MAX_KEY_LENGTH, MAX_STRING_LENGTH, MAX_INTEGER_DIGITS, MAX_DEPTH, MAX_VALUES)
+    is_within = all(number <= limit for number, limit in zip(size.values(), limits, strict=True))
+    body = json.dumps(parts).encode()
+    if is_within:
+        assert same(parse_json(body), parts)
+        return
+    with pytest.raises(InvalidBodyError):
+        parse_json(body)
+
+
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "[NaN]", '{"a":-1e400}'])
 def test_numbers_are_finite(text: str) -> None:
     assert not math.isfinite(json.loads(text.strip('[]{}"a:')))

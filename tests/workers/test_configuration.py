@@ -1,5 +1,10 @@
+from typing import Any
+
 import pytest
+from django.core.cache import cache
 from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
 from environments.encryption import Secret
@@ -47,6 +52,90 @@ def test_the_narrowest_of_the_levels_wins_the_whole_section(fleet: Fleet, width:
     assert answer["litellm_api_url"] == f"https://l-{narrowest}.example.com"
     assert answer["litellm_api_key"] == f"ls-{narrowest}"
     assert answer["otel_service_name"] == f"o-{narrowest}"
+
+
+#: For each level, the widest first, which of three connections of a kind it points to, if any.
+CHAINS = st.tuples(*[st.none() | st.integers(0, 2) for _ in LEVELS])
+
+
+def row_of(chain: tuple[int | None, ...]) -> int | None:
+    """The rule once more, as simply as it can be said: the last level that points to something."""
+    return next((number for number in reversed(chain) if number is not None), None)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(temporal=CHAINS, litellm=CHAINS, telemetry=CHAINS)
+def test_whatever_the_levels_point_to_a_worker_gets_whole_sections_of_the_narrowest(
+    fleet: Fleet,
+    pool: dict[str, list[Any]],
+    temporal: tuple[int | None, ...],
+    litellm: tuple[int | None, ...],
+    telemetry: tuple[int | None, ...],
+) -> None:
+    chains = {"temporal_connection": temporal, "litellm_connection": litellm, "telemetry_settings": telemetry}
+    for index, level in enumerate(LEVELS):
+        numbers = {pointer: chain[index] for pointer, chain in chains.items()}
+        pointers = {pointer: None if n is None else pool[pointer][n] for pointer, n in numbers.items()}
+        factories.point(getattr(fleet, level), **pointers)
+    cache.clear()  # one worker may not start as often within a minute
+    response = start(fleet)
+    won = {pointer: row_of(chain) for pointer, chain in chains.items()}
+    if won["temporal_connection"] is None or won["litellm_connection"] is None:
+        assert response.status_code == 409
+        return
+    answer = response.json()
+    for pointer, number in won.items():
+        expected = GIVEN[pointer](number)
+        assert {name: answer[name] for name in expected} == expected
+
+
+#: What a worker is given of each connection in the pool. The last server of each kind takes no key.
+GIVEN: dict[str, Any] = {
+    "temporal_connection": lambda number: {
+        "temporal_host": f"t-{number}.example.com:7233",
+        "temporal_namespace": f"namespace-{number}",
+        "temporal_api_key": "" if number == 2 else f"ts-{number}",
+    },
+    "litellm_connection": lambda number: {
+        "litellm_api_url": f"https://l-{number}.example.com",
+        "litellm_api_key": "" if number == 2 else f"ls-{number}",
+    },
+    "telemetry_settings": lambda number: {
+        "otel_enabled": number != 1,
+        "otel_exporter_otlp_endpoint": None if number in {None, 2} else f"https://o-{number}.example.com",
+        "otel_service_name": "agent-control-plane-worker" if number is None else f"o-{number}",
+        "otel_traces_sampler_arg": None if number is None else number / 4,
+    },
+}
+
+
+@pytest.fixture
+def pool(fleet: Fleet) -> dict[str, list[Any]]:
+    """Three connections of each kind, every one of whose fields tells which it is."""
+    organization = fleet.organization
+    return {
+        "temporal_connection": [
+            factories.create_temporal(
+                organization, f"t-{n}", secret=f"ts-{n}", namespace=f"namespace-{n}", requires_api_key=n != 2
+            )
+            for n in range(3)
+        ],
+        "litellm_connection": [
+            factories.create_litellm(organization, f"l-{n}", secret=f"ls-{n}", requires_api_key=n != 2)
+            for n in range(3)
+        ],
+        "telemetry_settings": [
+            factories.create_telemetry(
+                organization,
+                f"o-{n}",
+                otel_enabled=n != 1,
+                otel_exporter_otlp_endpoint="" if n == 2 else f"https://o-{n}.example.com",
+                otel_service_name=f"o-{n}",
+                otel_traces_sampler_arg=n / 4,
+            )
+            for n in range(3)
+        ],
+    }
 
 
 def test_sections_are_never_merged_field_by_field(fleet: Fleet) -> None:
