@@ -139,6 +139,13 @@ def test_each_limit_holds_to_the_letter(fits: bytes, exceeds: bytes) -> None:
         parse_json(exceeds)
 
 
+LIMITS = {
+    "keys": MAX_KEY_LENGTH,
+    "texts": MAX_STRING_LENGTH,
+    "digits": MAX_INTEGER_DIGITS,
+    "depth": MAX_DEPTH,
+    "values": MAX_VALUES,
+}
 #: Sizes on both sides of each limit.
 sizes = {
     "keys": st.sampled_from([1, MAX_KEY_LENGTH, MAX_KEY_LENGTH + 1]),
@@ -158,8 +165,7 @@ def test_a_body_comes_through_exactly_when_it_is_within_every_limit(size: dict[s
     # The outer list, the object and what it holds, text, number, the nested lists with null in them, and this list.
     parts.append([0] * (size["values"] - 6 - size["depth"]))
     chance.shuffle(parts)
-    limits = (MAX_KEY_LENGTH, MAX_STRING_LENGTH, MAX_INTEGER_DIGITS, MAX_DEPTH, MAX_VALUES)
-    is_within = all(number <= limit for number, limit in zip(size.values(), limits, strict=True))
+    is_within = all(size[name] <= limit for name, limit in LIMITS.items())
     body = json.dumps(parts).encode()
     if is_within:
         assert same(parse_json(body), parts)
