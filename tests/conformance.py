@@ -13,8 +13,9 @@ from schemathesis import GenerationMode
 from schemathesis.core.transport import Response
 from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection
 
+type Case = schemathesis.Case[Any]
 type Ids = Mapping[str, str]
-type Change = Callable[[schemathesis.Case, Ids], None]
+type Change = Callable[[Case, Ids], None]
 type Examine = Callable[[Response], None]
 
 #: The contract's own operation, which gets more requests than each of the others.
@@ -27,17 +28,17 @@ EXCLUDED = [ignored_auth, negative_data_rejection]
 
 def operations_of(url: str) -> list[Any]:
     """All operations of the document that the control plane at this URL serves."""
-    document = schemathesis.openapi.from_url(f"{url}/api/openapi.json")
+    document: Any = schemathesis.openapi.from_url(f"{url}/api/openapi.json")
     found = [operation.ok() for operation in document.get_all_operations()]
     assert len(found) == OPERATIONS
     return found
 
 
-def as_generated(case: schemathesis.Case, ids: Ids) -> None:
+def as_generated(case: Case, ids: Ids) -> None:
     """Leaves the ids that were made up, which name nothing."""
 
 
-def for_these(case: schemathesis.Case, ids: Ids) -> None:
+def for_these(case: Case, ids: Ids) -> None:
     """Puts in the ids of what exists, so that more than the search for it is tried."""
     case.path_parameters = {name: ids[name] for name in case.path_parameters or {}}
     if isinstance(case.body, dict):
@@ -64,9 +65,9 @@ def try_operation(  # noqa: PLR0913  # what distinguishes one campaign from anot
 
     @settings(max_examples=count, suppress_health_check=list(HealthCheck), deadline=None, database=None)
     @given(case=operation.as_strategy(generation_mode=mode))
-    def check(case: schemathesis.Case) -> None:
+    def check(case: Case) -> None:
         change(case, ids or {})
-        case.headers = {**case.headers, **headers}
+        case.headers.update(headers)
         answer = case.call_and_validate(session=session, excluded_checks=EXCLUDED)
         examine(answer)
 

@@ -79,6 +79,11 @@ def with_header(**changes: Any) -> Forge:
     return lambda key: signed(key, changed(key.header, changes), key.claims)
 
 
+def with_kid(spell: Callable[[str], Any]) -> Forge:
+    """The right signing key's id in another spelling."""
+    return lambda key: signed(key, changed(key.header, {"kid": spell(key.signing_key.id)}), key.claims)
+
+
 def with_claims(**changes: Any) -> Forge:
     return lambda key: signed(key, key.header, changed(key.claims, changes))
 
@@ -215,10 +220,7 @@ OF_THE_HEADER: dict[str, Forge] = {
         for value in ("hs256", "HS256 ", "none", "", None, 256, True, ["HS256"], {"HS256": 1}, ...)
     },
     **{f"kid {name}": with_header(kid=value) for name, value in KIDS.items()},
-    **{
-        f"kid {name}": lambda key, spell=spell: with_header(kid=spell(key.signing_key.id))(key)
-        for name, spell in KID_SPELLINGS.items()
-    },
+    **{f"kid {name}": with_kid(spell) for name, spell in KID_SPELLINGS.items()},
     "kid the encryption ring's": lambda key: with_header(kid=key.encryption_key.id)(key),
     **{f"typ {value!r}": with_header(typ=value) for value in ("jwt", "JWS", "", None, 1, ["JWT"], ...)},
     "crit": with_header(crit=["exp"]),

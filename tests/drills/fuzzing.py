@@ -54,7 +54,7 @@ class Campaign:
 
     def attempt(self, caller: Caller, operation: Any, mode: GenerationMode, *, row: int, number: int) -> None:
         """So many requests to one operation, from which Hypothesis works its way up to odd ones."""
-        options = {"change": caller.change, "ids": caller.ids, "headers": caller.headers, "mode": mode}
+        options: dict[str, Any] = {"change": caller.change, "ids": caller.ids, "headers": caller.headers, "mode": mode}
         try:
             try_operation(
                 operation,
