@@ -9,6 +9,7 @@ from typing import Any
 import requests
 import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
+from requests.structures import CaseInsensitiveDict
 from schemathesis import GenerationMode
 from schemathesis.core.transport import Response
 from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection
@@ -67,7 +68,7 @@ def try_operation(  # noqa: PLR0913  # what distinguishes one campaign from anot
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Case) -> None:
         change(case, ids or {})
-        case.headers.update(headers)
+        case.headers = CaseInsensitiveDict({**case.headers, **headers})
         answer = case.call_and_validate(session=session, excluded_checks=EXCLUDED)
         examine(answer)
 
