@@ -215,3 +215,18 @@ def test_leaves_the_connection_open_otherwise(fleet: Fleet) -> None:
         Client().post("/livez", b"{}", "application/json"),
     ):
         assert "Connection" not in answered
+
+
+# --- Health checks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_a_health_check_may_know_nothing_but_an_address(db: None, settings: Settings, path: str) -> None:
+    settings.ALLOWED_HOSTS = ["controlplane.example.com"]
+    assert Client().get(path, headers={"host": "10.1.2.3:8000"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/api/health", "/admin/login/", "/livez/"])
+def test_everything_else_is_served_under_its_own_names_only(db: None, settings: Settings, path: str) -> None:
+    settings.ALLOWED_HOSTS = ["controlplane.example.com"]
+    assert Client().get(path, headers={"host": "10.1.2.3:8000"}).status_code == 400
