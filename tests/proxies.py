@@ -60,7 +60,7 @@ class Proxy:
                 service_ports=(service_port, other_service_port or free_port()),
             )
         )
-        self._command = [nginx_program(), "-e", directory / "error.log", "-c", self.configuration]
+        self._command = [nginx_program(), "-e", str(directory / "error.log"), "-c", str(self.configuration)]
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """What nginx itself says of the configuration."""
@@ -150,5 +150,5 @@ def _sockets_of(pid: int) -> int:
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                found += os.readlink(descriptor).startswith("socket:")
+                found += str(descriptor.readlink()).startswith("socket:")
     return found

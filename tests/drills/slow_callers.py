@@ -66,7 +66,7 @@ class Caller:
             plain.close()
             self.close()
             raise
-        self.socket.setblocking(False)
+        self.socket.settimeout(0)
 
     def step(self) -> None:
         """Sends a byte or takes a sip."""
@@ -107,7 +107,12 @@ class Crowd:
     def run(self) -> None:
         """Until standard input ends."""
         is_over = threading.Event()
-        threading.Thread(target=lambda: (sys.stdin.read(), is_over.set()), daemon=True).start()
+
+        def wait() -> None:
+            sys.stdin.read()
+            is_over.set()
+
+        threading.Thread(target=wait, daemon=True).start()
         report_at = 0.0
         while not is_over.is_set():
             now = time.monotonic()

@@ -83,7 +83,7 @@ class Outcome:
 
     def is_refusal(self, shape: Shape) -> bool:
         """One answer, an error, and an end where what follows could be read as a request."""
-        is_one_error = len(self.statuses) == 1 and self.statuses[0] >= 400  # noqa: PLR2004
+        is_one_error = len(self.statuses) == 1 and self.statuses[0] >= 400
         return is_one_error and (self.is_closed or shape.is_framed)
 
 
