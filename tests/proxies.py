@@ -49,16 +49,13 @@ class Proxy:
     def __init__(self, directory: Path, service_port: int, other_service_port: int | None = None) -> None:
         self.directory = directory
         self.port, self.plain_port = free_port(), free_port()
+        self.service_ports = service_port, other_service_port or free_port()
         directory.mkdir()
         write_certificate(directory)
         self.trust = ssl.create_default_context(cafile=str(directory / "tls.crt"))
         self.configuration = directory / "nginx.conf"
         self.configuration.write_text(
-            configuration_for(
-                directory,
-                ports=(self.port, self.plain_port),
-                service_ports=(service_port, other_service_port or free_port()),
-            )
+            configuration_for(directory, ports=(self.port, self.plain_port), service_ports=self.service_ports)
         )
         self._command = [nginx_program(), "-e", str(directory / "error.log"), "-c", str(self.configuration)]
 
