@@ -71,6 +71,8 @@ MATRIX = {
     "GET /api/docs": PUBLIC,
     "GET /api/": NOWHERE,
 }
+#: What is served beside the API and the console, which tests/test_roles.py has; nothing of it is anybody's.
+PLAIN = {"/": 302, "/favicon.ico": 302, "/livez": 200, "/readyz": 200}
 #: The path's part that names an object of ours; a lock's holder is any text.
 ID = re.compile(r"\{(?:queue_id|environment_id)\}|(?<=/v1/workers/)\{worker_id\}")
 TAKING_IDS = [endpoint for endpoint in MATRIX if ID.search(endpoint)]
@@ -260,6 +262,19 @@ def test_every_endpoint_is_in_the_table() -> None:
 
 def test_every_row_of_the_table_is_an_endpoint() -> None:
     assert set(MATRIX) - served() == set()
+
+
+def test_whatever_else_is_served_is_the_same_for_everybody(world: World) -> None:
+    """A route that is neither the API's nor the console's has to be named here."""
+    paths = {route.path for route in routes(get_resolver(), "/")}
+    assert {path for path in paths if not path.startswith(("/api/", "/admin/"))} == set(PLAIN)
+    for path, status in PLAIN.items():
+        answers = [
+            seen_by_the_client(strict_client().get(path, headers={"Authorization": world.authorization(caller) or ""}))
+            for caller in ("no key", "malformed", "organization", "another organization")
+        ]
+        assert answers[0][0] == status
+        assert answers == answers[:1] * 4
 
 
 def test_the_document_has_the_endpoints_of_the_table() -> None:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from uuid import UUID
 
 import pytest
+from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.exceptions import DisallowedModelAdminLookup
@@ -173,8 +174,23 @@ ACTIONS: dict[tuple[Model, str], int] = {
 }
 
 #: Routes of the whole site, for everybody who may enter; each shows only what the person may see.
-SITE = {"index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search"}
-SITE |= {"view_on_site", "app_list"}
+SITE = {"index", "password_change_done", "autocomplete", "jsi18n", "console_search", "view_on_site", "app_list"}
+#: The login's routes, which strangers may use.
+LOGIN = {"account_login", "account_logout", "mfa_authenticate", "mfa_login_webauthn"}
+#: A person's own login and second factors: theirs alone, whatever the role.
+ACCOUNT = {
+    "mfa_index",
+    "account_reauthenticate",
+    "mfa_reauthenticate",
+    "mfa_reauthenticate_webauthn",
+    "mfa_activate_totp",
+    "mfa_deactivate_totp",
+    "mfa_add_webauthn",
+    "mfa_remove_webauthn",
+    "mfa_generate_recovery_codes",
+}
+#: Routes without a name: Django's old address of a row, its catch-all, and our page in the place of its own.
+NAMELESS = {"admin/<path:object_id>/", "admin/(?P<url>.*)$", "admin/password_change/"}
 STANDARD = ("changelist", "add", "history", "delete", "change")
 
 
@@ -261,6 +277,14 @@ def built(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, T
 def _without_log(caplog: pytest.LogCaptureFixture) -> None:
     """Thousands of refusals are logged with their stack, which takes as long as they do."""
     caplog.set_level(logging.CRITICAL, "django.request")
+
+
+@pytest.fixture(autouse=True)
+def _told_answers(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """Tells whoever reads the run's report how many answers a test judged."""
+    Caller.answers = 0
+    yield
+    record_property("answers", Caller.answers)
 
 
 @pytest.fixture
@@ -355,6 +379,9 @@ UNKNOWN = UUID("00000000-0000-4000-8000-000000000000")
 class Caller:
     """Somebody at a browser, and what they must not be shown."""
 
+    #: How many answers were judged, of all callers of a test.
+    answers = 0
+
     def __init__(self, name: str, tenants: dict[str, Tenant]) -> None:
         self.name = name
         self.ranks = CALLERS[name]
@@ -420,6 +447,7 @@ class Caller:
 
     def look(self, call: str, response: Any, *asked: Any) -> str:
         """Notes server errors, secrets, and foreign names in the page, its headers and its cookies."""
+        Caller.answers += 1
         self.note(response.status_code >= 500, f"{call} answered {response.status_code}")
         content = b"".join(response.streaming_content) if response.streaming else response.content
         text = unescape(content.decode())
@@ -516,7 +544,18 @@ def test_every_page_is_in_a_table() -> None:
     found = {name for model in REGISTERED for name in own_pages(model)}
     assert found == set(PAGES), "Say in PAGES who may see and use it."
     ours = {name for model in REGISTERED for name in routes_of(model)}
-    assert {route.name for route in _routes(admin.site.get_urls()) if route.name} - ours == SITE
+    named = {route.name for route in console_routes().values() if route.name}
+    assert named - ours == {*SITE, *LOGIN, *ACCOUNT}, "Say in SITE, LOGIN or ACCOUNT who may see and use it."
+
+
+def test_every_page_has_a_name_of_its_own() -> None:
+    """The tables know a page by its name; one without it, or with another's, would be in none."""
+    models_part = re.compile(r"admin/\w+/\w+/(?=<path:object_id>/$)")
+    nameless = {models_part.sub("admin/", path) for path, route in console_routes().items() if not route.name}
+    assert nameless == NAMELESS
+    for model in REGISTERED:
+        names = [route.name for route in admin.site._registry[model].get_urls() if route.name]
+        assert len(names) == len(set(names)), model
 
 
 def test_every_action_is_in_a_table(tenants: dict[str, Tenant]) -> None:
@@ -529,12 +568,22 @@ def test_there_are_no_inlines_that_nobody_checks() -> None:
     assert [model for model in REGISTERED if admin.site._registry[model].inlines] == []
 
 
-def _routes(patterns: Any) -> Iterator[Any]:
+def console_routes() -> dict[str, Any]:
+    """Every route below /admin/, wherever it is mounted, by its path; with two at one path the first one answers."""
+    found: dict[str, Any] = {}
+    for path, route in _routes(get_resolver().url_patterns):
+        if path.startswith("admin/"):
+            found.setdefault(path, route)
+    return found
+
+
+def _routes(patterns: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for pattern in patterns:
+        path = f"{prefix}{str(pattern.pattern).removeprefix('^')}"
         if isinstance(pattern, URLResolver):
-            yield from _routes(pattern.url_patterns)
+            yield from _routes(pattern.url_patterns, path)
         else:
-            yield pattern
+            yield path, pattern
 
 
 # --- Looking ---------------------------------------------------------------------------------------------------------------
@@ -601,6 +650,31 @@ def compare_with_unknown(visitor: "Caller", tenant: Tenant, model: Model, name: 
 def seen(response: Any, pk: Any) -> tuple[int, str, str]:
     text, location = response.content.decode(), response.headers.get("Location", "")
     return response.status_code, location.replace(str(pk), ""), text.replace(str(pk), "")[:2_000]
+
+
+@each_caller
+def test_a_person_s_own_account_tells_of_nobody_else(caller: str, tenants: dict[str, Tenant]) -> None:
+    visitor, eve = Caller(caller, tenants), person(f"{OCHRE}-eve", is_staff=True)
+    visitor.user.set_password(PASSWORD)
+    visitor.user.save()
+    visitor.client.force_login(visitor.user)
+    assert visitor.client.post(reverse("account_reauthenticate"), {"password": PASSWORD}).status_code == 302
+    passkey = Authenticator.objects.create(
+        pk=888_888, user=eve, type=Authenticator.Type.WEBAUTHN, data={"name": f"{OCHRE}-passkey", "credential": {}}
+    )
+    for address in (*(account_page(name, passkey.pk) for name in ACCOUNT), "/admin/password_change/"):
+        response = visitor.client.get(address)
+        visitor.look(f"GET {address}", response)
+        visitor.note(response.status_code not in {200, 302, 404}, f"GET {address} answered {response.status_code}")
+    for send in (visitor.client.get, visitor.client.post):
+        answers = [seen(send(account_page("mfa_remove_webauthn", pk)), pk) for pk in (passkey.pk, 999_999)]
+        visitor.note(answers[0] != answers[1] or answers[0][0] != 404, f"somebody else's passkey is told: {answers}")
+    visitor.report()
+    assert Authenticator.objects.filter(pk=passkey.pk).exists()
+
+
+def account_page(name: str, pk: int) -> str:
+    return reverse(name, args=[pk] if name == "mfa_remove_webauthn" else [])
 
 
 @each_caller
@@ -944,15 +1018,21 @@ def test_a_member_of_no_organization_is_told_whom_to_ask(tenants: dict[str, Tena
 def test_outsiders_are_led_to_the_login(caller: str, tenants: dict[str, Tenant]) -> None:
     client = Client(raise_request_exception=False) if caller == "anonymous" else signed_in(person(caller))
     before, problems = everything(), []
+    whole_site = [reverse(f"admin:{name}") for name in ("index", "autocomplete", "jsi18n", "password_change")]
+    whole_site += ["/admin/search/?s=mauve", "/admin/workers/", *(account_page(name, 1) for name in ACCOUNT)]
     for model in REGISTERED:
         pk = tenants[MAUVE].of(model).pk
         addresses = [reverse(f"admin:{name}", args=[pk] * count) for name, count in routes_of(model).items()]
-        for address in [*addresses, "/admin/", "/admin/search/?s=mauve", reverse("admin:autocomplete")]:
+        for address in [*addresses, *whole_site]:
             for response in (
                 client.get(address),
                 client.post(address, {"post": "yes", **new_row(model, tenants[MAUVE])}),
             ):
                 if response.status_code != 302 or not response["Location"].startswith("/admin/login/"):
                     problems.append(f"{address}: {response.status_code}")  # noqa: PERF401
+    for name in LOGIN:
+        page = client.get(reverse(name))
+        if page.status_code >= 500 or re.search(f"{MAUVE}|{OCHRE}", page.content.decode()):
+            problems.append(f"{name}: {page.status_code} {page.content.decode()[:500]}")
     assert problems == []
     assert everything() == before
