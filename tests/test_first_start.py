@@ -4,7 +4,6 @@ And what follows from it: who is refused, what is on record, and that no secret 
 """
 
 import base64
-import http.cookiejar
 import json
 import os
 import re
@@ -14,11 +13,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from html import unescape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +25,13 @@ import pytest
 from psycopg import sql
 
 from environments.encryption import KeyRing, decode
+from tests.canaries import found_in, spellings
+from tests.crawler import Console
 from tests.processes import ROOT
 from tests.servers import ControlPlane, TemporalServer
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 EXAMPLE = ROOT / "examples" / "temporal_worker.py"
-HREF = re.compile(r'href="([^"#]+)"')
-ROWS_PER_PAGE = 4
 #: Two more tenants; a worker for each refusal.
 FLEET = """
 organizations:
@@ -86,55 +82,9 @@ def issue(plane: ControlPlane, *scope: str) -> dict[str, Any]:
     return json.loads(plane.manage("issue_api_key", *scope, "--name", "end-to-end", "--format", "json").stdout)  # type: ignore[no-any-return]
 
 
-class Console:
-    """A browser without scripts, signed in at the console as its administrator."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self.plane = plane
-        self.cookies = http.cookiejar.CookieJar()
-        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
-        form = {"username": plane.admin_username, "password": plane.admin_password, "next": "/admin/"}
-        assert "Log out" in self.post("/admin/login/", form)
-
-    def get(self, path: str) -> str:
-        with self.opener.open(f"{self.plane.url}{path}", timeout=30) as response:
-            return response.read().decode()  # type: ignore[no-any-return]
-
-    def post(self, path: str, form: dict[str, str]) -> str:
-        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(path))
-        assert token
-        data = urllib.parse.urlencode({**form, "csrfmiddlewaretoken": token[1]}).encode()
-        with self.opener.open(f"{self.plane.url}{path}", data, timeout=30) as response:
-            return response.read().decode()  # type: ignore[no-any-return]
-
-    def crawl(self, *paths: str) -> Iterator[tuple[str, str]]:
-        """These pages and those that links lead to, of each page of a row the first few rows': path and HTML."""
-        waiting, seen = deque(paths), set(paths)
-        rows = Counter(map(kind_of, paths))
-        while waiting:
-            path = waiting.popleft()
-            try:
-                page = self.get(path)
-            except urllib.error.HTTPError as error:
-                # Such as "add" for what nobody adds; anything else ends the crawl.
-                if error.code not in {403, 404}:
-                    raise
-                page = error.read().decode()
-                error.close()
-            yield path, page
-            for link in map(unescape, HREF.findall(page)):
-                found = urllib.parse.urljoin(path, link).partition("?")[0]
-                if not found.startswith("/admin/") or "logout" in found or found in seen:
-                    continue
-                rows[kind := kind_of(found)] += 1
-                if rows[kind] <= ROWS_PER_PAGE:
-                    seen.add(found)
-                    waiting.append(found)
-
-
-def kind_of(path: str) -> str:
-    """The path of a row's page without the row's id."""
-    return re.sub(r"^(/admin/\w+/\w+/)[^/]+/(?=\w)", r"\1*/", path)
+def console_of(plane: ControlPlane) -> Console:
+    """A browser that is signed in as the control plane's administrator."""
+    return Console(plane.url, plane.admin_username, plane.admin_password)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +181,7 @@ def test_the_start_is_on_record(finished_worker: FinishedWorker, control_plane: 
 
 def test_the_start_is_in_the_console(finished_worker: FinishedWorker, control_plane: ControlPlane) -> None:
     row = start_of(finished_worker, control_plane)
-    console = Console(control_plane)
+    console = console_of(control_plane)
     assert f"/admin/workers/workerstart/{row['pk']}/change/" in console.get("/admin/workers/workerstart/")
     page = unescape(console.get(f"/admin/workers/workerstart/{row['pk']}/change/"))
     info = f'"pid": {finished_worker.pid}'
@@ -306,22 +256,6 @@ def raw_answer(plane: ControlPlane, worker_id: str, key: str) -> bytes:
 # --- No secret is found anywhere -------------------------------------------------------------------------------------
 
 
-def spellings(secret: str) -> set[bytes]:
-    """A secret as it is and as something else might have written it: base64 at each alignment, hexadecimal, escaped."""
-    plain = secret.encode()
-    found = {plain, plain[::-1], plain.hex().encode(), urllib.parse.quote(secret, safe="").encode()}
-    for shift in range(3):
-        text = base64.b64encode(b"\0" * shift + plain)
-        # Only the characters that depend on the secret alone.
-        inner = text[(4 * shift + 2) // 3 : (4 * (shift + len(plain))) // 3]
-        found |= {inner, inner.translate(bytes.maketrans(b"+/", b"-_"))}
-    return found
-
-
-def found_in(content: bytes, names_and_secrets: dict[str, set[bytes]]) -> set[str]:
-    return {name for name, ways in names_and_secrets.items() if any(way in content for way in ways)}
-
-
 def stored_bytes(plane: ControlPlane) -> bytes:
     """Everything in the database: its files as they are, and every row of every table as text."""
     if plane.database_url.startswith("sqlite:"):
@@ -388,7 +322,7 @@ def test_no_secret_is_in_the_database_the_log_or_the_console(
     ]
     assert len(demo) >= 2
     demo.append(f"/admin/workers/worker/{control_plane.worker_id}/change/")
-    pages = dict(Console(control_plane).crawl("/admin/", *demo))
+    pages = dict(console_of(control_plane).crawl("/admin/", *demo))
     for model in ("temporalconnection", "litellmconnection", "apikey", "user", "auditevent", "datakey", "workerstart"):
         assert [path for path in pages if f"/{model}/" in path and path.endswith("/change/")], model
         assert [path for path in pages if path.endswith(f"/{model}/")], model
@@ -416,7 +350,7 @@ def test_the_search_finds_what_is_there(write: Any, control_plane: ControlPlane)
     assert found_in(stored_bytes(control_plane), wanted)
     assert found_in(logged_bytes(control_plane), wanted)
     page = f"/admin/workers/worker/{control_plane.worker_id}/change/"
-    assert pages_with([(page, Console(control_plane).get(page))], wanted)
+    assert pages_with([(page, console_of(control_plane).get(page))], wanted)
 
 
 # --- Nothing recorded is lost ----------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ class Service:
 
     def __init__(self, directory: Path, database_url: str, *, processes: int = 2, **environ: str) -> None:
         self.directory = directory
+        #: Each command that ended, and what it wrote to standard output and to standard error.
+        self.printed: list[tuple[tuple[str, ...], str, str]] = []
         self.processes = processes
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -117,6 +119,7 @@ class Service:
             capture_output=True,
             check=False,
         )
+        self.printed.append((arguments, done.stdout, done.stderr))
         if done.returncode:
             message = f"manage.py {' '.join(arguments)} exited with {done.returncode}:\n{done.stdout}{done.stderr}"
             raise AssertionError(message)
