@@ -12,8 +12,9 @@ import secrets
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from tests.drills.drill import Figure, Scale, say
 from tests.drills.mishaps import Answer, Request, send_all
 from tests.drills.service import Fleet, Service
 from tests.drills.tour import Tour
+from tests.proxies import Proxy
 
 #: PostgreSQL logs whatever it is told, with all parameters, without what would make two lines differ.
 TALKATIVE = {
@@ -84,13 +86,12 @@ class Canaries:
         for place, contents in self.places.items():
             size += sum(map(len, contents))
             text = unescaped(b"\n".join({line for content in contents for line in content.split(b"\n")}))
-            for name in sorted(found_in(text, self.secrets)):
-                hits.append(f"{name} in {place}: {self._line_with(name, text)}")
+            found = sorted(found_in(text, self.secrets))
+            hits += [f"{name} in {place}: {self._line_with(name, text)}" for name in found]
             if not found_in(text, marker):
                 unmarked.append(place)
         unmarked += [name for content, name in self.told if name not in found_in(content, self.secrets)]
         return hits, unmarked, size
-
 
     def _line_with(self, name: str, text: bytes) -> str:
         """Around the first hit, the secret blotted out."""
@@ -170,6 +171,10 @@ def _in_production(scale: Scale, canaries: Canaries, directory: Path) -> int:
     service.start()
     try:
         pages = _use(scale, canaries, service, server, fleet)
+        with _proxy(canaries, directory / "proxy", service) as proxy:
+            send_all(proxy.connection, [*mishaps.misplacing(fleet), *mishaps.good_calls(fleet)])
+            service.stop()
+            send_all(proxy.connection, mishaps.good_calls(fleet))
     finally:
         service.stop()
     url = urlsplit(server.url)
@@ -181,6 +186,18 @@ def _in_production(scale: Scale, canaries: Canaries, directory: Path) -> int:
     canaries.keep("database log", server.process.log_text())
     _keep_printed(canaries, service)
     return pages
+
+
+@contextmanager
+def _proxy(canaries: Canaries, directory: Path, service: Service) -> Iterator[Proxy]:
+    """The reverse proxy as it is shipped; what it wrote is kept."""
+    proxy = Proxy(directory, service.port)
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
+    canaries.keep("proxy log", *(path.read_bytes() for path in directory.glob("*.log")), proxy.process.log_text())
 
 
 def _service(canaries: Canaries, directory: Path, database_url: str, which: str, **environ: str) -> Service:
@@ -217,9 +234,10 @@ def _use(scale: Scale, canaries: Canaries, service: Service, server: PostgresqlS
     root = Console(service.url, "root", service.environ["ROOT_PASSWORD"])
     tour = Tour(canaries, root, server.url, fleet)
     people = tour.through_all()
-    _commands(canaries, service, server.url)
     with ThreadPoolExecutor() as pool:
+        commands = pool.submit(_commands, scale, canaries, service, server.url)
         crawls = [pool.submit(_crawl, scale, person, tour) for person in (root, *people)]
+        commands.result()
         pages = sum(crawl.result() for crawl in crawls)
     canaries.keep_answers("API answers", send_all(service.port, mishaps.misplacing(fleet)))
     _fail(canaries, service, server, tour)
@@ -252,17 +270,25 @@ def _read_all(service: Service, fleet: Fleet) -> list[Answer]:
     return lists + send_all(service.port, requests)
 
 
-def _commands(canaries: Canaries, service: Service, url: str) -> None:
+def _commands(scale: Scale, canaries: Canaries, service: Service, url: str) -> None:
     """What operators run; what they print is kept, but for the key that a command is there to show."""
     key_id = mishaps.value_of(url, "SELECT id FROM workers_apikey ORDER BY created_at LIMIT 1")
     rotated = json.loads(service.manage("rotate_api_key", key_id, "--format", "json"))["api_key"]
     canaries.plant_key("rotated API key", rotated)
     service.manage("revoke_api_key", "--stdin", "--reason", "drill", input=rotated)
     canaries.keep("export", service.manage("export"))
-    canaries.keep("audit", service.manage("audit", "--format", "json"), service.manage("audit"))
+    canaries.keep("audit", service.manage("audit", "--format", "json"))
     canaries.keep("dumpdata", service.manage("dumpdata"))
-    for command in (("check",), ("rotate_encryption",), ("prune_workers", "--dry-run")):
-        service.manage(*command)
+    more = (
+        "check --deploy",
+        "rotate_encryption",
+        "prune_workers --dry-run",
+        "audit",
+        "audit --help",
+        "seed_fleet --help",
+    )
+    for command in () if scale.is_quick else more:
+        service.manage(*command.split())
 
 
 def _fail(canaries: Canaries, service: Service, server: PostgresqlServer, tour: Tour) -> None:

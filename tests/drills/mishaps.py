@@ -4,8 +4,9 @@ import json
 import re
 import sqlite3
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -57,13 +58,13 @@ class Answer(NamedTuple):
     content: bytes
 
 
-def send_all(port: int, requests: Iterable[Request]) -> list[Answer]:
-    """The answers, each on a connection of its own."""
-    return [_send(port, request) for request in requests]
+def send_all(server: int | Callable[[], HTTPConnection], requests: Iterable[Request]) -> list[Answer]:
+    """The answers of what listens on a port of this machine, or of what is connected to otherwise, each asked anew."""
+    connect = server if callable(server) else partial(HTTPConnection, "127.0.0.1", server, timeout=60)
+    return [_send(connect(), request) for request in requests]
 
 
-def _send(port: int, request: Request) -> Answer:
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+def _send(connection: HTTPConnection, request: Request) -> Answer:
     with closing(connection), suppress(OSError, HTTPException):
         connection.request(request.method, request.path, request.body or None, request.headers)
         response = connection.getresponse()
@@ -132,11 +133,10 @@ def misplacing(fleet: Fleet) -> Iterator[Request]:
     yield Request("POST", start.replace("start", "heartbeat"), own, json.dumps({"status": secret, "logs": key}))
     yield Request("PUT", start, own | {"User-Agent": "worker/1"}, json.dumps({"system_info": {"key": key}}))
     yield Request("POST", f"/api/v1/workers/{uuid4()}/start", own, json.dumps({"system_info": {}}))
-    yield Request("POST", "/api/v1/workers/register", own, json.dumps({"environment_name": secret}))
+    yield Request("POST", "/api/v1/workers/register", own, json.dumps({"environment_name": [secret]}))
     yield Request("GET", f"/api/v1/worker-queues?limit={secret}", own)
     yield Request("GET", f"/{fleet.organization_id}", own)
     yield Request("GET", start, own | {"Host": "elsewhere.example"})
-    yield Request("GET", "/admin/", own | {"Cookie": f"sessionid={key}"})
     yield Request("POST", "/admin/login/", {"Content-Type": "application/x-www-form-urlencoded"}, f"password={secret}")
     yield from (Request("GET", path, own) for path in ("/livez", "/readyz", "/metrics", "/api/docs"))
 
@@ -160,7 +160,11 @@ def at_the_console(console: Console, connection: str, fleet: Fleet) -> None:
     with suppress(OSError, AssertionError):  # an error is an answer here, which the browser keeps
         page = stranger.send("/admin/login/")
         if "csrfmiddlewaretoken" in page:
-            typed |= {"username": ["root"], "password": [fleet.litellm_api_key], "csrfmiddlewaretoken": [_token_of(page)]}
+            typed |= {
+                "username": ["root"],
+                "password": [fleet.litellm_api_key],
+                "csrfmiddlewaretoken": [_token_of(page)],
+            }
             stranger.send("/admin/login/", typed)
     console.shown += stranger.shown
 
