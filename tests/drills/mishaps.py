@@ -33,10 +33,10 @@ INCOMPLETE = (
     "UPDATE environments_organization SET litellm_connection_id = NULL",
     "UPDATE environments_organization SET litellm_connection_id = (SELECT id FROM environments_litellmconnection LIMIT 1)",
 )
-#: The same for SQLite: a second factor without what it is made of.
+#: The same for SQLite: second factors without what they are made of.
 BREAKAGE_OF_SQLITE = (
     "INSERT INTO mfa_authenticator (type, data, user_id, created_at) "
-    "SELECT 'recovery_codes', '{}', id, CURRENT_TIMESTAMP FROM auth_user"
+    "SELECT kind, '{}', id, CURRENT_TIMESTAMP FROM auth_user, (SELECT 'totp' AS kind UNION SELECT 'recovery_codes')"
 )
 #: A credential that is no longer what was sealed.
 DAMAGE = "UPDATE environments_temporalconnection SET sealed_api_key = left(sealed_api_key, -4) || 'AAAA'"
@@ -166,6 +166,16 @@ def at_the_console(console: Console, connection: str, fleet: Fleet) -> None:
                 "csrfmiddlewaretoken": [_token_of(page)],
             }
             stranger.send("/admin/login/", typed)
+    console.shown += stranger.shown
+
+
+def at_the_second_factor(console: Console, who: tuple[str, str], fleet: Fleet) -> None:
+    """Logs in with secrets in headers, too, and sends others where a code should be."""
+    stranger = Console(console.url)
+    stranger.opener.addheaders += [("Authorization", f"Bearer {fleet.api_key}"), ("X-Api-Key", fleet.temporal_api_key)]
+    page = stranger.log_in(*who)
+    typed = {"code": [fleet.litellm_api_key], "password": [who[1]], "csrfmiddlewaretoken": [_token_of(page)]}
+    stranger.send("/admin/account/second-factor/", typed)
     console.shown += stranger.shown
 
 
