@@ -58,7 +58,8 @@ class Console:
     def crawl(self, *paths: str, rows: int = ROWS_PER_PAGE, is_wide: bool = False) -> Iterator[tuple[str, str]]:
         """These pages and those that links lead to, of each page of a row the first few rows': path and HTML.
 
-        With `is_wide` the pages that differ in their query only are others, too.
+        With `is_wide` the pages that differ in their query only are others, too, as far as it is of one parameter: lists
+        link to every combination of their filters.
         """
         waiting, seen = deque(paths), set(paths)
         counts = Counter(map(kind_of, paths))
@@ -75,7 +76,7 @@ class Console:
             yield path, page
             for link in map(unescape, HREF.findall(page)):
                 found = urllib.parse.urljoin(path, link)
-                found = found if is_wide else found.partition("?")[0]
+                found = found if is_wide and "&" not in found else found.partition("?")[0]
                 if not found.startswith("/admin/") or "logout" in found or found in seen:
                     continue
                 counts[kind := kind_of(found)] += 1
