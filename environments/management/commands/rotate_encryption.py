@@ -1,8 +1,7 @@
 """Rewraps what another key of the ring sealed under the active one; with --data-keys reseals all under new ones."""
 
 import json
-import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +12,11 @@ from django.utils import timezone
 
 from environments import rotation
 from environments.audit import Actor
+from environments.management.progress import ProgressDisplay
 from environments.rotation import Progress, RowsCannotOpenError
 from environments.sealing import DataKeyExhaustedError
+
+SECONDS_BETWEEN_LINES = 10
 
 
 class Command(BaseCommand):
@@ -35,6 +37,7 @@ class Command(BaseCommand):
         parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
+        _refuse_contradictions(options)
         if options["verify"]:
             self._verify(options["format"])
             return
@@ -65,10 +68,10 @@ class Command(BaseCommand):
 
     def _run(self, name: str, step: Iterator[Progress]) -> tuple[int, list[str]]:
         """Runs a step to its end, showing how far it is: on a terminal in place, otherwise a line a batch."""
-        done = 0
+        done, progress = 0, ProgressDisplay(self.stderr)
         try:
             for done, total in step:
-                self.stderr.write(f"{name}: {done} of {total}", ending="\r" if sys.stderr.isatty() else "\n")
+                progress.show(name, done, total)
         except RowsCannotOpenError as error:
             return done - len(error.errors), [str(each) for each in error.errors]
         except DataKeyExhaustedError as error:
@@ -81,7 +84,10 @@ class Command(BaseCommand):
 
     def _verify(self, output_format: str) -> None:
         opened = failed = 0
-        for failure in rotation.verify_all():
+        total = rotation.count_sealed()
+        progress = ProgressDisplay(self.stderr, seconds_between_lines=SECONDS_BETWEEN_LINES)
+        for done, failure in enumerate(rotation.verify_all(), 1):
+            progress.show("opened", done, max(total, done))
             if failure is None:
                 opened += 1
             else:
@@ -101,8 +107,21 @@ class Command(BaseCommand):
 
 
 def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        msg = "expected a time such as 2026-03-31T09:30:00+00:00"
+        raise ArgumentTypeError(msg) from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _refuse_contradictions(options: dict[str, Any]) -> None:
+    if options["made_before"] and not options["data_keys"]:
+        msg = "--made-before needs --data-keys."
+        raise CommandError(msg)
+    if options["verify"] and (options["data_keys"] or options["dry_run"]):
+        msg = "--verify changes nothing and goes alone."
+        raise CommandError(msg)
 
 
 def _counts_to_do(made_before: datetime) -> dict[str, int]:

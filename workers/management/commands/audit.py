@@ -1,17 +1,16 @@
 """Prints who did what: people and commands from the audit trail, and workers from their starts and goodbyes."""
 
 import json
-import os
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.utils import timezone
 
+from environments.management.printing import printable, until_nobody_reads
 from environments.models import Organization
 from environments.periods import parse_time
 from workers.management.arguments import organization_id, whole_number
@@ -59,15 +58,11 @@ class Command(BaseCommand):
             reason = str(error).partition("\n")[0]
             msg = f"Stopped, what is printed is right but not all: the database refused ({reason})."
             raise CommandError(msg) from None
-        except BrokenPipeError:
-            # Whoever reads has seen enough. Nothing is left to be flushed into the closed pipe when Python ends.
-            with Path(os.devnull).open("w") as nowhere:
-                os.dup2(nowhere.fileno(), self.stdout.fileno())
 
     def _print(self, found: Iterable[Record], output_format: str) -> None:
-        for record in found:
-            self.stdout.write(json.dumps(record.as_json()) if output_format == "json" else _line(record))
-        self.stdout.flush()
+        with until_nobody_reads(self.stdout):
+            for record in found:
+                self.stdout.write(json.dumps(record.as_json()) if output_format == "json" else _line(record))
 
 
 def _wanted(options: dict[str, Any]) -> Wanted:
@@ -99,8 +94,7 @@ def _line(record: Record) -> str:
         record.object_name,
         f"({record.object_id})",
     )
-    line = "  ".join([*head, *(f"{name}: {text}" for name, text in told.items())])
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in line)
+    return printable("  ".join([*head, *(f"{name}: {text}" for name, text in told.items())]))
 
 
 def _plain(value: Any) -> str:

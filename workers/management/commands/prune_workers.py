@@ -1,7 +1,6 @@
 """Removes workers that queue starts made and that have been gone for a day."""
 
 import json
-import sys
 from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
@@ -11,6 +10,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.management.progress import ProgressDisplay
 from workers.management.arguments import whole_number
 from workers.pruning import gone_workers, prune_workers
 
@@ -33,11 +33,11 @@ class Command(BaseCommand):
         now, silent_for = timezone.now(), timedelta(hours=hours)
         try:
             total = gone_workers(silent_for=silent_for, now=now).count()
-            removed = 0
+            removed, progress = 0, ProgressDisplay(self.stderr)
             if not dry_run:
                 for count in prune_workers(silent_for=silent_for, actor=Actor("command:prune_workers"), now=now):
                     removed += count
-                    self.stderr.write(f"{removed} of {total} removed", ending="\r" if sys.stderr.isatty() else "\n")
+                    progress.show("workers removed", removed, total)
         except DatabaseError as error:
             reason = str(error).partition("\n")[0]
             msg = f"Stopped, what is removed stays removed: the database refused ({reason})."
