@@ -22,7 +22,7 @@ from environments.periods import PeriodFilter
 KINDS_OF_ACTION = {
     "made": ("Created", ("created",)),
     "changed": ("Changed", ("updated", "disabled")),
-    "removed": ("Deleted", ("deleted",)),
+    "removed": ("Deleted", ("deleted", "starts_pruned")),
     "keys": ("API key issued, rotated, revoked", ("issued", "rotated", "revoked")),
     "verified": ("Connection verified or tried", ("verified", "tried")),
     "person": (

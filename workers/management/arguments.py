@@ -3,11 +3,14 @@
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from datetime import timedelta
 from uuid import UUID
 
 from environments.models import SLUG
 from workers.api_keys import LONGEST_LIFETIME
 from workers.tokens import UUID_TEXT
+
+DAYS = re.compile(r"([0-9]{1,5})d", re.ASCII)
 
 
 def row_id(text: str) -> UUID:
@@ -33,6 +36,14 @@ def lifetime_in_days(text: str) -> int:
         msg = f"a key lives 1 to {longest} days"
         raise ArgumentTypeError(msg)
     return int(text)
+
+
+def days(text: str) -> timedelta:
+    """An age in days, such as 180d."""
+    if not (match := DAYS.fullmatch(text)) or not int(match[1]):
+        msg = "expected a number of days such as 180d, at least 1d"
+        raise ArgumentTypeError(msg)
+    return timedelta(days=int(match[1]))
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
