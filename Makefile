@@ -13,7 +13,7 @@ export TMPDIR = $(CURDIR)/var/tmp
 # The tests start hundreds of processes, none of which is to compile all modules anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help run test test-upstream drills soak measure-console lint lock venv runtime development
+.PHONY: help run test test-upstream drills soak measure-console measure-ledger lint lock venv runtime development
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
@@ -22,6 +22,7 @@ help:
 	@echo 'make drills try quickly what docs/reliability.md promises, on real servers (ARGS=crash chooses one)'
 	@echo 'make soak   the same at full size'
 	@echo 'make measure-console time the console with 100,000 workers and 1,000,000 starts on PostgreSQL'
+	@echo 'make measure-ledger  time starts, queries and pruning with 10,000,000 starts on PostgreSQL'
 	@echo 'make lint   check style, format, types and the direction of imports'
 	@echo 'make lock   write requirements.txt and requirements-dev.txt from pyproject.toml'
 
@@ -49,6 +50,10 @@ soak: development
 # The console's pages with 100,000 workers and 1,000,000 starts on PostgreSQL: about ten minutes, most of it for seeding.
 measure-console: development
 	$(IN_VENV) tests.measurements.console $(ARGS)
+
+# A ledger of 10,000,000 starts on PostgreSQL: about ten minutes and 30 GB of disk.
+measure-ledger: development
+	$(IN_VENV) tests.measurements.ledger $(ARGS)
 
 # mypy's Django plugin loads the settings, which do not load without secrets.
 lint: development
