@@ -1,0 +1,99 @@
+"""Prints each field that a worker would be given, the level that sets it, and the levels that are shadowed by it."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from environments.configuration import ConfigurationIncompleteError
+from environments.management.printing import printable
+from workers.admin.effective_configuration import Field, Setting, fields_of
+from workers.configuration import revision_of, sections_of, show_configuration
+from workers.models import Worker
+from workers.paths import workers_at
+from workers.tokens import UUID_TEXT
+
+
+class Command(BaseCommand):
+    """The same as on the worker's page. Of secrets the fingerprint; nothing is opened, and nothing is put on record.
+
+    Fails when something is missing, so that a start would be refused.
+    """
+
+    help = __doc__ or ""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("worker", help="its id, or organization/environment/queue/worker")
+        parser.add_argument("--format", choices=["text", "json"], default="text")
+
+    def handle(self, *, worker: str, **options: Any) -> None:
+        row = _worker(worker)
+        revision, refusal = _revision(row)
+        fields = fields_of(row)
+        if options["format"] == "json":
+            document = {"worker_id": str(row.pk), "revision": revision, "refusal": refusal}
+            self.stdout.write(json.dumps({**document, "fields": [_as_json(field) for field in fields]}))
+        else:
+            for line in (line for field in fields for line in _lines(field)):
+                self.stdout.write(printable(line))
+            self.stdout.write(f"revision: {revision or 'none'}")
+        if refusal:
+            msg = f"A start would be refused. {refusal}"
+            raise CommandError(msg)
+
+
+def _revision(worker: Worker) -> tuple[str | None, str | None]:
+    """The revision of what the worker would be given, or what is missing for it."""
+    try:
+        return revision_of(show_configuration(worker, sections_of(worker))), None
+    except ConfigurationIncompleteError as error:
+        return None, str(error)
+
+
+def _worker(text: str) -> Worker:
+    workers = Worker.objects.filter(pk=text) if UUID_TEXT.fullmatch(text) else workers_at(text)
+    worker = Worker.objects.with_chain().filter(pk__in=workers.values("pk")).first()
+    if worker is None:
+        msg = "There is no such worker: give its id, or organization/environment/queue/worker."
+        raise CommandError(msg)
+    return worker
+
+
+def _as_json(field: Field) -> dict[str, Any]:
+    settings = [_setting_as_json(setting) for setting in field.settings]
+    return {
+        "name": field.name,
+        "value": field.value,
+        "is_fingerprint": field.is_credential,
+        "set_by": settings[0] if settings else None,
+        "shadowed": settings[1:],
+    }
+
+
+def _setting_as_json(setting: Setting) -> dict[str, str]:
+    return {
+        "level": setting.level,
+        "holder": setting.holder.text,
+        "connection": setting.connection.text,
+        "value": setting.value,
+    }
+
+
+def _lines(field: Field) -> list[str]:
+    kind = " (fingerprint)" if field.is_credential else ""
+    value = "missing" if field.value is None else field.value
+    lines = [f"{field.name}: {value}{kind}  <- {_source(field)}"]
+    return lines + [f"    shadowed: {each.value}  <- {_setting(each)}" for each in field.shadowed]
+
+
+def _source(field: Field) -> str:
+    if field.winner:
+        return _setting(field.winner)
+    if field.origins:
+        return " + ".join(origin.text for origin in field.origins)
+    return f"no level has {field.section}" if field.section else "CONTROL_PLANE_URL"
+
+
+def _setting(setting: Setting) -> str:
+    return f"{setting.level} {setting.holder.text}, by {setting.connection.text}"

@@ -1,0 +1,95 @@
+"""Prints workers with their liveness, all or those that are wanted."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from datetime import UTC
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+from django.db.models import Q
+from django.utils import timezone
+
+from environments.management.printing import printable, until_nobody_reads
+from workers.attention import outdated
+from workers.listing import ListedWorker, listed
+from workers.management.arguments import organization_id
+from workers.models import Liveness, Worker, WorkerQueue
+from workers.models.workers import WorkerQuerySet
+from workers.paths import queues_at
+from workers.tokens import UUID_TEXT
+
+CHOICES = {liveness.lower().replace(" ", "-"): liveness for liveness in Liveness}
+#: Distinct from the 1 of --fail-if-any, so that a script can tell "there are some" from "I could not look".
+FAILED = 2
+
+
+class Command(BaseCommand):
+    """By the same rules as the console. With --format json each line is a document of its own.
+
+    Exit code: 0; with --fail-if-any 1 when any worker is listed; 2 when it could not look.
+    """
+
+    help = __doc__ or ""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--liveness", choices=CHOICES, action="append", help="may be repeated: any of these")
+        parser.add_argument("--organization", type=organization_id, metavar="ID")
+        parser.add_argument("--queue", metavar="QUEUE", help="its id, or organization/environment/queue")
+        parser.add_argument("--outdated", action="store_true", help="only live ones that a restart would change")
+        parser.add_argument("--fail-if-any", action="store_true", help="exit code 1 when any is listed, for cron")
+        parser.add_argument("--format", choices=["text", "json"], default="text", help="json is one document a line")
+
+    def handle(self, **options: Any) -> None:
+        try:
+            count = self._print(listed(_wanted(options)), options["format"])
+        except DatabaseError as error:
+            reason = str(error).partition("\n")[0]
+            msg = f"Stopped, what is printed is right but not all: the database refused ({reason})."
+            raise CommandError(msg, returncode=FAILED) from None
+        if count and options["fail_if_any"]:
+            msg = f"Workers listed: {count}."
+            raise CommandError(msg)
+
+    def _print(self, workers: Iterable[ListedWorker], output_format: str) -> int:
+        count = 0
+        with until_nobody_reads(self.stdout):
+            for worker in workers:
+                count += 1
+                self.stdout.write(json.dumps(worker.as_json()) if output_format == "json" else _line(worker))
+        return count
+
+
+def _wanted(options: dict[str, Any]) -> WorkerQuerySet:
+    now = timezone.now()
+    workers = Worker.objects.with_liveness(now)
+    if options["organization"]:
+        workers = workers.filter(organization=options["organization"])
+    if options["queue"]:
+        workers = workers.filter(queue=_queue(options["queue"]))
+    if options["liveness"]:
+        workers = workers.filter(Q(liveness__in=[CHOICES[name] for name in options["liveness"]]))
+    return outdated(workers, now) if options["outdated"] else workers  # type: ignore[return-value]  # the same class
+
+
+def _queue(text: str) -> WorkerQueue:
+    queues = WorkerQueue.objects.filter(pk=text) if UUID_TEXT.fullmatch(text) else queues_at(text)
+    queue = queues.first()
+    if queue is None:
+        msg = "There is no such queue: --queue takes its id, or organization/environment/queue."
+        raise CommandError(msg, returncode=FAILED)
+    return queue
+
+
+def _line(worker: ListedWorker) -> str:
+    at = worker.last_heartbeat_at
+    states = [name for name in ("outdated", "disabled", "draining", "ephemeral") if getattr(worker, f"is_{name}")]
+    parts = (
+        f"{worker.liveness:<13}",
+        f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if at else f"{'-':<20}",
+        f"{worker.path} ({worker.id})",
+        worker.hostname or "-",
+        *states,
+    )
+    return printable("  ".join(parts))
