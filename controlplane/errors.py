@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.circuit import circuit
+from controlplane.metrics import UNOPENED
 from controlplane.parsers import BodyTooLargeError, InvalidBodyError, LengthRequiredError
 from environments.configuration import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
@@ -96,6 +97,7 @@ def _other(error: Exception, view: APIView) -> Response:
         logger.error("unexpected error", exc_info=error)
     if isinstance(error, CannotOpenError):
         logger.error("credential does not open: %s", error)
+        UNOPENED.inc()
         return _unavailable(detail or "")
     response = Response({"detail": detail or str(error)}, status=status)
     if isinstance(error, KeyOutOfScopeError):

@@ -2,13 +2,18 @@
 
 import json
 import logging
+from contextvars import ContextVar
 from datetime import UTC, datetime
+
+#: The id of the request that this thread is answering, "" outside of one.
+request_id = ContextVar("request_id", default="")
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes time, level, logger and message; a record's other attributes, such as a request, stay out.
+    """Writes time, level, logger and message, the request's id, and `fields`, which our own code sets.
 
-    JSON escapes control characters, and everything beyond ASCII, so a line cannot be forged or reordered on a terminal.
+    A record's other attributes, such as a request, stay out. JSON escapes control characters, and everything beyond
+    ASCII, so a line cannot be forged or reordered on a terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -18,6 +23,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if own_id := request_id.get():
+            line["request_id"] = own_id
+        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -25,6 +25,11 @@ if len(set(_materials)) != len(_materials) or any(encode(material) in SECRET_KEY
     msg = "SECRET_KEY, ENCRYPTION_KEYS and API_KEY_SIGNING_KEYS must differ from each other."
     raise ImproperlyConfigured(msg)
 
+METRICS_TOKEN = env.text("METRICS_TOKEN")
+if METRICS_TOKEN and (len(METRICS_TOKEN) < 32 or not METRICS_TOKEN.isascii() or METRICS_TOKEN in SECRET_KEY):  # noqa: PLR2004
+    msg = "METRICS_TOKEN is 32 ASCII characters or more of its own. Make one with: python manage.py generate_key secret"
+    raise ImproperlyConfigured(msg)
+
 # --- Where it runs ---
 
 DEBUG = env.boolean("DEBUG")
@@ -82,8 +87,10 @@ INSTALLED_APPS = [
     "controlplane",
 ]
 MIDDLEWARE = [
+    "controlplane.telemetry.TelemetryMiddleware",
     "controlplane.middleware.ProxyMiddleware",
     "controlplane.middleware.ProbeMiddleware",
+    "controlplane.metrics.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "controlplane.middleware.WorkerApiMiddleware",
@@ -242,5 +249,10 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     # Replaces Django's default handlers, so that there is no error mail with an HTML report.
-    "loggers": {"django": {"handlers": [], "propagate": True}, "django.server": {"handlers": [], "propagate": True}},
+    "loggers": {
+        "django": {"handlers": [], "propagate": True},
+        "django.server": {"handlers": [], "propagate": True},
+        # controlplane.requests has a line for each refusal; Django's own would have the path, and in it anything.
+        "django.request": {"level": "ERROR"},
+    },
 }

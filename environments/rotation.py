@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 from django.apps import apps
 from django.db import models, transaction
+from django.db.models import Count
+from django.db.models.functions import Substr
 
 from environments import audit
 from environments.audit import Actor
@@ -32,6 +34,8 @@ from environments.sealing import (
 BATCH = 100
 #: An edit that began before a new data key became active may still end on the old one; it is found in a later pass.
 PASSES = 5
+#: Of a data key's id, as it is written in what the key sealed.
+UUID_LENGTH = 36
 
 
 class SealedColumn(NamedTuple):
@@ -176,6 +180,37 @@ def count_sealed() -> int:
     """How much `verify_all` has to open."""
     secrets = sum(sealed_rows(column).count() for column in sealed_columns())
     return DataKey.objects.count() + secrets + sum(len(list(kind.rows())) for kind in ring_sealed())
+
+
+class Standing(NamedTuple):
+    """How far a rotation is for one kind of what keys seal: under the active key, and under older ones."""
+
+    kind: str
+    current: int
+    older: int
+
+
+def standings() -> Iterator[Standing]:
+    """Of everything that a key seals; one statement for each kind, and one for the active data keys."""
+    wrapped = DataKey.objects.order_by().values_list("wrapped_by").annotate(count=Count("*"))
+    yield _standing("data keys", dict(wrapped), {key_ring().active.id})
+    active = {
+        str(pk) for pk in DataKey.objects.filter(active_for__isnull=False).order_by().values_list("pk", flat=True)
+    }
+    for column in sealed_columns():
+        key_id = Substr(column.field, len(VERSION) + 2, UUID_LENGTH)
+        found = sealed_rows(column).order_by().annotate(key_id=key_id).values_list("key_id").annotate(count=Count("*"))
+        yield _standing(str(column.model._meta.verbose_name_plural), dict(found), active)
+    for kind in ring_sealed():
+        rows = list(kind.rows())
+        current = sum(kind.is_current(row) for row in rows)
+        yield Standing(kind.name, current, len(rows) - current)
+
+
+def _standing(kind: str, counts: dict[str, int], active: Collection[str]) -> Standing:
+    """From the number of rows by the id of the key that seals them."""
+    current = sum(count for key_id, count in counts.items() if key_id in active)
+    return Standing(kind, current, sum(counts.values()) - current)
 
 
 def verify_all() -> Iterator[CannotOpenError | None]:

@@ -74,6 +74,7 @@ def prepare_environment(engine: str) -> None:
         "CONNECTION_HOSTS",
         "CONTROL_PLANE_URL",
         "DEBUG",
+        "METRICS_TOKEN",
         *(f"{name}_FILE" for name in SECRETS),
     ):
         os.environ.pop(name, None)

@@ -71,6 +71,8 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "SECRET_KEY is the signing key": (GOOD | {"SECRET_KEY": encode(SIGNING.material) * 2}, "must differ"),
     "SECRET_KEY is the ring": (GOOD | {"SECRET_KEY": f"padding-{key_entry(ENCRYPTION)}"}, "must differ"),
+    "short METRICS_TOKEN": (GOOD | {"METRICS_TOKEN": "m" * 31}, "METRICS_TOKEN.*32"),
+    "METRICS_TOKEN is the SECRET_KEY": (GOOD | {"METRICS_TOKEN": SECRET_KEY}, "METRICS_TOKEN.*own"),
     "any host": (PRODUCTION | {"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS"),
     "any host among others": (PRODUCTION | {"ALLOWED_HOSTS": "controlplane.example.com,*"}, "ALLOWED_HOSTS"),
     "any subdomain": (PRODUCTION | {"ALLOWED_HOSTS": ".example.com"}, "ALLOWED_HOSTS"),

@@ -3,10 +3,11 @@
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -95,10 +96,16 @@ class Service:
         """The ids of the processes that answer requests, the youngest last."""
         return sorted(self.process.descendants())
 
+    def kill_one(self) -> None:
+        """Ends one process that answers requests at once, and returns when another has taken its place."""
+        before = self.worker_processes()
+        os.kill(before[-1], signal.SIGKILL)
+        self.process.wait_until(lambda: len(after := self.worker_processes()) == len(before) and after != before)
+
     def status_of(self, path: str, *, seconds: float = 30) -> int:
         """What a GET is answered with; 0 when it is not answered in this time."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=seconds)
-        with suppress(OSError, HTTPException):
+        with closing(connection), suppress(OSError, HTTPException):
             connection.request("GET", path)
             return connection.getresponse().status
         return 0

@@ -29,8 +29,10 @@ PAGES = (
     "/admin/workers/apikey/",
     "/admin/environments/auditevent/",
     "/admin/search/?s=worker-000123",
+    "/metrics",
 )
 ROUNDS = 9
+METRICS_TOKEN = "the-token-with-which-figures-are-read"
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
     from tests.databases import prepare_environment, pytest_unconfigure  # noqa: PLC0415  # before the settings load
 
     prepare_environment("postgresql")
+    os.environ["METRICS_TOKEN"] = METRICS_TOKEN
     try:
         _measure(options)
     finally:
@@ -62,7 +65,7 @@ def _measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as directory:
         call_command("seed_fleet", *size, f"--output={Path(directory) / 'ids'}")
     _let_workers_live()
-    client = Client(headers={"host": "127.0.0.1"})
+    client = Client(headers={"host": "127.0.0.1", "authorization": f"Bearer {METRICS_TOKEN}"})
     client.force_login(get_user_model().objects.create_superuser("measure"))
     print(f"{'statements':>10} {'median ms':>10} {'slowest ms':>10}  page")
     for page in PAGES:

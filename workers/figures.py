@@ -1,0 +1,76 @@
+"""The fleet in figures, for monitoring: few statements, and few rows of each, however large the fleet is."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db.models import Case, CharField, Count, Q, Value, When
+
+from environments.models import LiteLLMConnection, TemporalConnection
+from workers.expiries import OVERDUE_FOR
+from workers.models import ApiKey, Liveness, Worker, WorkerQueue
+from workers.models.api_keys import EXPIRY_WARNING_DAYS
+
+
+class QueueFigure(NamedTuple):
+    """How many workers of a queue are in one state of liveness."""
+
+    organization: str
+    environment: str
+    queue: str
+    liveness: Liveness
+    workers: int
+
+
+class ExpiryFigure(NamedTuple):
+    """How many API keys or credentials of an organization expire within a time.
+
+    `expires` is "expired", "never", the shortest of EXPIRY_WARNING_DAYS that has been reached as in "3d", or "later".
+    """
+
+    kind: str
+    organization: str
+    expires: str
+    number: int
+
+
+def count_workers(now: datetime) -> list[QueueFigure]:
+    """Every queue with every state, also where nobody is in it: what is missing cannot be watched. Two statements."""
+    rows = Worker.objects.with_liveness(now).order_by().values_list("queue_id", "liveness")  # type: ignore[misc]  # annotated
+    counts = {(queue_id, liveness): count for queue_id, liveness, count in rows.annotate(count=Count("*"))}
+    queues = WorkerQueue.objects.order_by().values_list("pk", "organization_id", "environment__name", "name")
+    return [
+        QueueFigure(organization, environment, queue, liveness, counts.get((queue_id, liveness), 0))
+        for queue_id, organization, environment, queue in queues
+        for liveness in Liveness
+    ]
+
+
+def count_expiries(now: datetime) -> Iterator[ExpiryFigure]:
+    """API keys without a successor that are not revoked, and credentials; one statement for each kind.
+
+    A key that expired long ago is history.
+    """
+    keys = ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now - OVERDUE_FOR))
+    yield from _expiries(keys.filter(revoked_at=None, replaced_by=None), "expires_at", now)
+    for model in (TemporalConnection, LiteLLMConnection):
+        # A credential is good for the whole of its last day.
+        yield from _expiries(model.objects.all(), "api_key_expires_on", now.date() - timedelta(days=1))
+
+
+def _expiries(rows: Any, field: str, over: Any) -> Iterator[ExpiryFigure]:
+    """The rows counted by when they expire, `over` being the latest that has expired."""
+    cases = [
+        When(**{f"{field}__isnull": True}, then=Value("never")),
+        When(**{f"{field}__lte": over}, then=Value("expired")),
+    ]
+    cases += [
+        When(**{f"{field}__lte": over + timedelta(days=days)}, then=Value(f"{days}d"))
+        for days in sorted(EXPIRY_WARNING_DAYS)
+    ]
+    expires = Case(*cases, default=Value("later"), output_field=CharField())
+    found = (
+        rows.order_by().annotate(expires=expires).values_list("organization_id", "expires").annotate(count=Count("*"))
+    )
+    for organization, when, count in found:
+        yield ExpiryFigure(rows.model._meta.model_name, organization, when, count)
