@@ -107,7 +107,7 @@ def _servers(engine: str, directory: Path) -> Iterator["Contest"]:
     floor.wait_until(lambda: _listens(floor_port))
     servers = {"floor": Server(floor_port, floor), "service": Server(service.port, service.process)}
     try:
-        yield Contest(directory, fleet, _queue_id(service), servers, database and database.process)
+        yield Contest(directory, fleet, _queue_id(service), servers, database.process if database else None)
     finally:
         for process in (floor, service.process, *([database.process] if database else [])):
             process.stop()

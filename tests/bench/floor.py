@@ -63,7 +63,7 @@ class Statement:
         self.text, self.parameters = statement._compile()
         if connection.vendor == "sqlite":
             self.text = self.text.replace("%s", "?").replace("%%", "%")
-        self._compiler = getattr(statement, "_compiler", None)
+        self._compiler: Any = getattr(statement, "_compiler", None)
 
     def places(self, *path: str) -> dict[str, int]:
         """Where the columns of the row are that the path of foreign keys leads to."""
@@ -86,8 +86,8 @@ class Database:
 
     def _chain(self, name: str, queue: tuple[str, ...]) -> dict[str, list[dict[str, int]]]:
         """The places of each part of a worker's chain; of a connection those of each level, the narrowest first."""
-        levels = dict.fromkeys(((), queue, (*queue, "environment"), ("organization",)))
-        paths = {
+        levels: Any = dict.fromkeys(((), queue, (*queue, "environment"), ("organization",)))
+        paths: dict[str, list[tuple[str, ...]]] = {
             "own": [()],
             "queue": [queue],
             "environment": [(*queue, "environment")],
@@ -248,7 +248,7 @@ def _part(row: Any, levels: list[dict[str, int]]) -> dict[str, Any]:
 
 def _leads_to(related: dict[str, Any], name: str) -> bool:
     field = related["field"]
-    return name == (field.remote_field.get_accessor_name() if related["reverse"] else field.name)
+    return bool(name == (field.remote_field.get_accessor_name() if related["reverse"] else field.name))
 
 
 def _uuid_text(value: Any) -> str:
