@@ -21,6 +21,8 @@ from contextlib import suppress
 NAME = "controlplane.example.com"
 #: Seconds between two bytes of one caller: well within what the proxy allows between two reads.
 PACE = 5.0
+#: So many connect in a second, so that those whom the proxy ends after its 30 s do not all come back at once.
+OPENINGS_PER_SECOND = 300
 #: Bytes that a slow reader takes at a time, of an answer that fits into no buffer between here and the proxy.
 SIP = 2_048
 RECEIVE_BUFFER = 4_096
@@ -94,14 +96,30 @@ class Caller:
             self.socket = None
 
 
+#: Bodies and readers the most: they stay, while the others are ended by the proxy after its 30 s and come back.
+MIXTURE = (
+    "slow body",
+    "slow headers",
+    "slow reading",
+    "nothing at all",
+    "slow body",
+    "slow reading",
+    "nothing after the handshake",
+    "slow body",
+    "slow headers",
+    "slow reading",
+)
+
+
 class Crowd:
     """All callers, stepped in turn by one loop."""
 
     def __init__(self, port: int, count: int, trust: ssl.SSLContext) -> None:
-        kinds = itertools.cycle(Caller.KINDS)
+        kinds = itertools.cycle(MIXTURE)
         self.callers = [Caller(next(kinds), port, trust) for _ in range(count)]
         self.selector = selectors.DefaultSelector()
-        self.due = [(0.0, number) for number in range(count)]
+        now = time.monotonic()
+        self.due = [(now + number / OPENINGS_PER_SECOND, number) for number in range(count)]
         self.opened = self.ended = self.refused = 0
 
     def run(self) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
@@ -30,7 +30,7 @@ from tests.proxies import NAME, Proxy, nginx_program
 PROMISE = 0.1
 STARTS_PER_SECOND = 20
 #: More slow callers than are promised, since each that the proxy ends needs a moment to come back.
-SPARE = 1.05
+SPARE = 1.1
 #: Seconds for all of them to connect.
 LONGEST_WAIT = 180
 
@@ -173,7 +173,7 @@ class _Smuggled:
     proxy: Proxy
     tried: int = 0
     refused: int = 0
-    recorded: int = 0
+    marks: list[str] = field(default_factory=list)
 
     def try_all(self) -> Figure:
         ways: dict[str, smuggling.Connect] = {"proxy": self.proxy.connect, "service": self._connect_to_service}
@@ -181,15 +181,16 @@ class _Smuggled:
             self._see_an_honest_pair(connect)
             for shape in smuggling.SHAPES:
                 self._try(way, connect, shape)
-        text = f"{self.refused} of {self.tried} smuggling attempts refused, {self.recorded} of their starts on record"
-        return Figure(text, self.refused == self.tried and self.recorded == 0)
+        recorded = self._recorded(*self.marks)  # again, for what was answered to nobody and came late
+        text = f"{self.refused} of {self.tried} smuggling attempts refused, {recorded} of their starts on record"
+        return Figure(text, self.refused == self.tried and recorded == 0)
 
     def _try(self, way: str, connect: smuggling.Connect, shape: smuggling.Shape) -> None:
         self.tried += 1
         outer, hidden = smuggling.pair(self.fleet, 1_000_000 + self.tried)
         outcome = smuggling.send(connect, shape.written(outer, hidden))
         recorded = self._recorded(outer.mark, hidden.mark)
-        self.recorded += recorded
+        self.marks += [outer.mark, hidden.mark]
         if outcome.is_refusal(shape) and not recorded:
             self.refused += 1
         else:
