@@ -154,6 +154,7 @@ class Crowd:
                     caller.step()
                 except OSError:
                     self._end(caller)
+                    self._open(caller)
             heapq.heapreplace(self.due, (now + PACE * random.uniform(0.8, 1.2), number))  # noqa: S311
 
     def _listen(self) -> None:
