@@ -4,14 +4,16 @@ import ipaddress
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import FieldError, ValidationError
+from django.core.handlers.exception import convert_exception_to_response
 from django.core.paginator import InvalidPage
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
-from django.urls import reverse
+from django.urls import resolve, reverse
 
 from controlplane import env
 from controlplane.accounts.pages import lacks_second_factor
@@ -66,14 +68,16 @@ class ProbeMiddleware:
 
 
 class WorkerApiMiddleware:
-    """Refuses the worker API over plain HTTP from beyond this machine, and serves `//api/` as `/api/`.
+    """Serves the worker API: not over plain HTTP from beyond this machine, and `//api/` as `/api/`.
 
     A redirect would come too late: the key has already crossed the network. Clients with a trailing slash in their base
-    URL call `//api/`.
+    URL call `//api/`. What comes after it in the settings is for people's pages, of which a worker's call would pay
+    for sessions, forms and messages that it does not have.
     """
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
+        self.call_view = CircuitMiddleware(_call_view)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith("//api/"):
@@ -81,6 +85,8 @@ class WorkerApiMiddleware:
         is_api = request.path_info.startswith("/api/")
         if is_api and not request.is_secure() and not env.is_loopback(request.META["REMOTE_ADDR"]):
             response: HttpResponseBase = json_error(403, "Use HTTPS.")
+        elif request.path_info.startswith("/api/v1/"):
+            response = self.call_view(request)
         else:
             response = self.get_response(request)
         if is_api:
@@ -88,6 +94,14 @@ class WorkerApiMiddleware:
             if _ends_connection(request, response):
                 response.headers["Connection"] = "close"
         return response
+
+
+@convert_exception_to_response
+def _call_view(request: HttpRequest) -> HttpResponseBase:
+    request.get_host()  # raises for a name that is not among ours
+    request.resolver_match = match = resolve(request.path_info)
+    response: Any = match.func(request, *match.args, **match.kwargs)
+    return response.render() if hasattr(response, "render") else response  # type: ignore[no-any-return]
 
 
 def _ends_connection(request: HttpRequest, response: HttpResponseBase) -> bool:

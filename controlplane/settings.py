@@ -93,6 +93,7 @@ MIDDLEWARE = [
     "controlplane.metrics.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "controlplane.middleware.WorkerApiMiddleware",
     "controlplane.middleware.ConsolePolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -103,7 +104,6 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "controlplane.middleware.SecondFactorMiddleware",
     "controlplane.middleware.ConsoleErrorsMiddleware",
 ]

@@ -69,7 +69,7 @@ def _line(request: HttpRequest, route: str, status: int, seconds: float) -> dict
     }
     key = getattr(request, "auth", None)
     if key is not None:
-        line["api_key_id"] = str(key.pk)
+        line["api_key_id"] = str(key.id)
     if request.resolver_match:
         ids = request.resolver_match.kwargs.items()
         line |= {name: value for name, value in ids if isinstance(value, str) and UUID.fullmatch(value)}

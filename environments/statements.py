@@ -7,13 +7,15 @@ What is kept is the ORM's own SQL for the models as they are, once for each thre
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections, models
 from django.db.models import sql
 from django.db.models.constants import OnConflict
 from django.db.models.query import get_related_populators
+
+#: The fields of which PostgreSQL's driver takes Python's own values as they are.
+NATIVE = frozenset({"UUIDField", "CharField", "BooleanField", "DateTimeField"})
 
 
 class Parameter(models.Value):
@@ -32,6 +34,7 @@ class _Slot(NamedTuple):
 
     name: str
     field: Any
+    is_saved: bool = False
 
 
 class _Statement(threading.local):
@@ -39,7 +42,7 @@ class _Statement(threading.local):
 
     def __init__(self) -> None:
         self._sql: str | None = None
-        self._parameters: Sequence[Any] = ()
+        self._parameters: list[tuple[str | None, Any, Any]] = []
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         raise NotImplementedError
@@ -47,11 +50,12 @@ class _Statement(threading.local):
     def _execute(self, given: dict[str, Any]) -> Any:
         """The cursor of a run, which the caller closes."""
         if self._sql is None:
-            self._sql, self._parameters = self._compile()
+            self._sql, parameters = self._compile()
+            self._parameters = [_prepared(part) for part in parameters]
         database = connections[DEFAULT_DB_ALIAS]
         parameters = [
-            part.field.get_db_prep_value(given[part.name], database) if type(part) is _Slot else part
-            for part in self._parameters
+            part if name is None else given[name] if prepare is None else prepare(given[name], database)
+            for name, prepare, part in self._parameters
         ]
         cursor = database.cursor()
         cursor.execute(self._sql, parameters)
@@ -141,7 +145,7 @@ class Update(_Statement):
 
 
 class Insert(_Statement):
-    """Inserts an instance of a model as it is, all its columns, without signals.
+    """Inserts a row, all its columns, without signals; what is not given has the model's default.
 
     With `replaces` it takes the place of a row with the same id, of which those columns are written.
     """
@@ -150,12 +154,12 @@ class Insert(_Statement):
         super().__init__()
         self._model = model
         self._replaces = replaces
-        self._fields = model._meta.concrete_fields
-        self._value_of = attrgetter(*(field.attname for field in self._fields))
+        self._defaults = [(field.attname, field.get_default) for field in model._meta.concrete_fields]
 
-    def __call__(self, row: models.Model) -> None:
-        values = zip(self._fields, self._value_of(row), strict=True)
-        self._execute({field.attname: value for field, value in values}).close()
+    def __call__(self, **given: Any) -> None:
+        """Each value under the name of its column, so a foreign key's ends with `_id`."""
+        row = {name: given[name] if name in given else default() for name, default in self._defaults}
+        self._execute(row).close()
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         conflict: dict[str, Any] = {}
@@ -164,18 +168,19 @@ class Insert(_Statement):
             key = [self._model._meta.pk]
             conflict = {"on_conflict": OnConflict.UPDATE, "update_fields": fields, "unique_fields": key}
         query = sql.InsertQuery(self._model, **conflict)
-        query.insert_values(self._fields, [self._model()])
+        query.insert_values(self._model._meta.concrete_fields, [self._model()])
         ((text, _),) = query.get_compiler(connection=connection).as_sql()
-        return text, [_Slot(field.attname, _Saved(field)) for field in self._fields]
+        return text, [_Slot(field.attname, field, is_saved=True) for field in self._model._meta.concrete_fields]
 
 
-class _Saved(NamedTuple):
-    """A field of which values are prepared for being stored, which some do in another way than for a comparison."""
-
-    field: Any
-
-    def get_db_prep_value(self, value: Any, connection: Any) -> Any:
-        return self.field.get_db_prep_save(value, connection)
+def _prepared(part: Any) -> tuple[str | None, Any, Any]:
+    """A parameter's name with what prepares its value for the database, if anything has to; else the value itself."""
+    if type(part) is not _Slot:
+        return None, None, part
+    field = part.field.target_field if isinstance(part.field, models.ForeignKey) else part.field
+    if connection.vendor == "postgresql" and field.get_internal_type() in NATIVE:
+        return part.name, None, None
+    return part.name, field.get_db_prep_save if part.is_saved else field.get_db_prep_value, None
 
 
 @contextmanager

@@ -45,7 +45,10 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def closed_circuit() -> Iterator[None]:
-    """No test is refused for what another one did to the database."""
+def fresh_process() -> Iterator[None]:
+    """No test is refused for what another one did to the database, or how often it called."""
+    from workers.throttles import counts  # noqa: PLC0415  # the models must be loaded before
+
     yield
     circuit.close()
+    counts.forget()

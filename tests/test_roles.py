@@ -57,6 +57,7 @@ from workers.models import (
     WorkerQueue,
     WorkerStart,
 )
+from workers.throttles import counts
 from workers.update_locks import acquire_update_lock
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
@@ -513,6 +514,7 @@ def undone() -> Iterator[None]:
     finally:
         transaction.savepoint_rollback(savepoint)
         cache.clear()
+        counts.forget()
 
 
 def table(model: Model) -> list[Any]:

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.conf import settings
 
 from environments.configuration import ConfigurationIncompleteError, Layer, Level, Sections, resolve
 from environments.encryption import Secret
-from environments.models import CredentialConnection, TelemetrySettings
+from environments.models import TelemetrySettings
 from environments.sealing import open_api_key
 from workers.models import Worker, WorkerQueue
+
+#: Of workers for which no level sets any.
+_DEFAULTS = TelemetrySettings()
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,44 @@ def sections_of(worker: Worker) -> Sections:
     )
 
 
-def open_configuration(worker: Worker, sections: Sections) -> WorkerConfiguration[Secret]:
-    """What the worker is given, its credentials opened.
-
-    ConfigurationIncompleteError when a section is missing, CannotOpenError when a credential does not open.
-    """
-    data_key = getattr(worker.organization, "active_data_key", None)
-    return _configuration(worker, sections, lambda connection: open_api_key(connection, data_key=data_key))
-
-
 def show_configuration(worker: Worker, sections: Sections) -> WorkerConfiguration[str]:
-    """The same with fingerprints instead of credentials; opens nothing."""
-    return _configuration(worker, sections, lambda connection: connection.shown_fingerprint)
+    """What the worker is given, with fingerprints instead of credentials; opens nothing.
+
+    ConfigurationIncompleteError when a section is missing.
+    """
+    temporal, litellm = sections.temporal.require(), sections.litellm.require()
+    telemetry = sections.telemetry.row or _DEFAULTS
+    return WorkerConfiguration(
+        worker_id=str(worker.pk),
+        worker_queue_name=worker.queue.name,
+        environment_name=worker.queue.environment.name,
+        task_queue_name=worker.queue.task_queue_name,
+        temporal_namespace=temporal.namespace,
+        temporal_host=temporal.host,
+        temporal_api_key=temporal.shown_fingerprint,
+        organization_id=worker.organization_id,
+        control_plane_url=settings.CONTROL_PLANE_URL,
+        heartbeat_interval=worker.queue.heartbeat_interval,
+        litellm_api_url=litellm.api_url,
+        litellm_api_key=litellm.shown_fingerprint,
+        otel_enabled=telemetry.otel_enabled,
+        otel_exporter_otlp_endpoint=telemetry.otel_exporter_otlp_endpoint or None,
+        otel_service_name=telemetry.otel_service_name,
+        otel_traces_sampler=str(telemetry.otel_traces_sampler),
+        otel_traces_sampler_arg=telemetry.otel_traces_sampler_arg,
+    )
+
+
+def open_configuration(
+    shown: WorkerConfiguration[str], worker: Worker, sections: Sections
+) -> WorkerConfiguration[Secret]:
+    """The same with the credentials opened; CannotOpenError when one does not open."""
+    data_key = getattr(worker.organization, "active_data_key", None)
+    opened = {
+        "temporal_api_key": open_api_key(sections.temporal.require(), data_key=data_key),
+        "litellm_api_key": open_api_key(sections.litellm.require(), data_key=data_key),
+    }
+    return WorkerConfiguration(**{**vars(shown), **opened})
 
 
 def revision_of(configuration: WorkerConfiguration[str]) -> str:
@@ -94,29 +122,3 @@ def revision_of_queue(queue: WorkerQueue) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _configuration[Credential](
-    worker: Worker, sections: Sections, credential: Callable[[CredentialConnection], Credential]
-) -> WorkerConfiguration[Credential]:
-    temporal, litellm = sections.temporal.require(), sections.litellm.require()
-    telemetry = sections.telemetry.row or TelemetrySettings()
-    return WorkerConfiguration(
-        worker_id=str(worker.pk),
-        worker_queue_name=worker.queue.name,
-        environment_name=worker.queue.environment.name,
-        task_queue_name=worker.queue.task_queue_name,
-        temporal_namespace=temporal.namespace,
-        temporal_host=temporal.host,
-        temporal_api_key=credential(temporal),
-        organization_id=worker.organization_id,
-        control_plane_url=settings.CONTROL_PLANE_URL,
-        heartbeat_interval=worker.queue.heartbeat_interval,
-        litellm_api_url=litellm.api_url,
-        litellm_api_key=credential(litellm),
-        otel_enabled=telemetry.otel_enabled,
-        otel_exporter_otlp_endpoint=telemetry.otel_exporter_otlp_endpoint or None,
-        otel_service_name=telemetry.otel_service_name,
-        otel_traces_sampler=str(telemetry.otel_traces_sampler),
-        otel_traces_sampler_arg=telemetry.otel_traces_sampler_arg,
-    )

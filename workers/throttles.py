@@ -1,10 +1,10 @@
 """Request limits per API key and per worker, counted per minute in each process."""
 
+import threading
 import time
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import cache
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
@@ -53,15 +53,38 @@ class WorkerThrottle(WindowThrottle):
         return f"{signed_key_of(request).organization_id}:{worker_id}" if UUID_TEXT.fullmatch(worker_id) else None
 
 
+class Counts:
+    """What was counted in the current window; forgotten with it, so it grows with one minute's subjects only.
+
+    A cache would keep each count until it is full: tens of megabytes in each process.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._window = 0
+        self._counts: dict[str, int] = {}
+
+    def add(self, subject: str) -> int:
+        """Counts one more and returns the count."""
+        window = int(time.time()) // WINDOW_SECONDS
+        with self._lock:
+            if window != self._window:
+                self._window, self._counts = window, {}
+            self._counts[subject] = found = self._counts.get(subject, 0) + 1
+            return found
+
+    def forget(self) -> None:
+        """As when a window begins."""
+        with self._lock:
+            self._counts = {}
+
+
+counts = Counts()
+
+
 def count(subject: str) -> int:
-    """Counts one more in the current window and returns the count."""
-    key = f"{subject}:{int(time.time()) // WINDOW_SECONDS}"
-    if cache.add(key, 1, timeout=WINDOW_SECONDS):
-        return 1
-    try:
-        return cache.incr(key)
-    except ValueError:  # it expired between the two calls
-        return 1
+    """Counts one more in the current window of this process and returns the count."""
+    return counts.add(subject)
 
 
 def seconds_left() -> int:

@@ -100,6 +100,7 @@ def _servers(engine: str, directory: Path) -> Iterator["Contest"]:
     service = Service(directory, url, processes=PROCESSES)
     service.prepare()
     fleet = _seed(service)
+    unlimited = service.create_fleet(1, "bench")
     service.start()
     floor_port = free_port()
     command = command_for("tests.bench.floor:application", port=floor_port, processes=PROCESSES)
@@ -107,7 +108,9 @@ def _servers(engine: str, directory: Path) -> Iterator["Contest"]:
     floor.wait_until(lambda: _listens(floor_port))
     servers = {"floor": Server(floor_port, floor), "service": Server(service.port, service.process)}
     try:
-        yield Contest(directory, fleet, _queue_id(service), servers, database.process if database else None)
+        yield Contest(
+            directory, fleet, unlimited, _queue_id(service, unlimited), servers, database.process if database else None
+        )
     finally:
         for process in (floor, service.process, *([database.process] if database else [])):
             process.stop()
@@ -127,14 +130,16 @@ class Contest:
 
     directory: Path
     fleet: Fleet
-    queue_id: str
+    #: A queue without a limit, since workers that nobody prunes fill it.
+    open_queue: Fleet
+    open_queue_id: str
     servers: dict[str, Server]
     database: ServerProcess | None
 
     def write_calls(self, kind: str) -> None:
         """Writes the calls of a kind, one for each worker, where wrk reads them."""
-        header = f"Bearer {self.fleet.api_key}\n"
-        (self.directory / "header").write_text(header)
+        fleet = self.open_queue if kind == "queue start" else self.fleet
+        (self.directory / "header").write_text(f"Bearer {fleet.api_key}\n")
         calls = [self._call(kind, number) for number in range(WORKERS)]
         (self.directory / "calls").write_bytes(
             b"".join(call.path.encode() + b" " + call.body + b"\n" for call in calls)
@@ -145,7 +150,7 @@ class Contest:
             return heartbeat_call(self.fleet, number)
         call = start_call(self.fleet, number)
         is_in_queue = kind == "queue start"
-        return replace(call, path=f"/api/v1/worker-queues/{self.queue_id}/start") if is_in_queue else call
+        return replace(call, path=f"/api/v1/worker-queues/{self.open_queue_id}/start") if is_in_queue else call
 
     def run(self, variant: str, seconds: int) -> Round:
         """One round of one variant."""
@@ -188,9 +193,9 @@ def _seed(service: Service) -> Fleet:
     return Fleet("seed-1", output.read_text().split(), json.loads(issued)["api_key"], "", "")
 
 
-def _queue_id(service: Service) -> str:
-    (queue,) = json.loads(service.manage("dumpdata", "workers.workerqueue"))
-    return str(queue["pk"])
+def _queue_id(service: Service, fleet: Fleet) -> str:
+    queues = json.loads(service.manage("dumpdata", "workers.workerqueue"))
+    return next(row["pk"] for row in queues if row["fields"]["organization"] == fleet.organization_id)
 
 
 def _listens(port: int) -> bool:

@@ -11,6 +11,7 @@ from django.test import Client
 from tests import factories
 from tests.factories import Fleet
 from workers.models import WorkerInstance, WorkerStart
+from workers.throttles import counts
 
 INVALID_TOKEN = 'Bearer error="invalid_token"'
 
@@ -18,6 +19,7 @@ INVALID_TOKEN = 'Bearer error="invalid_token"'
 def fresh_fleet() -> Fleet:
     """A fleet, with no request counted by any throttle yet."""
     cache.clear()
+    counts.forget()
     return factories.create_fleet()
 
 
@@ -82,3 +84,8 @@ def assert_error_shape(response: HttpResponse) -> None:
 def assert_nothing_recorded() -> None:
     assert not WorkerStart.objects.exists()
     assert not WorkerInstance.objects.exists()
+
+
+def told_by(response: HttpResponse) -> tuple[bytes, str]:
+    """All that a caller can compare of two answers: an id is new with each request."""
+    return response.content, str(sorted((name, value) for name, value in response.items() if name != "X-Request-ID"))

@@ -164,4 +164,4 @@ def _keep_report(worker_id: UUID, instance_id: UUID | None, heartbeat: Heartbeat
     }
     if any(getattr(before, name) != value for name, value in after.items()):
         owner = {"id": instance.pk, "organization_id": instance.organization_id, "instance_id": instance.pk}
-        _REPORT(InstanceReport(**owner, reported_at=now, **after))
+        _REPORT(**owner, reported_at=now, **after)

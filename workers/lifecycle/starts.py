@@ -210,7 +210,7 @@ def _start_ephemeral(queue: WorkerQueue, attempt: Attempt) -> Started:
         created_at=attempt.now,
     )
     _require_capacity(worker, attempt.now)
-    _NEW_WORKER(worker)
+    _NEW_WORKER(**{name: value for name, value in vars(worker).items() if name != "_state"})
     return Started(worker, _start(worker, _Predecessor(), attempt))
 
 
@@ -223,47 +223,47 @@ def _ephemeral_name(hostname: str) -> str:
 def _start(worker: Worker, predecessor: _Predecessor, attempt: Attempt) -> WorkerConfiguration[Secret]:
     """Opens what the worker is given, and writes the start and its instance."""
     sections = sections_of(worker)
-    configuration = open_configuration(worker, sections)
-    start = _start_of(worker, sections, predecessor, attempt)
+    shown = show_configuration(worker, sections)
+    configuration = open_configuration(shown, worker, sections)
+    known = {
+        "id": uuid4(),
+        "organization_id": worker.organization_id,
+        "worker_id": worker.pk,
+        "api_key_id": attempt.api_key.pk,
+        "started_at": attempt.now,
+        "client_address": attempt.client.address,
+        "configuration_revision": revision_of(shown),
+    }
+    _START(
+        **known,
+        worker_name=worker.name,
+        task_queue_name=shown.task_queue_name,
+        user_agent=attempt.client.user_agent,
+        system_info=attempt.system_info,
+        displaced_instance_id=predecessor.displaced_id,
+        **_given_by(sections),
+    )
     process = attempt.process
-    instance = WorkerInstance(
-        id=start.pk,
-        organization_id=start.organization_id,
-        worker_id=start.worker_id,
+    _INSTANCE(
+        **known,
         is_contested=predecessor.is_contested,
         hostname=process.hostname,
         pid=process.pid,
-        client_address=process.client_address,
-        api_key_id=attempt.api_key.pk,
-        configuration_revision=start.configuration_revision,
-        started_at=attempt.now,
         last_heartbeat_at=attempt.now,
     )
-    _START(start)
-    _INSTANCE(instance)
     return configuration
 
 
-def _start_of(worker: Worker, sections: Sections, predecessor: _Predecessor, attempt: Attempt) -> WorkerStart:
+def _given_by(sections: Sections) -> dict[str, Any]:
+    """Which connections a start is given, each with the version of its secret."""
     temporal, litellm, telemetry = sections.temporal.require(), sections.litellm.require(), sections.telemetry.row
-    return WorkerStart(
-        organization_id=worker.organization_id,
-        worker_id=worker.pk,
-        api_key_id=attempt.api_key.pk,
-        started_at=attempt.now,
-        worker_name=worker.name,
-        task_queue_name=worker.queue.task_queue_name,
-        client_address=attempt.client.address,
-        user_agent=attempt.client.user_agent,
-        system_info=attempt.system_info,
-        configuration_revision=revision_of(show_configuration(worker, sections)),
-        displaced_instance_id=predecessor.displaced_id,
-        temporal_connection_id=temporal.pk,
-        temporal_api_key_version=temporal.api_key_version,
-        litellm_connection_id=litellm.pk,
-        litellm_api_key_version=litellm.api_key_version,
-        telemetry_settings_id=telemetry.pk if telemetry else None,
-    )
+    return {
+        "temporal_connection_id": temporal.pk,
+        "temporal_api_key_version": temporal.api_key_version,
+        "litellm_connection_id": litellm.pk,
+        "litellm_api_key_version": litellm.api_key_version,
+        "telemetry_settings_id": telemetry.pk if telemetry else None,
+    }
 
 
 def _warn_of_expiry(attempt: Attempt) -> None:

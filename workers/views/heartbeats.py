@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -39,7 +40,7 @@ class HeartbeatView(HeartbeatApiView):
     """The heartbeat of a worker, full or light."""
 
     @extend_schema(operation_id="record_heartbeat", request=HeartbeatRequestSerializer, responses={204: None})
-    def post(self, request: Request, worker_id: str) -> Response:
+    def post(self, request: Request, worker_id: str) -> HttpResponse:
         """Tell that a worker lives. Without `system_info` and `logs` the last ones are kept."""
         identifier = uuid_of(worker_id)
         return _record(request, identifier, valid_body(request, HeartbeatRequestSerializer))
@@ -51,7 +52,7 @@ class SimpleHeartbeatView(HeartbeatApiView):
     @extend_schema(
         operation_id="record_simple_heartbeat", request=SimpleHeartbeatRequestSerializer, responses={204: None}
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponse:
         """Tell that a worker lives, naming it and its environment in the body."""
         body = valid_body(request, SimpleHeartbeatRequestSerializer)
         environment_name = body.pop("environment_name")
@@ -72,7 +73,7 @@ class DisconnectView(WorkerApiView):
         return Response(status=204)
 
 
-def _record(request: Request, worker_id: UUID, body: dict[str, Any], environment_name: str = "") -> Response:
+def _record(request: Request, worker_id: UUID, body: dict[str, Any], environment_name: str = "") -> HttpResponse:
     record_heartbeat(
         worker_id,
         Heartbeat(activity=body.pop("status"), **body),
@@ -81,4 +82,4 @@ def _record(request: Request, worker_id: UUID, body: dict[str, Any], environment
         client=client_of(request),
         now=timezone.now(),
     )
-    return Response(status=204)
+    return HttpResponse(status=204)

@@ -5,7 +5,9 @@ from functools import cache
 from typing import IO, Any, ClassVar, cast
 from uuid import UUID
 
+from django.http import HttpResponse
 from rest_framework.exceptions import ValidationError
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.serializers import Serializer
 from rest_framework.throttling import BaseThrottle
@@ -15,6 +17,8 @@ from workers.access import UnknownObjectError
 from workers.lifecycle import Client
 from workers.throttles import ApiKeyThrottle
 from workers.tokens import UUID_TEXT
+
+JSON = JSONRenderer()
 
 
 class InvalidQueryError(ValidationError):
@@ -75,9 +79,10 @@ def _is_chunked(request: Request) -> bool:
     return "HTTP_TRANSFER_ENCODING" in request.META
 
 
-def shown(serializer_class: type[Serializer[Any]], row: Any) -> dict[str, Any]:
-    """What a serializer without a context makes of a row."""
-    return dict(_serializer(serializer_class).to_representation(row))
+def answer(serializer_class: type[Serializer[Any]], row: Any) -> HttpResponse:
+    """What a serializer without a context makes of a row, as DRF's own response would send it."""
+    shown = _serializer(serializer_class).to_representation(row)
+    return HttpResponse(JSON.render(shown), content_type="application/json")
 
 
 @cache

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
+from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -26,7 +27,7 @@ from workers.serializers import (
 )
 from workers.throttles import ApiKeyThrottle, WorkerThrottle
 from workers.tokens import UUID_TEXT
-from workers.views.requests import WorkerApiView, client_of, shown, uuid_of, valid_body
+from workers.views.requests import WorkerApiView, answer, client_of, uuid_of, valid_body
 
 #: What is told of refusals whose answer says less.
 REASONS: dict[type[Exception], str] = {
@@ -80,12 +81,12 @@ class StartWorkerView(BootView):
         request=WorkerStartRequestSerializer,
         responses={200: WorkerConfigResponseSerializer},
     )
-    def post(self, request: Request, worker_id: str) -> Response:
+    def post(self, request: Request, worker_id: str) -> HttpResponse:
         """Start a worker and fetch its configuration."""
         identifier = uuid_of(worker_id)
         body = valid_body(request, WorkerStartRequestSerializer)
         configuration = start_worker(identifier, _attempt(request, body["system_info"]))
-        return Response(shown(WorkerConfigResponseSerializer, configuration))
+        return answer(WorkerConfigResponseSerializer, configuration)
 
 
 class StartInQueueView(BootView):
