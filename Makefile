@@ -24,7 +24,7 @@ help:
 	@echo 'make measure-console time the console with 100,000 workers and 1,000,000 starts on PostgreSQL'
 	@echo 'make measure-ledger  time starts, queries and pruning with 10,000,000 starts on PostgreSQL'
 	@echo 'make lint   check style, format, types and the direction of imports'
-	@echo 'make lock   write requirements.txt and requirements-dev.txt from pyproject.toml'
+	@echo 'make lock   write requirements*.txt from pyproject.toml'
 
 run: runtime
 	@exec .venv/bin/python manage.py quickstart
@@ -67,7 +67,8 @@ lint: development
 
 lock: development
 	$(UV_LOCK) -o requirements.txt --python-version 3.12
-	$(UV_LOCK) --group dev -o requirements-dev.txt --python-version 3.12
+	$(UV_LOCK) --extra tracing -o requirements-tracing.txt --python-version 3.12
+	$(UV_LOCK) --extra tracing --group dev -o requirements-dev.txt --python-version 3.12
 
 # A candidate has to prove itself by running: pyenv's shims are found and then fail.
 venv:

@@ -29,3 +29,13 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+class UnexpectedOnly(logging.Filter):
+    """Lets through what has an exception: of answers as such `controlplane.requests` has a line already.
+
+    Django's own line has the path, and a path may hold anything.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return bool(record.exc_info)

@@ -1,5 +1,6 @@
 """Django's settings, read from environment variables; whatever is insecure or missing stops the boot."""
 
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -25,9 +26,16 @@ if len(set(_materials)) != len(_materials) or any(encode(material) in SECRET_KEY
     msg = "SECRET_KEY, ENCRYPTION_KEYS and API_KEY_SIGNING_KEYS must differ from each other."
     raise ImproperlyConfigured(msg)
 
+# --- Monitoring ---
+
 METRICS_TOKEN = env.text("METRICS_TOKEN")
 if METRICS_TOKEN and (len(METRICS_TOKEN) < 32 or not METRICS_TOKEN.isascii() or METRICS_TOKEN in SECRET_KEY):  # noqa: PLR2004
     msg = "METRICS_TOKEN is 32 ASCII characters or more of its own. Make one with: python manage.py generate_key secret"
+    raise ImproperlyConfigured(msg)
+
+IS_TRACED = bool(env.text("OTEL_EXPORTER_OTLP_ENDPOINT"))
+if IS_TRACED and not find_spec("opentelemetry"):
+    msg = "OTEL_EXPORTER_OTLP_ENDPOINT is set, but not what traces need: pip install -r requirements-tracing.txt"
     raise ImproperlyConfigured(msg)
 
 # --- Where it runs ---
@@ -88,6 +96,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "controlplane.telemetry.TelemetryMiddleware",
+    *(["controlplane.tracing.TracingMiddleware"] if IS_TRACED else []),
     "controlplane.middleware.ProxyMiddleware",
     "controlplane.middleware.ProbeMiddleware",
     "controlplane.metrics.MetricsMiddleware",
@@ -246,13 +255,13 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "controlplane.logs.JsonFormatter"}},
+    "filters": {"unexpected": {"()": "controlplane.logs.UnexpectedOnly"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     # Replaces Django's default handlers, so that there is no error mail with an HTML report.
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
-        # controlplane.requests has a line for each refusal; Django's own would have the path, and in it anything.
-        "django.request": {"level": "ERROR"},
+        "django.request": {"filters": ["unexpected"]},
     },
 }

@@ -49,31 +49,34 @@ class TelemetryMiddleware:
             response = self.get_response(request)
             response.headers[HEADER] = request_id.get()
             seconds = time.perf_counter() - began
-            route = request.resolver_match.route if request.resolver_match else ""
-            _counting(_call_of(route), response.status_code)(seconds)
+            _counting(_call_of(route_of(request)), response.status_code)(seconds)
             if logger.isEnabledFor(logging.INFO):
-                _log(_line(request, route, response.status_code, seconds))
+                _log({**facts_of(request, response.status_code), "seconds": round(seconds, 6)})
         finally:
             request_id.reset(token)
         return response
 
 
-def _line(request: HttpRequest, route: str, status: int, seconds: float) -> dict[str, Any]:
-    """What is told of a request; what is not known is left out."""
-    line: dict[str, Any] = {
+def route_of(request: HttpRequest) -> str:
+    """The pattern that the path met, "" if it met none or was refused before."""
+    return request.resolver_match.route if request.resolver_match else ""
+
+
+def facts_of(request: HttpRequest, status: int) -> dict[str, str | int]:
+    """What may be told of a request that was answered; an id that is not known is left out."""
+    facts: dict[str, str | int] = {
         "method": (request.method or "")[:METHOD_LENGTH],
-        "route": route,
+        "route": route_of(request),
         "status": status,
-        "seconds": round(seconds, 6),
         "client": request.META.get("REMOTE_ADDR", ""),
     }
     key = getattr(request, "auth", None)
     if key is not None:
-        line["api_key_id"] = str(key.id)
+        facts["api_key_id"] = str(key.id)
     if request.resolver_match:
         ids = request.resolver_match.kwargs.items()
-        line |= {name: value for name, value in ids if isinstance(value, str) and UUID.fullmatch(value)}
-    return line
+        facts |= {name: value for name, value in ids if isinstance(value, str) and UUID.fullmatch(value)}
+    return facts
 
 
 def _log(line: dict[str, Any]) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.test import Client
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
+from django.utils.log import log_response
 
 from controlplane.logs import JsonFormatter
 from controlplane.telemetry import REQUEST_ID
+from environments.models import TemporalConnection
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 
@@ -92,6 +95,20 @@ def test_an_unknown_worker_is_named(fleet: Fleet, lines: list[dict[str, Any]]) -
     assert start(fleet, worker_id=worker_id).status_code == 404
     (line,) = lines
     assert (line["status"], line["worker_id"]) == (404, worker_id)
+
+
+def test_an_answer_that_the_service_is_unavailable_is_one_line(fleet: Fleet, lines: list[dict[str, Any]]) -> None:
+    TemporalConnection.objects.update(sealed_api_key="cp1.nonsense")
+    assert start(fleet).status_code == 503
+    assert [line["logger"] for line in lines] == ["controlplane.errors", "controlplane.requests"]
+
+
+def test_an_unexpected_error_is_told_with_its_traceback(rf: RequestFactory, lines: list[dict[str, Any]]) -> None:
+    error = ZeroDivisionError()
+    response = HttpResponse(status=500)
+    log_response("%s: %s", "Internal Server Error", "/", response=response, request=rf.get("/"), exception=error)
+    (line,) = lines
+    assert "ZeroDivisionError" in line["exception"]
 
 
 def test_what_else_is_logged_of_a_request_has_its_id(fleet: Fleet, lines: list[dict[str, Any]]) -> None:
