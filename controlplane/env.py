@@ -220,7 +220,10 @@ def _sqlite(path: str) -> dict[str, object]:
 
 
 def _postgresql(url: str) -> dict[str, object]:
-    """The URL is handed to libpq as it is, so that several hosts and every libpq option work."""
+    """The URL is handed to libpq as it is, so that several hosts and every libpq option work.
+
+    DATABASE_IS_POOLED says that it leads to a pooler such as PgBouncer in transaction mode.
+    """
     from psycopg import ProgrammingError  # noqa: PLC0415  # not needed with SQLite
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
@@ -233,7 +236,11 @@ def _postgresql(url: str) -> dict[str, object]:
     if not name:
         msg = "DATABASE_URL: the postgresql:// URL lacks the name of a database."
         raise ImproperlyConfigured(msg)
+    is_pooled = boolean("DATABASE_IS_POOLED")
+    # Such a pooler hands these on to nobody: behind one the limits are the role's.
     limits = f"-c lock_timeout=2s -c statement_timeout={text('DATABASE_STATEMENT_TIMEOUT', '5s')}"
+    own_options = str(options.pop("options", ""))
+    session = (own_options if is_pooled else f"{limits} {own_options}").strip()
     return {
         "ENGINE": "controlplane.engines.postgresql",
         "NAME": name,
@@ -243,14 +250,20 @@ def _postgresql(url: str) -> dict[str, object]:
         "PORT": options.pop("port", ""),
         "CONN_MAX_AGE": 300,
         "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": is_pooled,
         "OPTIONS": {
             "connect_timeout": 3,
             "longest_answer": None if _is_command() else PATIENCE,
-            # Planning a start's query takes ten times as long as running it: plan it once for a connection.
+            # A server whose machine is gone says nothing: without these its connections would hang for 15 minutes.
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 5,
+            "keepalives_interval": 5,
+            # Planning a start's query takes ten times as long as running it: plan it once for a connection. Behind a
+            # pooler that lends a connection for one transaction, what was planned is on another one the next time.
             "server_side_binding": True,
-            "prepare_threshold": 2,
+            "prepare_threshold": None if is_pooled else 2,
             **options,
-            "options": f"{limits} {options.get('options', '')}".strip(),
+            **({"options": session} if session else {}),
         },
     }
 

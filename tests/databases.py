@@ -73,6 +73,7 @@ def prepare_environment(engine: str) -> None:
         "ALLOWED_HOSTS",
         "CONNECTION_HOSTS",
         "CONTROL_PLANE_URL",
+        "DATABASE_IS_POOLED",
         "DEBUG",
         "METRICS_TOKEN",
         *(f"{name}_FILE" for name in SECRETS),
@@ -114,7 +115,7 @@ class PostgresqlServer:
         self._as_account: dict[str, Any] = {}
         if account:
             self._as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        self.directory = _directory_for(account, directory)
+        self.directory = directory_for(account, directory)
         self._programs = _programs_for(account, self.directory)
         password = secrets.token_urlsafe(24)
         password_file = self.directory / "password"
@@ -170,7 +171,7 @@ def _accepts_connections(url: str) -> bool:
     return True
 
 
-def _directory_for(account: pwd.struct_passwd | None, directory: Path) -> Path:
+def directory_for(account: pwd.struct_passwd | None, directory: Path) -> Path:
     """The directory itself, or one in /tmp when it lies below a folder that the account may not enter."""
     _give_to(account, directory)
     if _may(account, "-w", directory):

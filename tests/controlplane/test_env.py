@@ -333,6 +333,30 @@ def test_commands_wait_longer_for_their_database(tmp_path: Path, monkeypatch: py
     assert postgresql["longest_answer"] is None
 
 
+def test_several_hosts_are_libpqs_to_choose_from() -> None:
+    settings = env.database(
+        "postgresql://user:hidden@db-1.example.com:5432,db-2.example.com:5433/name?target_session_attrs=read-write"
+    )
+    assert (settings["HOST"], settings["PORT"]) == ("db-1.example.com,db-2.example.com", "5432,5433")
+    options = settings["OPTIONS"]
+    assert isinstance(options, dict)
+    assert options["target_session_attrs"] == "read-write"
+    assert options["tcp_user_timeout"] == 10_000
+
+
+def test_behind_a_pooler_nothing_is_left_on_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://user:hidden@pooler.example.com:6432/name"
+    plain = env.database(url)
+    monkeypatch.setenv("DATABASE_IS_POOLED", "true")
+    pooled = env.database(url)
+    assert isinstance(plain["OPTIONS"], dict)
+    assert isinstance(pooled["OPTIONS"], dict)
+    assert (plain["OPTIONS"]["prepare_threshold"], plain["DISABLE_SERVER_SIDE_CURSORS"]) == (2, False)
+    assert (pooled["OPTIONS"]["prepare_threshold"], pooled["DISABLE_SERVER_SIDE_CURSORS"]) == (None, True)
+    assert "options" in plain["OPTIONS"]
+    assert "options" not in pooled["OPTIONS"]
+
+
 @pytest.mark.parametrize(
     "url",
     [
