@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.drills.cluster import missing_programs
 from tests.drills.drill import Figure, Scale
 
 #: One module each, in the order of docs/reliability.md.
@@ -27,25 +28,37 @@ NAMES = (
     "upgrade",
     "memory",
 )
+#: The one that needs more than `make development` installs: run when named and, at full size, where its programs are.
+FAILOVER = "failover"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*NAMES, FAILOVER]))
     parser.add_argument("--quick", action="store_true", help="the size for every change instead of the full one")
     parser.add_argument("--seed", type=int, default=random.getrandbits(32), help="the one that an earlier run printed")
     options = parser.parse_args()
-    if strangers := set(options.names) - set(NAMES):
-        parser.error(f"there is no drill {', '.join(sorted(strangers))}; there are {', '.join(NAMES)}")
+    if strangers := set(options.names) - {*NAMES, FAILOVER}:
+        parser.error(f"there is no drill {', '.join(sorted(strangers))}; there are {', '.join([*NAMES, FAILOVER])}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"seed: --seed={options.seed}")
     scale = Scale(is_quick=options.quick, seed=options.seed)
-    found = [run(name, scale) for name in options.names or NAMES]
+    found = [run(name, scale) for name in options.names or [*NAMES, *_failover(is_quick=options.quick)]]
     if len(found) > 1:
         print("\n".join(["", *found]))
     failed, untried = (sum(mark in line for line in found) for mark in ("NOT AS PROMISED", "NOT TRIED"))
     print(f"drills: {len(found) - failed - untried} passed, {failed} failed, {untried} not tried")
     return 1 if failed else 0
+
+
+def _failover(*, is_quick: bool) -> list[str]:
+    """Its name if it is to run, too; a full run says why not."""
+    if is_quick:
+        return []
+    if missing := missing_programs():
+        print(f"{FAILOVER}: not run, since {' and '.join(missing)} are not installed: see docs/scale.md")
+        return []
+    return [FAILOVER]
 
 
 def run(name: str, scale: Scale) -> str:

@@ -169,7 +169,9 @@ def load(port: int, kinds: Sequence[Callable[[Fleet, int], Call]], fleet: Fleet,
     return Load(port, endless(kinds, fleet, count), **options).start().wait()
 
 
-def endless(kinds: Sequence[Callable[[Fleet, int], Call]], fleet: Fleet, count: int | None = None) -> Iterator[Call]:
+def endless(
+    kinds: Sequence[Callable[[Fleet, int], Call]], fleet: Fleet, count: int | None = None, *, first: int = 0
+) -> Iterator[Call]:
     """Calls of these kinds in turn, for one worker after another; without a count, without an end."""
-    numbers = itertools.count() if count is None else iter(range(count))
+    numbers = itertools.count(first) if count is None else iter(range(first, first + count))
     return (kinds[number % len(kinds)](fleet, number) for number in numbers)
