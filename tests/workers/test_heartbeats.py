@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from tests import factories
 from tests.factories import Fleet
-from tests.workers import assert_error_shape, fresh_fleet, shared_client, start
+from tests.workers import assert_error_shape, fresh_fleet, shared_client, start, told_by
 from tests.workers.fleets import everything
 from workers.models import InstanceReport, Liveness, Worker, WorkerInstance, WorkerQueue
 
