@@ -13,7 +13,7 @@ export TMPDIR = $(CURDIR)/var/tmp
 # The tests start hundreds of processes, none of which is to compile all modules anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help run test test-upstream drills soak measure-console measure-ledger lint lock venv runtime development
+.PHONY: help run test test-upstream drills soak bench measure-console measure-ledger lint lock venv runtime development
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
 	@echo 'make drills try quickly what docs/reliability.md promises, on real servers (ARGS=crash chooses one)'
 	@echo 'make soak   the same at full size'
+	@echo 'make bench  measure starts and heartbeats against a bare floor (needs wrk; ARGS="--seconds 1 --rounds 1" is quick)'
 	@echo 'make measure-console time the console with 100,000 workers and 1,000,000 starts on PostgreSQL'
 	@echo 'make measure-ledger  time starts, queries and pruning with 10,000,000 starts on PostgreSQL'
 	@echo 'make lint   check style, format, types and the direction of imports'
@@ -46,6 +47,9 @@ drills: development
 
 soak: development
 	$(IN_VENV) tests.drills $(ARGS)
+
+bench: development
+	$(IN_VENV) tests.bench $(ARGS)
 
 # The console's pages with 100,000 workers and 1,000,000 starts on PostgreSQL: about ten minutes, most of it for seeding.
 measure-console: development

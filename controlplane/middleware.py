@@ -4,7 +4,7 @@ import ipaddress
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.core.exceptions import FieldError, ValidationError
@@ -77,7 +77,7 @@ class WorkerApiMiddleware:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
-        self.call_view = CircuitMiddleware(_call_view)
+        self.call_view = CircuitMiddleware(cast("Handler", _call_view))
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith("//api/"):
@@ -87,6 +87,7 @@ class WorkerApiMiddleware:
             response: HttpResponseBase = json_error(403, "Use HTTPS.")
         elif request.path_info.startswith("/api/v1/"):
             response = self.call_view(request)
+            response.headers.setdefault("Content-Length", str(len(response.content)))  # type: ignore[attr-defined]  # no stream
         else:
             response = self.get_response(request)
         if is_api:

@@ -19,7 +19,7 @@ from django.utils import timezone
 from environments.models import Environment
 from tests import factories
 from tests.factories import ACTOR, Fleet
-from tests.workers import INVALID_TOKEN, assert_error_shape, fleets
+from tests.workers import INVALID_TOKEN, assert_error_shape, fleets, told_by
 from workers.api_keys import revoke_api_key, rotate_api_key
 from workers.models import Refusal, Worker, WorkerQueue
 
@@ -244,8 +244,8 @@ def send(  # noqa: PLR0913  # the parts of a request that tests vary
     return strict_client().generic(method, path, data, content_type if data else "", **headers, **environ)
 
 
-def seen_by_the_client(response: Any) -> tuple[int, bytes, dict[str, str]]:
-    return response.status_code, response.content, dict(response.headers)
+def seen_by_the_client(response: Any) -> tuple[int, bytes, str]:
+    return response.status_code, *told_by(response)
 
 
 def everything() -> dict[str, list[Any]]:

@@ -195,7 +195,7 @@ def _seed(service: Service) -> Fleet:
 
 def _queue_id(service: Service, fleet: Fleet) -> str:
     queues = json.loads(service.manage("dumpdata", "workers.workerqueue"))
-    return next(row["pk"] for row in queues if row["fields"]["organization"] == fleet.organization_id)
+    return next(str(row["pk"]) for row in queues if row["fields"]["organization"] == fleet.organization_id)
 
 
 def _listens(port: int) -> bool:

@@ -103,7 +103,7 @@ def calls_of(document: dict[str, Any]) -> list[Call]:
 
 
 class Wire:
-    """A connection that is kept; answers come as they were sent, but for their date."""
+    """A connection that is kept; answers come as they were sent, but for their date and id."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -118,7 +118,7 @@ class Wire:
         found = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
         while len(body) < int(found[1] if found else 0):
             body += self._receive()
-        return re.sub(rb"(?i)\r\ndate: [^\r]+", b"", head) + b"\r\n\r\n" + body
+        return re.sub(rb"(?i)\r\n(?:date|x-request-id): [^\r]+", b"", head) + b"\r\n\r\n" + body
 
     def _receive(self) -> bytes:
         received = self._socket.recv(65_536)

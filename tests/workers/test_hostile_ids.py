@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests import factories
 from tests.factories import Fleet
-from tests.workers import assert_refused, fresh_fleet, start
+from tests.workers import assert_refused, fresh_fleet, start, told_by
 
 WORKER = UUID("c5d2b1a0-9f8e-4d7c-8b6a-0123456789ab")
 
@@ -67,8 +67,8 @@ def fleet(db: None) -> Fleet:
     return fleet
 
 
-def seen_by_the_client(response: HttpResponse) -> tuple[int, bytes, dict[str, str]]:
-    return response.status_code, response.content, dict(response.headers)
+def seen_by_the_client(response: HttpResponse) -> tuple[int, bytes, str]:
+    return response.status_code, *told_by(response)
 
 
 @pytest.mark.parametrize("worker_id", IDS.values(), ids=IDS)

@@ -16,7 +16,7 @@ from pytest_django import Settings
 
 from tests import factories
 from tests.factories import ACTOR, Fleet
-from tests.workers import assert_error_shape, fresh_fleet, shared_client, start
+from tests.workers import assert_error_shape, fresh_fleet, shared_client, start, told_by
 from workers.api_keys import revoke_api_key
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
@@ -305,9 +305,9 @@ def test_a_refusal_that_cannot_be_noted_is_the_ordinary_503(fleet: Fleet) -> Non
 
 def test_the_answer_is_the_same_whether_it_is_noted_or_not(fleet: Fleet) -> None:
     first, again = (start(fleet, b"{") for _ in range(2))
-    assert (first.content, dict(first.headers)) == (again.content, dict(again.headers))
+    assert told_by(first) == told_by(again)
     forged, expired = (start(fleet, token=token) for token in (f"{fleet.token[:-4]}AAAA", expired_token(fleet)))
-    assert (forged.content, dict(forged.headers)) == (expired.content, dict(expired.headers))
+    assert told_by(forged) == told_by(expired)
 
 
 def test_no_start_and_no_instance_is_left(fleet: Fleet) -> None:
