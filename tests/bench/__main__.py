@@ -22,8 +22,9 @@ from tests.drills.service import Fleet, Service
 from tests.processes import ROOT, ServerProcess, free_port
 
 CALLERS = 16
-WORKERS = 2_000
+WORKERS = 1_000
 PROCESSES = 2
+LONGEST_WARM_UP = 16
 TICKS = os.sysconf("SC_CLK_TCK")
 ENGINES = ("postgresql", "sqlite")
 CALLS = ("start", "heartbeat", "queue start")
@@ -76,8 +77,7 @@ def _bench(engine: str, directory: Path, seconds: int, rounds: int) -> int:
     with _servers(engine, directory) as contest:
         for kind in CALLS:
             contest.write_calls(kind)
-            for variant in VARIANTS:  # compiles and prepares
-                contest.run(variant, 1)
+            contest.warm_up()
             found: dict[str, list[Round]] = {variant: [] for variant in VARIANTS}
             for variant in VARIANTS * rounds:
                 found[variant].append(contest.run(variant, seconds))
@@ -137,13 +137,20 @@ class Contest:
     database: ServerProcess | None
 
     def write_calls(self, kind: str) -> None:
-        """Writes the calls of a kind, one for each worker, where wrk reads them."""
+        """Writes the calls of a kind, several of each worker's processes, where wrk reads them."""
         fleet = self.open_queue if kind == "queue start" else self.fleet
         (self.directory / "header").write_text(f"Bearer {fleet.api_key}\n")
-        calls = [self._call(kind, number) for number in range(WORKERS)]
+        calls = [self._call(kind, number) for number in range(3 * WORKERS)]
         (self.directory / "calls").write_bytes(
             b"".join(call.path.encode() + b" " + call.body + b"\n" for call in calls)
         )
+
+    def warm_up(self) -> None:
+        """Calls until each statement is compiled and prepared, and each worker was called."""
+        for variant in self.servers:
+            seconds = 1
+            while self.run(variant, seconds).calls < 2 * WORKERS and seconds < LONGEST_WARM_UP:
+                seconds *= 2
 
     def _call(self, kind: str, number: int) -> Call:
         if kind == "heartbeat":

@@ -103,13 +103,21 @@ def calls_of(document: dict[str, Any]) -> list[Call]:
 
 
 class Wire:
-    """A connection that is kept; answers come as they were sent, but for their date and id."""
+    """A connection that is kept until an answer ends it; answers come as they were sent, but for their date and id."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self._is_ended = True
+
+    def connect(self) -> None:
+        """Makes another connection if the last answer ended this one."""
+        if self._is_ended:
+            self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=30)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._is_ended = False
 
     def ask(self, request: bytes) -> bytes:
+        self.connect()
         self._socket.sendall(request)
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -118,6 +126,9 @@ class Wire:
         found = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
         while len(body) < int(found[1] if found else 0):
             body += self._receive()
+        if re.search(rb"(?i)\r\nconnection: close", head):
+            self._socket.close()
+            self._is_ended = True
         return re.sub(rb"(?i)\r\n(?:date|x-request-id): [^\r]+", b"", head) + b"\r\n\r\n" + body
 
     def _receive(self) -> bytes:
@@ -249,6 +260,7 @@ class Inquiry:
                 is_foreign = name.startswith("foreign")
                 identifier = random.choice(self.ids[call.kind]) if is_foreign else _unknown(call)  # noqa: S311
                 request = call.with_id(identifier, self.api_key)
+                self.wire.connect()
                 began = time.perf_counter()
                 self.wire.ask(request)
                 times.seconds[name].append(time.perf_counter() - began)
@@ -267,7 +279,7 @@ class Cells:
         """Runs the tests of the matrices, on PostgreSQL; each tells how many answers it judged."""
         say("running the matrices of the tests")
         report = ROOT / "var" / "cache" / f"matrices-{os.getpid()}.xml"
-        command = [sys.executable, "-m", "pytest", *MATRICES, "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
+        command = [sys.executable, "-m", "pytest", *MATRICES, "-q", f"--junit-xml={report}"]
         environ = {**os.environ, "TEST_DATABASE": "postgresql"}
         done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:

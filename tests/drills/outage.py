@@ -214,8 +214,10 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
+        """Ends it, and asks once more, so that the last answer is of the time after all."""
         self._is_over.set()
         self._thread.join()
+        self._ask_once()
 
     def slowest(self) -> float:
         """Seconds."""
@@ -227,10 +229,13 @@ class Watch:
 
     def _ask(self) -> None:
         while not self._is_over.is_set():
-            began = time.monotonic()
-            status = self._service.status_of(self._path)
-            self.seen.append((began, status, time.monotonic() - began))
+            self._ask_once()
             self._is_over.wait(0.25)
+
+    def _ask_once(self) -> None:
+        began = time.monotonic()
+        status = self._service.status_of(self._path)
+        self.seen.append((began, status, time.monotonic() - began))
 
 
 def _health_problems(livez: Watch, readyz: Watch) -> Iterator[str]:

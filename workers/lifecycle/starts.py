@@ -81,7 +81,9 @@ _CURRENT = Select(
     lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=True).with_liveness(_NOW).order_by()
 )
 _RETIRE = Update(lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False)
-_END = Update(lambda: WorkerInstance.objects.filter(pk=_ID), stopped_at=_NOW, stop_reason=REPEATED)
+_RETIRE_REPEATED = Update(
+    lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False, stopped_at=_NOW, stop_reason=REPEATED
+)
 _END_ALL = Update(
     lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, stopped_at=None), stopped_at=_NOW, stop_reason=SUPERSEDED
 )
@@ -191,10 +193,11 @@ def _make_way(worker: Worker, previous: WorkerInstance | None, attempt: Attempt)
     if is_rival and policy == DuplicatePolicy.REJECT:
         msg = "Another process of this worker is online, and its queue rejects a second one."
         raise StartRefusedError(msg)
-    _RETIRE(id=previous.pk)
     if is_repeated:
-        _END(id=previous.pk, now=attempt.now)
-    elif policy == DuplicatePolicy.TAKE_OVER:
+        _RETIRE_REPEATED(id=previous.pk, now=attempt.now)
+    else:
+        _RETIRE(id=previous.pk)
+    if policy == DuplicatePolicy.TAKE_OVER and not is_repeated:
         _END_ALL(worker_id=worker.pk, now=attempt.now)
     may_come_back = previous.is_contested or (previous.stopped_at is None and not is_repeated)
     return _Predecessor(previous.pk if is_rival else None, may_come_back, previous.liveness in LIVE)
