@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from tests.drills.cluster import missing_programs
@@ -67,7 +68,11 @@ def run(name: str, scale: Scale) -> str:
     print(f"{name}: {(module.__doc__ or '').partition('\n')[0]}", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"drill-{name}-", ignore_cleanup_errors=True) as directory:
-        figure: Figure = module.run(scale, Path(directory))
+        try:
+            figure: Figure = module.run(scale, Path(directory))
+        except Exception as error:  # noqa: BLE001 - the other drills are still to run
+            traceback.print_exc()
+            figure = Figure(f"ended by {type(error).__name__}: {error}", is_met=False)
     line = f"{name} ({time.monotonic() - began:.0f} s): {figure}"
     print(line, flush=True)
     return line

@@ -31,13 +31,24 @@ class SmallDisk:
     @contextmanager
     def full(self) -> Iterator[None]:
         """Leaves no room for anything more."""
-        room = os.statvfs(self.directory)
-        used = (room.f_blocks - room.f_bfree) * room.f_frsize
-        _mount("-o", f"remount,size={used}", self.directory)
+        self._shrink()
         try:
             yield
         finally:
             _mount("-o", f"remount,size={ROOMY}m", self.directory)
+
+    def _shrink(self) -> None:
+        """To what is used, which a load may raise before the kernel looks: it refuses a size below that."""
+        for attempts_left in reversed(range(20)):
+            room = os.statvfs(self.directory)
+            used = (room.f_blocks - room.f_bfree) * room.f_frsize
+            try:
+                _mount("-o", f"remount,size={used}", self.directory)
+            except subprocess.CalledProcessError:
+                if not attempts_left:
+                    raise
+            else:
+                return
 
     def remove(self) -> None:
         subprocess.run(["umount", "--lazy", self.directory], check=False, capture_output=True)  # noqa: S603, S607

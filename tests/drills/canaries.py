@@ -60,6 +60,8 @@ class Canaries:
     marker: str
     secrets: dict[str, set[bytes]] = field(default_factory=dict)
     places: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    #: Of a place that does not tell the marker: what it tells instead.
+    markers: dict[str, str] = field(default_factory=dict)
     statuses: set[int] = field(default_factory=set)
     #: Where a secret is rightly told once: what was told, and the secret that has to be found there.
     told: list[tuple[bytes, str]] = field(default_factory=list)
@@ -82,13 +84,12 @@ class Canaries:
     def search(self) -> tuple[list[str], list[str], int]:
         """The hits, the places without the marker, and how many bytes were searched; a line is searched once."""
         hits, unmarked, size = [], [], 0
-        marker = {"marker": spellings_of_ends(self.marker)}
         for place, contents in self.places.items():
             size += sum(map(len, contents))
             text = unescaped(b"\n".join({line for content in contents for line in content.split(b"\n")}))
             found = sorted(found_in(text, self.secrets))
             hits += [f"{name} in {place}: {self._line_with(name, text)}" for name in found]
-            if not found_in(text, marker):
+            if not found_in(text, {"marker": spellings_of_ends(self.markers.get(place, self.marker))}):
                 unmarked.append(place)
         unmarked += [name for content, name in self.told if name not in found_in(content, self.secrets)]
         return hits, unmarked, size
@@ -346,3 +347,4 @@ def _with_debug(canaries: Canaries, directory: Path) -> None:
     finally:
         service.stop()
     canaries.keep("log with DEBUG", service.process.log_text())
+    canaries.markers["log with DEBUG"] = fleet.worker_ids[0]
