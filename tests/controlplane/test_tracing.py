@@ -1,8 +1,6 @@
 """Traces as a collector receives them, over HTTP."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pytest_django import Settings
 
 from controlplane.tracing import provider
+from tests.collector import Collector
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 
@@ -20,38 +19,11 @@ CANARY = "canary-that-no-trace-may-hold"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
 
-class Collector(ThreadingHTTPServer):
-    """Keeps the bodies that it is sent."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    def spans(self) -> list[Any]:
-        assert provider().force_flush()
-        requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
-        return [s for r in requests for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_arguments: Any) -> None:
-        """Not on the terminal."""
-
-
 @pytest.fixture
 def collector(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with Collector() as server:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Collector.serving() as server:
+        for name, value in server.environ.items():
+            monkeypatch.setenv(name, value)
         provider.cache_clear()
         settings.MIDDLEWARE = [
             settings.MIDDLEWARE[0],
@@ -61,7 +33,12 @@ def collector(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         yield server
         provider().shutdown()
         provider.cache_clear()
-        server.shutdown()
+
+
+def spans_of(collector: Collector) -> list[Any]:
+    assert provider().force_flush()
+    requests = [ExportTraceServiceRequest.FromString(body) for body in collector.bodies]
+    return [s for r in requests for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans]
 
 
 @pytest.fixture
@@ -78,7 +55,7 @@ def test_a_start_is_a_span_with_ids_and_outcome(fleet: Fleet, collector: Collect
     environ = {"HTTP_TRACEPARENT": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
     response = start(fleet, {"system_info": {"a": CANARY}}, client=Client(), HTTP_USER_AGENT=CANARY, **environ)
     assert response.status_code == 200
-    (span,) = collector.spans()
+    (span,) = spans_of(collector)
     assert span.name == "POST api/v1/workers/<str:worker_id>/start"
     assert span.trace_id.hex() == TRACE_ID
     assert b"service.name\x12\x0e\n\x0ccontrolplane" in collector.bodies[0]
@@ -97,7 +74,7 @@ def test_nothing_else_of_a_request_is_sent(fleet: Fleet, collector: Collector) -
     start(fleet, {"system_info": {"a": CANARY}}, client=Client(), HTTP_COOKIE=CANARY)
     start(fleet, token=f"{fleet.token[:-4]}AAAA", client=Client(), HTTP_TRACESTATE=f"a={CANARY}")
     Client().get(f"/api/{CANARY}?a={CANARY}")
-    assert len(collector.spans()) == 3
+    assert len(spans_of(collector)) == 3
     sent = b"".join(collector.bodies)
     for secret in (CANARY, fleet.temporal_secret, fleet.litellm_secret, *fleet.token.split(".")[1:]):
         assert secret.encode() not in sent

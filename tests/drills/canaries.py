@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from environments.encryption import KeyRing, decode
 from tests.canaries import found_in, spellings_of_ends, unescaped
+from tests.collector import Collector
 from tests.crawler import Console
 from tests.databases import THROWAWAY, PostgresqlServer
 from tests.drills import mishaps
@@ -125,9 +126,9 @@ def run(scale: Scale, directory: Path) -> Figure:
     canaries = Canaries(f"marker-{secrets.token_hex(12)}")
     watch = ProcessWatch()
     watch.start()
-    with ThreadPoolExecutor() as pool:
+    with Collector.serving() as collector, ThreadPoolExecutor() as pool:
         beside = pool.submit(_with_debug, canaries, directory / "debug")
-        pages = _in_production(scale, canaries, directory)
+        pages = _in_production(scale, canaries, directory, collector)
         beside.result()
     canaries.keep("process arguments", *watch.stop())
     return _figure(canaries, pages)
@@ -153,7 +154,7 @@ def _figure(canaries: Canaries, pages: int) -> Figure:
 # --- In production ------------------------------------------------------------------------------------------------------
 
 
-def _in_production(scale: Scale, canaries: Canaries, directory: Path) -> int:
+def _in_production(scale: Scale, canaries: Canaries, directory: Path, collector: Collector) -> int:
     (directory / "postgresql").mkdir()
     server = PostgresqlServer(directory / "postgresql", THROWAWAY | TALKATIVE)
     sign_on = {
@@ -161,10 +162,18 @@ def _in_production(scale: Scale, canaries: Canaries, directory: Path) -> int:
         "OIDC_CLIENT_ID": "console",
         "OIDC_CLIENT_SECRET": secrets.token_urlsafe(32),
     }
-    service = _service(canaries, directory / "service", server.url, "", **sign_on)
+    monitoring = {
+        **collector.environ,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"token={secrets.token_hex(32)}",
+        "METRICS_TOKEN": secrets.token_urlsafe(32),
+    }
+    service = _service(canaries, directory / "service", server.url, "", **sign_on, **monitoring)
     fleet = _fleet(canaries, service, "")
     canaries.plant("database password", urlsplit(server.url).password or "")
     canaries.plant("client secret of the single sign-on", sign_on["OIDC_CLIENT_SECRET"])
+    canaries.plant("METRICS_TOKEN", monitoring["METRICS_TOKEN"])
+    canaries.plant("token of the traces' collector", monitoring["OTEL_EXPORTER_OTLP_HEADERS"].partition("=")[2])
     for number, line in enumerate(service.manage("shell", "--no-imports", input=DATA_KEYS).splitlines()[-1:]):
         for name, material in zip(("data key", "fingerprint key"), line.split(), strict=True):
             canaries.plant(f"{name} {number}", bytes.fromhex(material))
@@ -174,6 +183,10 @@ def _in_production(scale: Scale, canaries: Canaries, directory: Path) -> int:
         pages = _use(scale, canaries, service, server, fleet)
         with _proxy(canaries, directory / "proxy", service) as proxy:
             send_all(proxy.connection, [*mishaps.misplacing(fleet), *mishaps.good_calls(fleet)])
+            asking = {"Authorization": f"Bearer {monitoring['METRICS_TOKEN']}"}
+            (figures,) = send_all(service.port, [Request("GET", "/metrics", asking)])
+            canaries.keep("/metrics", figures.content)
+            time.sleep(1)  # until the last spans are sent
             service.stop()
             send_all(proxy.connection, mishaps.good_calls(fleet))
     finally:
@@ -185,6 +198,8 @@ def _in_production(scale: Scale, canaries: Canaries, directory: Path) -> int:
     canaries.keep("application log", service.process.log_text())
     server.stop()
     canaries.keep("database log", server.process.log_text())
+    canaries.keep("spans", *collector.bodies)
+    canaries.markers["spans"] = fleet.worker_ids[0]
     _keep_printed(canaries, service)
     return pages
 
