@@ -9,6 +9,10 @@ from datetime import UTC, datetime
 request_id = ContextVar("request_id", default="")
 
 
+# What no line tells is not found out for each.
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
 class JsonFormatter(logging.Formatter):
     """Writes time, level, logger and message, the request's id, and `fields`, which our own code sets.
 

@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -12,6 +13,9 @@ from django.core.handlers.exception import convert_exception_to_response
 from django.core.paginator import InvalidPage
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.csp import ContentSecurityPolicyMiddleware
+from django.middleware.security import SecurityMiddleware
 from django.shortcuts import render
 from django.urls import resolve, reverse
 
@@ -30,6 +34,8 @@ type Handler = Callable[[HttpRequest], HttpResponseBase]
 BAD_INPUT = (DataError, NotSupportedError, ValidationError, FieldError, InvalidPage, ValueError, OverflowError)
 CONSOLE_PATHS = ("/admin/", "/api/docs")
 PROBED_PATHS = ("/livez", "/readyz", "/metrics")
+#: Of Django's, what tells browsers how to treat an answer.
+POLICY = (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware)
 PATHS_WITHOUT_SECOND_FACTOR = ("/admin/account/", "/admin/login/", "/admin/logout/", "/admin/jsi18n/")
 
 
@@ -51,7 +57,7 @@ class ProxyMiddleware:
             if request.META.get("HTTP_X_FORWARDED_PROTO") == "https":
                 request.environ["wsgi.url_scheme"] = "https"  # type: ignore[attr-defined]  # served by WSGI
         address = address.partition("%")[0]  # a zone has a meaning on its own host only
-        request.META["REMOTE_ADDR"] = address if _is_address(address) else ""
+        request.META["REMOTE_ADDR"] = address if _address(address) else ""
         return self.get_response(request)
 
 
@@ -78,6 +84,7 @@ class WorkerApiMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
         self.call_view = CircuitMiddleware(cast("Handler", _call_view))
+        self._policies: dict[bool, dict[str, str]] = {}
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith("//api/"):
@@ -85,8 +92,10 @@ class WorkerApiMiddleware:
         is_api = request.path_info.startswith("/api/")
         if is_api and not request.is_secure() and not env.is_loopback(request.META["REMOTE_ADDR"]):
             response: HttpResponseBase = json_error(403, "Use HTTPS.")
+            _add(response, self._policy(request))
         elif request.path_info.startswith("/api/v1/"):
             response = self.call_view(request)
+            _add(response, self._policy(request))
             response.headers.setdefault("Content-Length", str(len(response.content)))  # type: ignore[attr-defined]  # no stream
         else:
             response = self.get_response(request)
@@ -95,6 +104,21 @@ class WorkerApiMiddleware:
             if _ends_connection(request, response):
                 response.headers["Connection"] = "close"
         return response
+
+    def _policy(self, request: HttpRequest) -> dict[str, str]:
+        """The headers that Django's own middleware gives every answer, found out once as they are always the same."""
+        is_secure = request.is_secure()
+        if is_secure not in self._policies:
+            handler: Any = lambda _: HttpResponse()  # noqa: E731
+            for middleware in POLICY:
+                handler = middleware(handler)
+            self._policies[is_secure] = {n: v for n, v in handler(request).items() if n != "Content-Type"}
+        return self._policies[is_secure]
+
+
+def _add(response: HttpResponseBase, headers: dict[str, str]) -> None:
+    for name, value in headers.items():
+        response.headers[name] = value
 
 
 @convert_exception_to_response
@@ -218,13 +242,14 @@ def _page(request: HttpRequest, status: int, title: str, message: str) -> HttpRe
     return response
 
 
-def _is_address(text: str) -> bool:
+@lru_cache(4096)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(text)
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _is_trusted(text: str) -> bool:
-    return _is_address(text) and any(ipaddress.ip_address(text) in network for network in settings.TRUSTED_PROXIES)
+    address = _address(text)
+    return address is not None and any(address in network for network in settings.TRUSTED_PROXIES)

@@ -75,8 +75,15 @@ def wrap(row: DataKey, key: Key) -> None:
 
 
 def unwrap(row: DataKey) -> Key:
-    """The data key itself; CannotOpenError naming the ring's key when that is missing or another."""
-    return key_ring().open_key(row.wrapped_key, place_of(row, "wrapped_key"), str(row.id))
+    """The data key itself; CannotOpenError naming the ring's key when that is missing or another.
+
+    It stays with the row as it was loaded, since a start opens several secrets with it.
+    """
+    kept: tuple[str, Key] | None = row.__dict__.get("_unwrapped")
+    if kept is None or kept[0] != row.wrapped_key:
+        key = key_ring().open_key(row.wrapped_key, place_of(row, "wrapped_key"), str(row.id))
+        kept = row.__dict__["_unwrapped"] = row.wrapped_key, key
+    return kept[1]
 
 
 def verify_known_answer(row: DataKey) -> None:

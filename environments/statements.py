@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from django.db import DEFAULT_DB_ALIAS, connection, connections, models
+from django.db import DEFAULT_DB_ALIAS, connection, connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import sql
+from django.db.models.base import ModelState
 from django.db.models.constants import OnConflict
-from django.db.models.query import get_related_populators
 
 #: The fields of which PostgreSQL's driver takes Python's own values as they are.
-NATIVE = frozenset({"UUIDField", "CharField", "BooleanField", "DateTimeField"})
+NATIVE = frozenset({"UUIDField", "CharField", "BooleanField", "DateTimeField", "GenericIPAddressField"})
 
 
 class Parameter(models.Value):
@@ -47,12 +48,11 @@ class _Statement(threading.local):
     def _compile(self) -> tuple[str, Sequence[Any]]:
         raise NotImplementedError
 
-    def _execute(self, given: dict[str, Any]) -> Any:
+    def _execute(self, database: BaseDatabaseWrapper, given: dict[str, Any]) -> Any:
         """The cursor of a run, which the caller closes."""
         if self._sql is None:
             self._sql, parameters = self._compile()
             self._parameters = [_prepared(part) for part in parameters]
-        database = connections[DEFAULT_DB_ALIAS]
         parameters = [
             part if name is None else given[name] if prepare is None else prepare(given[name], database)
             for name, prepare, part in self._parameters
@@ -71,37 +71,58 @@ class Select[Row: models.Model](_Statement):
 
     def __call__(self, **given: Any) -> "Pending[Row]":
         """Asks; the rows are there to be taken, in a pipeline no earlier than somebody does."""
-        pending = Pending(self, self._execute(given))
-        if not _is_in_pipeline():
+        database = connections[DEFAULT_DB_ALIAS]
+        pending = Pending(self, self._execute(database, given))
+        if not _is_in_pipeline(database):
             pending.fetch()
         return pending
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
-        queryset = self._build()
-        compiler = queryset.query.get_compiler(connection=connection)
+        compiler = self._build().query.get_compiler(connection=connection)
         text, parameters = compiler.as_sql()
-        fields = compiler.klass_info["select_fields"]
-        self._own = slice(fields[0], fields[-1] + 1)
-        self._names = [column.target.attname for column, _, _ in compiler.select[self._own]]
+        self._part = _Part(compiler.klass_info, compiler.select)
         self._annotations = list(compiler.annotation_col_map.items())
-        self._fetch_mode = queryset._fetch_mode  # type: ignore[attr-defined]
-        self._populators = get_related_populators(
-            compiler.klass_info, compiler.select, DEFAULT_DB_ALIAS, self._fetch_mode
-        )
         self._converters = compiler.get_converters([column for column, _, _ in compiler.select])
         self._compiler = compiler
-        self._model = queryset.model
         return text, parameters
 
     def instances(self, rows: Any) -> Iterator[Row]:
         """What `QuerySet` makes of the rows of its query."""
         for row in self._compiler.apply_converters(rows, self._converters) if self._converters else rows:
-            found = self._model.from_db(DEFAULT_DB_ALIAS, self._names, row[self._own], fetch_mode=self._fetch_mode)
-            for populator in self._populators:
-                populator.populate(row, found)
+            found = self._part.instance(row)
             for name, column in self._annotations:
                 setattr(found, name, row[column])
             yield found
+
+
+class _Part:
+    """The columns of a row that make an instance of one model, and the parts that make those it points to."""
+
+    def __init__(self, info: dict[str, Any], select: Sequence[Any]) -> None:
+        fields = info["select_fields"]
+        self._model = info["model"]
+        self._columns = slice(fields[0], fields[-1] + 1)
+        self._names = [column.target.attname for column, _, _ in select[self._columns]]
+        self._key = fields[self._names.index(self._model._meta.pk.attname)]
+        self._related = [
+            (_Part(related, select), related["local_setter"], related["remote_setter"])
+            for related in info.get("related_klass_infos", ())
+        ]
+
+    def instance(self, row: Sequence[Any]) -> Any:
+        """None where there is no such row; without signals, and without setting each field by itself."""
+        if row[self._key] is None:
+            return None
+        found = self._model.__new__(self._model)
+        found.__dict__.update(zip(self._names, row[self._columns], strict=True))
+        found._state = ModelState()
+        found._state.adding, found._state.db = False, DEFAULT_DB_ALIAS
+        for part, set_here, set_there in self._related:
+            related = part.instance(row)
+            set_here(found, related)
+            if related is not None:
+                set_there(related, found)
+        return found
 
 
 class Pending[Row: models.Model]:
@@ -134,7 +155,7 @@ class Update(_Statement):
 
     def __call__(self, **given: Any) -> int:
         """How many rows were updated; -1 in a pipeline, where that is not known yet."""
-        with self._execute(given) as cursor:
+        with self._execute(connections[DEFAULT_DB_ALIAS], given) as cursor:
             return int(cursor.rowcount)
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
@@ -159,7 +180,7 @@ class Insert(_Statement):
     def __call__(self, **given: Any) -> None:
         """Each value under the name of its column, so a foreign key's ends with `_id`."""
         row = {name: given[name] if name in given else default() for name, default in self._defaults}
-        self._execute(row).close()
+        self._execute(connections[DEFAULT_DB_ALIAS], row).close()
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         conflict: dict[str, Any] = {}
@@ -184,18 +205,30 @@ def _prepared(part: Any) -> tuple[str | None, Any, Any]:
 
 
 @contextmanager
-def pipeline() -> Iterator[None]:
-    """Sends statements on PostgreSQL without waiting for each one's answer, but for rows that somebody takes.
+def pipelined_transaction() -> Iterator[None]:
+    """A durable transaction; on PostgreSQL no statement waits for the answer to the one before.
 
-    Errors of those that nobody waited for are raised at the end. SQLite is called, not sent anything.
+    Only rows that somebody takes are waited for, and the end: the commit goes out with the last statements, and all
+    errors are raised. SQLite is called, not sent anything.
     """
-    if connection.vendor != "postgresql":
-        yield
-        return
-    connection.ensure_connection()
-    with connection.wrap_database_errors, connection.connection.pipeline():
-        yield
+    database = connections[DEFAULT_DB_ALIAS]
+    is_outermost = not database.in_atomic_block  # but for a test's own transaction it always is
+    with transaction.atomic(durable=True):
+        if database.vendor != "postgresql":
+            yield
+            return
+        database.ensure_connection()
+        driver = database.connection
+        with database.wrap_database_errors:
+            if is_outermost:
+                driver.autocommit = True  # a transaction that the driver begins by itself costs a round trip
+            with driver.pipeline():
+                if is_outermost:
+                    driver.execute("BEGIN")
+                yield
+                if is_outermost:
+                    driver.execute("COMMIT")  # then there is nothing left for Django to commit
 
 
-def _is_in_pipeline() -> bool:
-    return connection.vendor == "postgresql" and connection.connection.pgconn.pipeline_status != 0
+def _is_in_pipeline(database: BaseDatabaseWrapper) -> bool:
+    return database.vendor == "postgresql" and database.connection.pgconn.pipeline_status != 0

@@ -19,7 +19,9 @@ from environments.models import (
 )
 from environments.sealing import seal_api_key
 from workers.api_keys import DEFAULT_LIFETIME, IssuedApiKey, KeyTarget, issue_api_key
+from workers.authentication import PresentedKey
 from workers.models import ApiKey, Worker, WorkerQueue
+from workers.tokens import Claims
 
 ACTOR = Actor("command:tests")
 _numbers = itertools.count(1)
@@ -127,3 +129,8 @@ def _with_secret[Row: CredentialConnection](connection: Row, secret: str) -> Row
         seal_api_key(connection, Secret(secret), now=timezone.now())
     connection.save()
     return connection
+
+
+def presented(row: ApiKey) -> PresentedKey:
+    """The key of this row, as a request carries it."""
+    return PresentedKey(Claims(row.pk, row.organization_id), row.token_hash)

@@ -8,10 +8,10 @@ QUEUE = "worker-queues/<str:queue_id>"
 WORKER = "workers/<str:worker_id>"
 
 urlpatterns = [
+    path(f"{WORKER}/heartbeat", heartbeats.HeartbeatView.as_view()),  # what is called most is met first
+    path(f"{WORKER}/start", starts.StartWorkerView.as_view()),
     path("workers/register", starts.RegisterWorkerView.as_view()),
     path("workers/heartbeat", heartbeats.SimpleHeartbeatView.as_view()),
-    path(f"{WORKER}/start", starts.StartWorkerView.as_view()),
-    path(f"{WORKER}/heartbeat", heartbeats.HeartbeatView.as_view()),
     path(f"{WORKER}/disconnect", heartbeats.DisconnectView.as_view()),
     path("worker-queues", queues.QueuesView.as_view()),
     path(QUEUE, queues.QueueView.as_view()),

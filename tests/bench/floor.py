@@ -155,13 +155,13 @@ def _start(  # noqa: PLR0913, PLR0917  # as above
     database: Database, kind: str, identifier: Any, claims: Any, digest: str, body: Any, now: datetime
 ) -> dict[str, Any]:
     name = "worker" if kind == "workers" else "queue"
-    key = database.run("key", id=claims.api_key_id, organization_id=claims.organization_id).fetchone()
-    if digest not in key:
-        raise PermissionError
     with database.pipeline():
         database.begin()
+        key = database.run("key", id=claims.api_key_id, organization_id=claims.organization_id)
         found = database.run(name, id=identifier, organization_id=claims.organization_id)
         current = database.run("current", worker_id=identifier, now=now) if name == "worker" else None
+        if digest not in key.fetchone():
+            raise PermissionError
         row = found.fetchone()
         chain = {part: _part(row, places) for part, places in database.chains[name].items()}
         worker = chain["own"] if name == "worker" else _new_worker(database, chain, now)

@@ -22,7 +22,7 @@ from environments.encryption import SEALS_TO_WARN_AT, KeyRing, generate_key
 from environments.models import DataKey, TemporalConnection
 from environments.rotation import Progress, replace_data_keys
 from tests import factories
-from tests.factories import ACTOR, Fleet
+from tests.factories import ACTOR, Fleet, presented
 from tests.processes import ROOT
 from tests.workers import fresh_fleet
 from workers.lifecycle import Client, start_worker
@@ -69,7 +69,7 @@ def the_one() -> str:
 
 def start(fleet: Fleet, now: datetime) -> None:
     key = ApiKey.objects.get(pk=fleet.api_key.pk)
-    start_worker(fleet.worker.pk, Attempt(key, {}, Client("127.0.0.1"), now))
+    start_worker(fleet.worker.pk, Attempt(presented(key), {}, Client("127.0.0.1"), now))
 
 
 def age(fleet: Fleet, days: int) -> None:

@@ -83,12 +83,13 @@ class _Starter:
         """The seconds that the next one took."""
         from django.utils import timezone  # noqa: PLC0415  # as above
 
+        from tests.factories import presented  # noqa: PLC0415  # as above
         from workers.lifecycle import Client, start_worker  # noqa: PLC0415  # as above
         from workers.lifecycle.starts import Attempt  # noqa: PLC0415  # as above
 
         worker, key = self._workers[self._next % len(self._workers)]
         self._next += 1
-        attempt = Attempt(key, SYSTEM_INFO, Client("10.0.0.1", "python-httpx/0.28.1"), timezone.now())
+        attempt = Attempt(presented(key), SYSTEM_INFO, Client("10.0.0.1", "python-httpx/0.28.1"), timezone.now())
         began = time.perf_counter()
         start_worker(worker, attempt)
         return time.perf_counter() - began

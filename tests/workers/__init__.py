@@ -1,10 +1,15 @@
 """The worker API as a client sees it: sends one start or heartbeat, and tells what came of it."""
 
 import functools
+import itertools
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from django.core.cache import cache
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 
@@ -89,3 +94,20 @@ def assert_nothing_recorded() -> None:
 def told_by(response: HttpResponse) -> tuple[bytes, str]:
     """All that a caller can compare of two answers: an id is new with each request."""
     return response.content, str(sorted((name, value) for name, value in response.items() if name != "X-Request-ID"))
+
+
+@contextmanager
+def counted_round_trips(trace: Path) -> Iterator[Callable[[], int]]:
+    """How often this thread has sent something to PostgreSQL and then waited for it, as libpq's own trace tells."""
+    driver = connection.connection.pgconn
+
+    def count() -> int:
+        ways = [line.split("\t")[1] for line in trace.read_text().splitlines()]
+        return sum(way == "F" for way, _ in itertools.groupby(ways))
+
+    with trace.open("w") as file:
+        driver.trace(file.fileno())
+        try:
+            yield count
+        finally:
+            driver.untrace()

@@ -23,6 +23,7 @@ from environments.models import (
     is_host,
 )
 from environments.sealing import open_api_key
+from tests.factories import presented
 from tests.workers.fleets import ACME, ACME_SIZE, ENVIRON, LITELLM_SECRET, TEMPORAL_SECRET, apply, everything, told
 from workers.api_keys import issue_api_key
 from workers.fleet import Action, FleetError
@@ -89,7 +90,7 @@ def test_a_worker_of_an_applied_fleet_starts() -> None:
 
 def begin(worker: Worker, key: ApiKey) -> Any:
     client = Client(address="127.0.0.1", user_agent="tests")
-    return start_worker(worker.pk, Attempt(key, {}, client, timezone.now()))
+    return start_worker(worker.pk, Attempt(presented(key), {}, client, timezone.now()))
 
 
 def test_every_level_can_point_to_connections() -> None:

@@ -22,7 +22,7 @@ from pytest_django import Settings
 from environments.models import AuditEvent
 from tests import factories
 from tests.factories import ACTOR, Fleet
-from tests.workers import assert_nothing_recorded, assert_refused, fresh_fleet, start
+from tests.workers import assert_nothing_recorded, assert_refused, counted_round_trips, fresh_fleet, start
 from workers.access import UnknownObjectError
 from workers.api_keys import revoke_api_key
 from workers.configuration import revision_of, sections_of, show_configuration
@@ -357,10 +357,10 @@ def statements(committed_fleet: Fleet) -> Callable[[], list[str]]:
     return run
 
 
-#: The key; then the worker with its chain, its current instance, the start, the new instance.
-FIRST_START = ["SELECT", "BEGIN", "SELECT", "SELECT", "INSERT", "INSERT", "COMMIT"]
+#: The key, the worker with its chain, its current instance; the start, the new instance.
+FIRST_START = ["BEGIN", "SELECT", "SELECT", "SELECT", "INSERT", "INSERT", "COMMIT"]
 #: One more retires the instance before.
-START = ["SELECT", "BEGIN", "SELECT", "SELECT", "UPDATE", "INSERT", "INSERT", "COMMIT"]
+START = ["BEGIN", "SELECT", "SELECT", "SELECT", "UPDATE", "INSERT", "INSERT", "COMMIT"]
 
 
 def test_a_start_costs_at_most_five_statements_in_one_transaction(statements: Callable[[], list[str]]) -> None:
@@ -382,12 +382,22 @@ def test_a_start_costs_no_more_with_connections_at_every_level(
     assert statements() == FIRST_START
 
 
+def test_a_start_takes_two_round_trips_to_the_database(committed_fleet: Fleet, tmp_path: Path) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite is called, not sent anything")
+    start(committed_fleet)
+    with counted_round_trips(tmp_path / "trace") as round_trips:
+        assert start(committed_fleet).status_code == 200
+    assert round_trips() == 2
+
+
 # --- The domain function itself -----------------------------------------------------------------------------------------------
 
 
 def call(fleet: Fleet, worker_id: Any, now: datetime) -> Any:
     client = LifecycleClient("203.0.113.7", "test")
-    return start_worker(worker_id, Attempt(ApiKey.objects.get(pk=fleet.api_key.pk), {}, client, now))
+    key = factories.presented(ApiKey.objects.get(pk=fleet.api_key.pk))
+    return start_worker(worker_id, Attempt(key, {}, client, now))
 
 
 def test_takes_the_time_that_it_is_given(fleet: Fleet) -> None:

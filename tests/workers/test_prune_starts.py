@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from environments.models import AuditEvent
 from tests import factories
-from tests.factories import ACTOR, Fleet
+from tests.factories import ACTOR, Fleet, presented
 from tests.workers import fresh_fleet
 from workers import retention
 from workers.lifecycle import Client, start_worker
@@ -35,7 +35,7 @@ def start(fleet: Fleet, *, days_ago: float, worker: Worker | None = None, heard_
     now = timezone.now() - days_ago * DAY
     worker = worker or fleet.worker
     key = ApiKey.objects.get(pk=fleet.api_key.pk)
-    start_worker(worker.pk, Attempt(key, {"hostname": "h", "pid": 1}, Client("127.0.0.1"), now))
+    start_worker(worker.pk, Attempt(presented(key), {"hostname": "h", "pid": 1}, Client("127.0.0.1"), now))
     found = WorkerStart.objects.get(worker=worker.pk, started_at=now)
     instance = WorkerInstance.objects.get(pk=found.pk)
     if heard_days_ago >= 0:

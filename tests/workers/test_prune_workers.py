@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from environments.models import AuditEvent
 from tests import factories
-from tests.factories import ACTOR, Fleet
+from tests.factories import ACTOR, Fleet, presented
 from tests.workers import fresh_fleet
 from workers import pruning
 from workers.lifecycle import Client, start_in_queue, start_worker
@@ -35,7 +35,9 @@ def ephemeral(fleet: Fleet, *, silent_for: timedelta, **values: Any) -> Worker:
     """A worker that started in the fleet's queue, and was last heard of so long ago."""
     heard_of = timezone.now() - silent_for
     key = ApiKey.objects.get(pk=factories.issue_key(fleet.queue).row.pk)
-    worker = start_in_queue(fleet.queue.pk, Attempt(key, {"hostname": "h"}, Client("127.0.0.1"), heard_of)).worker
+    worker = start_in_queue(
+        fleet.queue.pk, Attempt(presented(key), {"hostname": "h"}, Client("127.0.0.1"), heard_of)
+    ).worker
     instance = worker.instances.get()
     WorkerInstance.objects.filter(pk=instance.pk).update(**values)
     InstanceReport.objects.create(
@@ -94,7 +96,7 @@ def test_keeps_one_that_is_late_at_a_very_long_interval(committed_fleet: Fleet) 
 def test_never_removes_a_worker_that_a_person_created(committed_fleet: Fleet) -> None:
     long_ago = timezone.now() - 400 * DAY
     key = ApiKey.objects.get(pk=committed_fleet.api_key.pk)
-    start_worker(committed_fleet.worker.pk, Attempt(key, {}, Client(None), long_ago))
+    start_worker(committed_fleet.worker.pk, Attempt(presented(key), {}, Client(None), long_ago))
     Worker.objects.update(created_at=long_ago)
     assert run()["gone"] == 0
     assert Worker.objects.count() == 1

@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import models, transaction
+from django.db import models
 from django.utils.text import slugify
 
 from environments.configuration import Sections
 from environments.encryption import Secret
 from environments.models import Environment
-from environments.statements import Insert, Parameter, Select, Update, pipeline
+from environments.statements import Insert, Parameter, Select, Update, pipelined_transaction
 from workers.access import KeyOutOfScopeError, UnknownObjectError, name_within, permit
+from workers.authentication import PresentedKey
 from workers.configuration import (
     WorkerConfiguration,
     open_configuration,
@@ -54,10 +55,15 @@ class Started:
 class Attempt:
     """Who wants to start, with which key, from where, when, and what it tells of its machine."""
 
-    api_key: ApiKey
+    key: PresentedKey
     system_info: dict[str, Any]
     client: Client
     now: datetime
+
+    @property
+    def api_key(self) -> ApiKey:
+        """The key's row; 401 when there is no usable one."""
+        return self.key.row
 
     @property
     def process(self) -> Process:
@@ -96,8 +102,9 @@ def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secre
     The record is committed when this returns, so no secret leaves without one. Starts of one worker take turns; starts
     of different workers do not wait for each other, unless their queue has a limit to keep.
     """
-    with transaction.atomic(durable=True), pipeline():
-        found = _WORKER(id=worker_id, organization_id=attempt.api_key.organization_id)
+    with pipelined_transaction():
+        attempt.key.ask()
+        found = _WORKER(id=worker_id, organization_id=attempt.key.organization_id)
         current = _CURRENT(worker_id=worker_id, now=attempt.now)  # read when the worker is locked
         worker = permit(found.first(), attempt.api_key)
         _require_startable(worker)
@@ -111,8 +118,9 @@ def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secre
 
 def start_in_queue(queue_id: UUID, attempt: Attempt) -> Started:
     """Makes an ephemeral worker in a queue and starts it."""
-    with transaction.atomic(durable=True), pipeline():
-        found = _QUEUE(id=queue_id, organization_id=attempt.api_key.organization_id)
+    with pipelined_transaction():
+        attempt.key.ask()
+        found = _QUEUE(id=queue_id, organization_id=attempt.key.organization_id)
         started = _start_ephemeral(permit(found.first(), attempt.api_key), attempt)
     _warn_of_expiry(attempt)
     return started
@@ -120,7 +128,7 @@ def start_in_queue(queue_id: UUID, attempt: Attempt) -> Started:
 
 def register_worker(environment_name: str, attempt: Attempt) -> Started:
     """The same in the queue `default` of an environment, given as `environment` or `organization.environment`."""
-    with transaction.atomic(durable=True), pipeline():
+    with pipelined_transaction():
         started = _start_ephemeral(_default_queue(environment_name, attempt.api_key), attempt)
     _warn_of_expiry(attempt)
     return started

@@ -26,15 +26,6 @@ class HeartbeatApiView(WorkerApiView):
     http_method_names = ("post",)
     refusals = (404, 409)
 
-    def handle_exception(self, exc: Exception) -> Response:
-        """The answer to an error; whoever has no usable key is told that, and nothing else."""
-        try:
-            _ = self.request.auth and key_of(self.request)
-        except Exception as error:  # noqa: BLE001  # it is answered in place of the other
-            exc = error
-        response: Response = super().handle_exception(exc)
-        return response
-
 
 class HeartbeatView(HeartbeatApiView):
     """The heartbeat of a worker, full or light."""

@@ -5,15 +5,18 @@ from functools import cache
 from typing import IO, Any, ClassVar, cast
 from uuid import UUID
 
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponse
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from workers.access import UnknownObjectError
+from workers.authentication import key_of
 from workers.lifecycle import Client
 from workers.throttles import ApiKeyThrottle
 from workers.tokens import UUID_TEXT
@@ -35,6 +38,20 @@ class WorkerApiView(APIView):
     is_body_optional = False
     default_response_headers: ClassVar[dict[str, str]] = {}  # DRF's would tell a known route's 404 from another's
     throttle_classes: Sequence[type[BaseThrottle]] = (ApiKeyThrottle,)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """The answer to an error; whoever has no usable key is told that, and nothing else."""
+        if not isinstance(exc, (DatabaseError, InterfaceError)):  # then neither this nor anything is known
+            try:
+                _ = self.request.auth and key_of(self.request)
+            except Exception as error:  # noqa: BLE001  # it is answered in place of the other
+                exc = error
+        return self.answer_to(exc)
+
+    def answer_to(self, error: Exception) -> Response:
+        """DRF's answer to an error."""
+        response: Response = super().handle_exception(error)
+        return response
 
 
 def uuid_of(text: str) -> UUID:
@@ -67,7 +84,7 @@ def valid_query(request: Request, serializer_class: type[Serializer[Any]]) -> di
 
 def client_of(request: Request) -> Client:
     """Where the request comes from, as the proxy middleware established it."""
-    return Client(request.META.get("REMOTE_ADDR") or None, printable(request.headers.get("User-Agent", "")))
+    return Client(request.META.get("REMOTE_ADDR") or None, printable(request.META.get("HTTP_USER_AGENT", "")))
 
 
 def printable(text: str, limit: int = 300) -> str:

@@ -1,5 +1,6 @@
 """The boot calls: of a worker by its id, of a new worker in a queue, of one that registers in an environment."""
 
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from rest_framework.response import Response
 
 from environments.encryption import CannotOpenError
 from workers.access import KeyOutOfScopeError, UnknownObjectError
-from workers.authentication import UnusableKeyError, key_of, presented_key
+from workers.authentication import UnusableKeyError, key_of, presented_key, signed_key_of
 from workers.boot.refusals import record_refusal
 from workers.lifecycle import register_worker, start_in_queue, start_worker
 from workers.lifecycle.starts import Attempt
@@ -41,22 +42,23 @@ REFUSALS = frozenset({400, 401, 403, 404, 409, 411, 413, 415, 422})
 class BootView(WorkerApiView):
     """A boot call: of a refused one it is noted why, for those who wait for the worker."""
 
+    asks_key_itself = True
     http_method_names = ("post",)
     refusals = (404, 409)
 
-    def handle_exception(self, exc: Exception) -> Response:
+    def answer_to(self, error: Exception) -> Response:
         """The answer to an error; 503 when the refusal cannot be noted."""
-        response: Response = super().handle_exception(exc)
-        is_refused = response.status_code in REFUSALS or isinstance(exc, CannotOpenError)
+        response = super().answer_to(error)
+        is_refused = response.status_code in REFUSALS or isinstance(error, CannotOpenError)
         if self.request.method != "POST" or not is_refused:
             return response
         try:
-            if isinstance(exc, UnusableKeyError):
-                self._note(exc.api_key, exc, response)
-            elif self.request.auth:
-                self._note(key_of(self.request), exc, response)
-        except (DatabaseError, InterfaceError) as error:
-            return super().handle_exception(error)
+            if isinstance(error, UnusableKeyError):
+                self._note(error.api_key, error, response)
+            elif self.request.auth and response.status_code != HTTPStatus.UNAUTHORIZED:
+                self._note(key_of(self.request), error, response)
+        except (DatabaseError, InterfaceError) as away:
+            return super().answer_to(away)
         return response
 
     def _note(self, api_key: ApiKey, error: Exception, response: Response) -> None:
@@ -135,4 +137,4 @@ def _reason_of(error: Exception, response: Response) -> str:
 
 
 def _attempt(request: Request, system_info: dict[str, Any]) -> Attempt:
-    return Attempt(key_of(request), system_info, client_of(request), timezone.now())
+    return Attempt(signed_key_of(request), system_info, client_of(request), timezone.now())
