@@ -47,17 +47,18 @@ class ProxyMiddleware:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
+        self._is_trusted = lru_cache(1024)(_is_trusted)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         address = request.META.get("REMOTE_ADDR", "")
-        if _is_trusted(address):
+        if self._is_trusted(address):
             forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
             hops = [hop.strip() for hop in forwarded if hop.strip()]
-            address = next((hop for hop in reversed(hops) if not _is_trusted(hop)), address)
+            address = next((hop for hop in reversed(hops) if not self._is_trusted(hop)), address)
             if request.META.get("HTTP_X_FORWARDED_PROTO") == "https":
                 request.environ["wsgi.url_scheme"] = "https"  # type: ignore[attr-defined]  # served by WSGI
         address = address.partition("%")[0]  # a zone has a meaning on its own host only
-        request.META["REMOTE_ADDR"] = address if _address(address) else ""
+        request.META["REMOTE_ADDR"] = address if _is_address(address) else ""
         return self.get_response(request)
 
 
@@ -243,13 +244,13 @@ def _page(request: HttpRequest, status: int, title: str, message: str) -> HttpRe
 
 
 @lru_cache(4096)
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _is_address(text: str) -> bool:
     try:
-        return ipaddress.ip_address(text)
+        ipaddress.ip_address(text)
     except ValueError:
-        return None
+        return False
+    return True
 
 
 def _is_trusted(text: str) -> bool:
-    address = _address(text)
-    return address is not None and any(address in network for network in settings.TRUSTED_PROXIES)
+    return _is_address(text) and any(ipaddress.ip_address(text) in network for network in settings.TRUSTED_PROXIES)
