@@ -24,7 +24,6 @@ from tests.processes import ROOT, ServerProcess, free_port
 CALLERS = 16
 WORKERS = 1_000
 PROCESSES = 2
-LONGEST_WARM_UP = 16
 TICKS = os.sysconf("SC_CLK_TCK")
 ENGINES = ("postgresql", "sqlite")
 CALLS = ("start", "heartbeat", "queue start")
@@ -77,7 +76,7 @@ def _bench(engine: str, directory: Path, seconds: int, rounds: int) -> int:
     with _servers(engine, directory) as contest:
         for kind in CALLS:
             contest.write_calls(kind)
-            contest.warm_up()
+            contest.warm_up(longest=4 * seconds)
             found: dict[str, list[Round]] = {variant: [] for variant in VARIANTS}
             for variant in VARIANTS * rounds:
                 found[variant].append(contest.run(variant, seconds))
@@ -145,11 +144,11 @@ class Contest:
             b"".join(call.path.encode() + b" " + call.body + b"\n" for call in calls)
         )
 
-    def warm_up(self) -> None:
-        """Calls until each statement is compiled and prepared, and each worker was called."""
+    def warm_up(self, *, longest: int) -> None:
+        """Calls until each statement is compiled and prepared, and each worker was called; or for that many seconds."""
         for variant in self.servers:
             seconds = 1
-            while self.run(variant, seconds).calls < 2 * WORKERS and seconds < LONGEST_WARM_UP:
+            while self.run(variant, seconds).calls < 2 * WORKERS and seconds < longest:
                 seconds *= 2
 
     def _call(self, kind: str, number: int) -> Call:

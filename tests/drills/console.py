@@ -56,10 +56,9 @@ class Editor:
         else:
             form |= {"api_url": "https://llm.example.com"}
         status, page = self._request(port, "POST", address, form)
-        if status == HTTPStatus.OK and (question := page.partition('id="confirm-change"')[2]):
-            status, _ = self._request(
-                port, "POST", address, {key: unescape(it) for key, it in FORM_FIELD.findall(question)}
-            )
+        while status == HTTPStatus.OK and (question := page.partition('id="confirm-change"')[2]):
+            confirmed = {key: unescape(it) for key, it in FORM_FIELD.findall(question)}
+            status, page = self._request(port, "POST", address, confirmed)  # asked again if other workers are online now
         credential.history.append((sent_at, time.monotonic() if status == HTTPStatus.FOUND else None, secret))
         return status
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from tests.databases import PostgresqlServer
 from tests.drills.absences import SmallDisk, disk_full, locked, sqlite_full, stalled, stopped, write_locked
 from tests.drills.drill import Figure, Scale, say
-from tests.drills.load import Answer, Answers, Load, endless, heartbeat_call, start_call
+from tests.drills.load import Answer, Answers, Load, endless, heartbeat_call, load, start_call
 from tests.drills.records import missing_starts
 from tests.drills.service import Fleet, Service
 
@@ -129,6 +129,7 @@ def _trial(scale: Scale, directory: Path, url: str) -> Iterator["Trial"]:
     service.prepare()
     fleet = service.create_fleet(scale.of(32, 200), organization_id=urlsplit(url).scheme)
     service.start()
+    load(service.port, [start_call], fleet, len(fleet.worker_ids))  # else a heartbeat may be a worker's first word
     trial = Trial(service, fleet)
     try:
         yield trial

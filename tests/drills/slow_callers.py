@@ -96,18 +96,18 @@ class Caller:
             self.socket = None
 
 
-#: Bodies and readers the most: they stay, while the others are ended by the proxy after its 30 s and come back.
+#: Bodies the most: they stay, while the others are ended by the proxy after its 30 s and come back.
 MIXTURE = (
     "slow body",
     "slow headers",
     "slow reading",
     "nothing at all",
     "slow body",
-    "slow reading",
+    "slow body",
     "nothing after the handshake",
     "slow body",
     "slow headers",
-    "slow reading",
+    "slow body",
 )
 
 

@@ -8,7 +8,8 @@ its console and by its commands. Then one service after the other is taken out o
 
 import itertools
 import json
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,9 +30,6 @@ from tests.drills.service import Fleet, Service
 
 #: What somebody reads while `migrate` begins.
 READ_FOR_LONG = "workers_workerinstance"
-IS_WANTED = """
-SELECT count(*) > 0 FROM pg_locks WHERE relation = %s::regclass AND mode = 'AccessExclusiveLock' AND NOT granted
-"""
 MARKS = """
 SELECT coalesce(system_info ->> 'mark', system_info -> 'worker_metadata' ->> 'mark') FROM workers_workerstart
 """
@@ -62,21 +60,24 @@ def _upgrade(scale: Scale, directory: Path, url: str) -> Figure:
     proxy = Proxy(*(service.port for service in olds))
     calls = _calls(everybody, queue_id, old.port)
     load = ProxiedLoad(proxy, calls, callers=scale.of(4, 32), pause=scale.of(30, 0) / 1000)
-    load.start()
     calls_each = scale.of(100, 5_000)
-    with _phase("the old code on the old schema", load, calls_each):
-        pass
-    with _phase("migrate, first in vain", load, 0), _read_until_given_way(url):
-        news[0].manage("check_upgrade")
-        news[0].manage("migrate", "--verbosity", "0")
-    with _phase("the old code on the new schema", load, calls_each):
-        failed = failed_deeds(old, everybody, queue_id, is_thorough=not scale.is_quick)
-    with _phase("one service after the other is replaced", load, calls_each):
-        for service, successor in zip(olds, news, strict=True):
-            _replace(service, successor, proxy)
-    answers = load.stop()
-    for successor in news:
-        successor.stop()
+    load.start()
+    try:
+        with _phase("the old code on the old schema", load, calls_each):
+            pass
+        with _phase("migrate, first in vain", load, 0):
+            news[0].manage("check_upgrade")
+            _migrate_first_in_vain(news[0], url)
+        with _phase("the old code on the new schema", load, calls_each):
+            failed = failed_deeds(old, everybody, queue_id, is_thorough=not scale.is_quick)
+        with _phase("one service after the other is replaced", load, calls_each):
+            for service, successor in zip(olds, news, strict=True):
+                _replace(service, successor, proxy)
+    finally:
+        answers = load.stop()
+        for service in (*olds, *news):
+            if "process" in vars(service):
+                service.stop()
     return _figure(answers, failed, url)
 
 
@@ -147,25 +148,23 @@ def _phase(name: str, load: Load, least: int) -> Iterator[None]:
     say(f"{name}: {len(answers.all)} calls, {answers.statuses()}, the slowest {answers.slowest():.1f} s")
 
 
-@contextmanager
-def _read_until_given_way(url: str) -> Iterator[None]:
-    """Reads a table, as a backup does, until whoever wants it for itself has waited for it and given it up."""
-    is_given_way = threading.Event()
-    thread = threading.Thread(target=_read_for_long, args=(url, is_given_way), daemon=True)
-    thread.start()
-    yield
-    if not is_given_way.is_set():
-        message = f"migrate did not wait for {READ_FOR_LONG}, or never gave it up"
-        raise AssertionError(message)
-
-
-def _read_for_long(url: str, is_given_way: threading.Event) -> None:
-    with psycopg.connect(url) as reader, psycopg.connect(url, autocommit=True) as observer:
+def _migrate_first_in_vain(service: Service, url: str) -> None:
+    """Somebody reads a table, as a backup does, until `migrate` has waited for it and given way."""
+    with psycopg.connect(url) as reader:
         reader.execute(f"LOCK TABLE {READ_FOR_LONG} IN ACCESS SHARE MODE")
-        for is_wanted in (True, False):
-            while observer.execute(IS_WANTED, [READ_FOR_LONG]).fetchone() != (is_wanted,):
-                time.sleep(0.02)
-        is_given_way.set()
+        migrate = subprocess.Popen(
+            [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
+            cwd=service.root,
+            env=service.environ,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert migrate.stderr
+        told = migrate.stderr.readline()
+    told += migrate.communicate()[1]
+    if not told.startswith("Attempt 1 of") or migrate.returncode:
+        message = f"migrate did not give way once and then succeed; it exited with {migrate.returncode}:\n{told}"
+        raise AssertionError(message)
 
 
 def _replace(service: Service, successor: Service, proxy: Proxy) -> None:

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 from django.core.management.commands import migrate
 from django.db import OperationalError
 
-ATTEMPTS = 10
+ATTEMPTS = 60
 #: Seconds in which starts go on before the next attempt.
 PAUSE = 0.5
 #: PostgreSQL's codes of a lock, and of a statement, that took too long.
