@@ -57,8 +57,9 @@ class Editor:
             form |= {"api_url": "https://llm.example.com"}
         status, page = self._request(port, "POST", address, form)
         while status == HTTPStatus.OK and (question := page.partition('id="confirm-change"')[2]):
+            # It is asked again when other workers are online by now.
             confirmed = {key: unescape(it) for key, it in FORM_FIELD.findall(question)}
-            status, page = self._request(port, "POST", address, confirmed)  # asked again if other workers are online now
+            status, page = self._request(port, "POST", address, confirmed)
         credential.history.append((sent_at, time.monotonic() if status == HTTPStatus.FOUND else None, secret))
         return status
 
