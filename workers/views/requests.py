@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponse
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import AuthenticationFailed, ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -41,7 +41,8 @@ class WorkerApiView(APIView):
 
     def handle_exception(self, exc: Exception) -> Response:
         """The answer to an error; whoever has no usable key is told that, and nothing else."""
-        if not isinstance(exc, (DatabaseError, InterfaceError)):  # then neither this nor anything is known
+        is_settled = isinstance(exc, (AuthenticationFailed, DatabaseError, InterfaceError))
+        if not is_settled:
             try:
                 _ = self.request.auth and key_of(self.request)
             except Exception as error:  # noqa: BLE001  # it is answered in place of the other
