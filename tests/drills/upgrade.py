@@ -75,9 +75,9 @@ def _upgrade(scale: Scale, directory: Path, url: str) -> Figure:
                 _replace(service, successor, proxy)
     finally:
         answers = load.stop()
-        for service in (*olds, *news):
-            if "process" in vars(service):
-                service.stop()
+        for either in (*olds, *news):
+            if "process" in vars(either):
+                either.stop()
     return _figure(answers, failed, url)
 
 
