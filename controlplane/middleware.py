@@ -34,7 +34,7 @@ type Handler = Callable[[HttpRequest], HttpResponseBase]
 BAD_INPUT = (DataError, NotSupportedError, ValidationError, FieldError, InvalidPage, ValueError, OverflowError)
 CONSOLE_PATHS = ("/admin/", "/api/docs")
 PROBED_PATHS = ("/livez", "/readyz", "/metrics")
-#: Of Django's, what tells browsers how to treat an answer.
+#: Of the middleware in the settings, what tells browsers how to treat an answer.
 POLICY = (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware)
 PATHS_WITHOUT_SECOND_FACTOR = ("/admin/account/", "/admin/login/", "/admin/logout/", "/admin/jsi18n/")
 
@@ -47,7 +47,7 @@ class ProxyMiddleware:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
-        self._is_trusted = lru_cache(1024)(_is_trusted)
+        self._is_trusted = lru_cache(1024)(_is_trusted)  # here, since the settings of tests differ
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         address = request.META.get("REMOTE_ADDR", "")
@@ -92,11 +92,9 @@ class WorkerApiMiddleware:
             request.path_info = request.path_info[1:]
         is_api = request.path_info.startswith("/api/")
         if is_api and not request.is_secure() and not env.is_loopback(request.META["REMOTE_ADDR"]):
-            response: HttpResponseBase = json_error(403, "Use HTTPS.")
-            _add(response, self._policy(request))
+            response: HttpResponseBase = self._with_policy(request, json_error(403, "Use HTTPS."))
         elif request.path_info.startswith("/api/v1/"):
-            response = self.call_view(request)
-            _add(response, self._policy(request))
+            response = self._with_policy(request, self.call_view(request))
             response.headers.setdefault("Content-Length", str(len(response.content)))  # type: ignore[attr-defined]  # no stream
         else:
             response = self.get_response(request)
@@ -106,20 +104,17 @@ class WorkerApiMiddleware:
                 response.headers["Connection"] = "close"
         return response
 
-    def _policy(self, request: HttpRequest) -> dict[str, str]:
-        """The headers that Django's own middleware gives every answer, found out once as they are always the same."""
+    def _with_policy(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Gives it the headers of Django's own middleware, asked once: for this API they depend on nothing but TLS."""
         is_secure = request.is_secure()
         if is_secure not in self._policies:
             handler: Any = lambda _: HttpResponse()  # noqa: E731
             for middleware in POLICY:
                 handler = middleware(handler)
             self._policies[is_secure] = {n: v for n, v in handler(request).items() if n != "Content-Type"}
-        return self._policies[is_secure]
-
-
-def _add(response: HttpResponseBase, headers: dict[str, str]) -> None:
-    for name, value in headers.items():
-        response.headers[name] = value
+        for name, value in self._policies[is_secure].items():
+            response.headers[name] = value
+        return response
 
 
 @convert_exception_to_response

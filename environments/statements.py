@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections, models, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import sql
 from django.db.models.base import ModelState
 from django.db.models.constants import OnConflict
@@ -48,11 +47,12 @@ class _Statement(threading.local):
     def _compile(self) -> tuple[str, Sequence[Any]]:
         raise NotImplementedError
 
-    def _execute(self, database: BaseDatabaseWrapper, given: dict[str, Any]) -> Any:
+    def _execute(self, given: dict[str, Any]) -> Any:
         """The cursor of a run, which the caller closes."""
         if self._sql is None:
             self._sql, parameters = self._compile()
             self._parameters = [_prepared(part) for part in parameters]
+        database = connections[DEFAULT_DB_ALIAS]
         parameters = [
             part if name is None else given[name] if prepare is None else prepare(given[name], database)
             for name, prepare, part in self._parameters
@@ -71,9 +71,8 @@ class Select[Row: models.Model](_Statement):
 
     def __call__(self, **given: Any) -> "Pending[Row]":
         """Asks; the rows are there to be taken, in a pipeline no earlier than somebody does."""
-        database = connections[DEFAULT_DB_ALIAS]
-        pending = Pending(self, self._execute(database, given))
-        if not _is_in_pipeline(database):
+        pending = Pending(self, self._execute(given))
+        if not _is_in_pipeline():
             pending.fetch()
         return pending
 
@@ -155,7 +154,7 @@ class Update(_Statement):
 
     def __call__(self, **given: Any) -> int:
         """How many rows were updated; -1 in a pipeline, where that is not known yet."""
-        with self._execute(connections[DEFAULT_DB_ALIAS], given) as cursor:
+        with self._execute(given) as cursor:
             return int(cursor.rowcount)
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
@@ -180,7 +179,7 @@ class Insert(_Statement):
     def __call__(self, **given: Any) -> None:
         """Each value under the name of its column, so a foreign key's ends with `_id`."""
         row = {name: given[name] if name in given else default() for name, default in self._defaults}
-        self._execute(connections[DEFAULT_DB_ALIAS], row).close()
+        self._execute(row).close()
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         conflict: dict[str, Any] = {}
@@ -230,5 +229,6 @@ def pipelined_transaction() -> Iterator[None]:
                     driver.execute("COMMIT")  # then there is nothing left for Django to commit
 
 
-def _is_in_pipeline(database: BaseDatabaseWrapper) -> bool:
+def _is_in_pipeline() -> bool:
+    database = connections[DEFAULT_DB_ALIAS]
     return database.vendor == "postgresql" and database.connection.pgconn.pipeline_status != 0

@@ -69,23 +69,21 @@ class PresentedKey:
         self.token_hash = token_hash
         self._asked: Pending[ApiKey] | None = None
 
-    def ask(self) -> None:
+    def ask(self) -> Pending[ApiKey]:
         """Asks for the row; in a pipeline, what is asked next does not wait for it."""
-        self._asked = self._question()
+        self._asked = _KEY(id=self.id, organization_id=self.organization_id)
+        return self._asked
 
     @cached_property
     def row(self) -> ApiKey:
         """The usable key's row; 401 when there is none."""
-        asked, self._asked = self._asked or self._question(), None
+        asked, self._asked = self._asked or self.ask(), None  # once: what a failed transaction asked gives nothing
         key = asked.first()
         if key is None or not hmac.compare_digest(key.token_hash, self.token_hash):
             _refuse("no such key")
         if not key.is_usable(timezone.now()):
             _refuse_unusable(key)
         return key
-
-    def _question(self) -> Pending[ApiKey]:
-        return _KEY(id=self.id, organization_id=self.organization_id)
 
 
 class ApiKeyAuthentication(BaseAuthentication):

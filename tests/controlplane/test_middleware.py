@@ -158,6 +158,20 @@ def policy(path: str) -> dict[str, str]:
     return {name: rest for name, _, rest in (part.strip().partition(" ") for part in header.split(";"))}
 
 
+@pytest.mark.parametrize("is_secure", [False, True])
+def test_the_worker_api_tells_browsers_the_same_as_what_passes_all_middleware(
+    settings: Settings, *, is_secure: bool
+) -> None:
+    settings.SECURE_HSTS_SECONDS = 60
+    client = Client()
+    passed = dict(client.get("/api/nothing", secure=is_secure).items())
+    assert ("Strict-Transport-Security" in passed) == is_secure
+    told = [dict(client.get("/api/v1/nothing", secure=is_secure).items()) for _ in range(2)]
+    for headers in (passed, *told):
+        del headers["X-Request-ID"]
+    assert told == [passed, passed]
+
+
 @pytest.mark.parametrize(
     "path", ["/api/v1/nothing", "/api/v1/workers/x/start", "/api/openapi.json", "/livez", "/nothing"]
 )

@@ -70,7 +70,7 @@ def run(name: str, scale: Scale) -> str:
     with tempfile.TemporaryDirectory(prefix=f"drill-{name}-", ignore_cleanup_errors=True) as directory:
         try:
             figure: Figure = module.run(scale, Path(directory))
-        except Exception as error:  # noqa: BLE001 - the other drills are still to run
+        except Exception as error:  # noqa: BLE001  # the other drills are still to run
             traceback.print_exc()
             figure = Figure(f"ended by {type(error).__name__}: {error}", is_met=False)
     line = f"{name} ({time.monotonic() - began:.0f} s): {figure}"

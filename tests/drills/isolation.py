@@ -279,16 +279,7 @@ class Cells:
         """Runs the tests of the matrices, on PostgreSQL; each tells how many answers it judged."""
         say("running the matrices of the tests")
         report = ROOT / "var" / "cache" / f"matrices-{os.getpid()}.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            *MATRICES,
-            "-q",
-            "-o",
-            "junit_family=xunit1",
-            f"--junit-xml={report}",
-        ]
+        command = [sys.executable, "-m", "pytest", *MATRICES, "-q", "-ojunit_family=xunit1", f"--junit-xml={report}"]
         environ = {**os.environ, "TEST_DATABASE": "postgresql"}
         done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:

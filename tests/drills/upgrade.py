@@ -61,6 +61,7 @@ def _upgrade(scale: Scale, directory: Path, url: str) -> Figure:
     calls = _calls(everybody, queue_id, old.port)
     load = ProxiedLoad(proxy, calls, callers=scale.of(4, 32), pause=scale.of(30, 0) / 1000)
     calls_each = scale.of(100, 5_000)
+    started: list[Service] = [*olds]
     load.start()
     try:
         with _phase("the old code on the old schema", load, calls_each):
@@ -72,12 +73,12 @@ def _upgrade(scale: Scale, directory: Path, url: str) -> Figure:
             failed = failed_deeds(old, everybody, queue_id, is_thorough=not scale.is_quick)
         with _phase("one service after the other is replaced", load, calls_each):
             for service, successor in zip(olds, news, strict=True):
+                started.append(successor)
                 _replace(service, successor, proxy)
     finally:
         answers = load.stop()
-        for either in (*olds, *news):
-            if "process" in vars(either):
-                either.stop()
+        for each in started:
+            each.stop()
     return _figure(answers, failed, url)
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from django.utils import timezone
 
 from tests import factories
 from tests.factories import Fleet
-from tests.workers import assert_error_shape, fresh_fleet, shared_client, start, told_by
+from tests.workers import assert_error_shape, counted_round_trips, fresh_fleet, shared_client, start, told_by
 from tests.workers.fleets import everything
 from workers.models import InstanceReport, Liveness, Worker, WorkerInstance, WorkerQueue
 
@@ -240,6 +241,17 @@ def verbs(statements: list[str]) -> list[str]:
 def test_a_light_heartbeat_costs_one_statement(costs: Callable[..., list[str]]) -> None:
     (update,) = costs(LIGHT)
     assert update.startswith('UPDATE "workers_workerinstance"')
+
+
+def test_a_light_heartbeat_takes_one_round_trip_to_the_database(
+    costs: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite is called, not sent anything")
+    costs(LIGHT)
+    with counted_round_trips(tmp_path / "trace") as round_trips:
+        costs(LIGHT)
+    assert round_trips() == 1
 
 
 def test_a_simple_heartbeat_costs_one_statement(costs: Callable[..., list[str]]) -> None:
