@@ -202,10 +202,12 @@ def test_plain_http_is_refused_for_workers_and_redirected_for_people(proxy: Prox
 
 def test_the_log_has_no_query_and_no_header(proxy: Proxy) -> None:
     ask(proxy, "/api/v1/logged?api_key=canary-in-query", method="GET", Authorization="Bearer canary-in-header")
-    log = (proxy.directory / "access.log").read_text()
-    lines = [json.loads(line) for line in log.splitlines()]
+    log = proxy.directory / "access.log"
+    # nginx writes a request's line after it has sent the whole answer.
+    proxy.process.wait_until(lambda: "/api/v1/logged" in log.read_text(), seconds=10)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["status"] for line in lines if line["path"] == "/api/v1/logged"] == [200]
-    assert "canary" not in log
+    assert "canary" not in log.read_text()
 
 
 # --- Without a service -------------------------------------------------------------------------------------------------------

@@ -98,12 +98,20 @@ def told_by(response: HttpResponse) -> tuple[bytes, str]:
 
 @contextmanager
 def counted_round_trips(trace: Path) -> Iterator[Callable[[], int]]:
-    """How often this thread has sent something to PostgreSQL and then waited for it, as libpq's own trace tells."""
+    """How often this thread has asked PostgreSQL to answer what it had sent, as libpq's own trace tells.
+
+    A change of direction does not tell, since a long answer may begin to arrive before all has been sent. At its end a
+    pipeline may ask once more for what it has asked for already, which is no further wait.
+    """
     driver = connection.connection.pgconn
 
     def count() -> int:
-        ways = [line.split("\t")[1] for line in trace.read_text().splitlines()]
-        return sum(way == "F" for way, _ in itertools.groupby(ways))
+        messages = [line.split("\t") for line in trace.read_text().splitlines()]
+        sent = [message[3] for message in messages if message[1] == "F"]
+        return sum(
+            kind == "Query" or (kind in {"Sync", "Flush"} and before not in {"Sync", "Flush"})
+            for before, kind in itertools.pairwise(["Sync", *sent])
+        )
 
     with trace.open("w") as file:
         driver.trace(file.fileno())
