@@ -44,6 +44,12 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("django_db_modify_db_settings_parallel_suffix")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def static_files_are_found_when_asked_for() -> None:
+    """Spares each test's client to look at every static file there is, which takes longer than most tests."""
+    settings.WHITENOISE_AUTOREFRESH = True
+
+
 @pytest.fixture(autouse=True)
 def fresh_process() -> Iterator[None]:
     """No test is refused for what another one did to the database, or how often it called."""

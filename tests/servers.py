@@ -140,10 +140,11 @@ def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Tempo
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests with servers into one xdist group, so that each server is started once."""
+    """Keeps a module's tests with servers in one process, where they share what takes long to start."""
     for item in items:
-        if {"control_plane", "temporal_server"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("servers"))
+        needs_server = {"control_plane", "temporal_server"} & set(getattr(item, "fixturenames", ()))
+        if needs_server and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.hookimpl(wrapper=True)

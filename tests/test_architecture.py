@@ -9,6 +9,8 @@ import pytest
 
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.once
+
 PACKAGES = ("controlplane", "workers", "environments")  # each may use those to its right
 PRODUCT = sorted(
     [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "migrations" not in path.parts]

@@ -16,7 +16,7 @@ from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import Worker, WorkerQueue
 
-pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
+pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.once]
 
 SECRET = "a-new-litellm-key-77aa1b"
 

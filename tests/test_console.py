@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from html import unescape
+from random import Random
 from threading import Event
 from typing import Any
 
@@ -223,8 +224,11 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
-def test_an_odd_list_address_is_never_a_server_error(query: str, fleet: Fleet, client: Client) -> None:
-    pages = [url(model, "changelist") for model in REGISTERED]
+def test_an_odd_list_address_is_never_a_server_error(
+    query: str, fleet: Fleet, client: Client, seeded_random: Random
+) -> None:
+    """Of some lists, others in each run."""
+    pages = [url(model, "changelist") for model in seeded_random.sample(REGISTERED, 6)]
     statuses = {page: status_of(client, "get", f"{page}?{query}") for page in pages}
     assert {page: status for page, status in statuses.items() if status >= 500} == {}
 
@@ -245,10 +249,13 @@ IDS = {
 
 
 @pytest.mark.parametrize("identifier", IDS.values(), ids=IDS.keys())
-def test_an_odd_id_is_never_a_server_error(identifier: str, fleet: Fleet, client: Client) -> None:
+def test_an_odd_id_is_never_a_server_error(
+    identifier: str, fleet: Fleet, client: Client, seeded_random: Random
+) -> None:
+    """Of some models, others in each run."""
     pages = [
         f"{url(model, 'changelist')}{identifier}/{page}"
-        for model in REGISTERED
+        for model in seeded_random.sample(REGISTERED, 6)
         for page in ("", "change/", "delete/", "history/")
     ]
     pages += [f"{url(ApiKey, 'changelist')}{identifier}/{page}/" for page in ("rotate", "revoke")]
@@ -346,7 +353,7 @@ def test_a_row_without_its_parent_is_explained(
 
 
 def request_of(client: Client) -> Any:
-    return client.get("/admin/").wsgi_request
+    return client.get("/admin/jsi18n/").wsgi_request  # the page that costs least
 
 
 @each_model

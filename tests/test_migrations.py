@@ -26,6 +26,8 @@ from environments.schema_changes import SchemaChange, tables_in_use
 from tests.databases import fresh_database
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.xdist_group("migrations")  # together, since they share what takes long
+
 #: Migrates and prints, after each step, what the database holds of ours: tables, triggers, functions, indexes.
 SCRIPT = """
 import json, sys

@@ -21,7 +21,7 @@ try:
 except NginxMissingError as error:
     pytest.skip(str(error), allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("proxy")
+pytestmark = [pytest.mark.xdist_group("proxy"), pytest.mark.once]
 
 
 class Echo(BaseHTTPRequestHandler):

@@ -24,6 +24,8 @@ from tests.processes import ROOT, ServerProcess, free_port
 from tests.servers import TemporalServer
 from tests.workers.test_lifecycle import SCHEMAS
 
+pytestmark = pytest.mark.xdist_group("quickstart")  # together, since they share what takes long
+
 PARTS = ("controlplane", "environments", "workers", "templates", "examples", "manage.py")
 SECRETS = [name for name, _ in KINDS.values()]
 JSON_KEYS = [

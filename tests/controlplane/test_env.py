@@ -10,6 +10,8 @@ from controlplane import env
 from environments.connection_hosts import AllowedHost
 from environments.encryption import encode, generate_key, key_entry
 
+pytestmark = pytest.mark.once
+
 NAME = "CONTROL_PLANE_TEST_VALUE"
 KEYS = [generate_key("acp-one"), generate_key("acp-two")]
 

@@ -14,6 +14,8 @@ from environments.encryption import KEY_BYTES, KeyRing
 from tests.processes import ROOT
 from workers.tokens import KEY_ID_PREFIX
 
+pytestmark = pytest.mark.once
+
 SECRETS = [name for name, _ in KINDS.values()]
 
 

@@ -22,6 +22,8 @@ from controlplane.parsers import (
     parse_json,
 )
 
+pytestmark = pytest.mark.once
+
 texts = st.text(max_size=20)
 leaves = (
     st.none()

@@ -11,6 +11,8 @@ import pytest
 from environments.encryption import KeyRing, encode, generate_key, key_entry
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.once
+
 ENCRYPTION, SIGNING = generate_key("ek-1"), generate_key("acp-1")
 SECRET_KEY = "s3cr3t-" * 10
 GOOD = {

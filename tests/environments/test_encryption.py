@@ -28,6 +28,8 @@ from environments.encryption import (
     sealing_key_id,
 )
 
+pytestmark = pytest.mark.once
+
 PLACE = Place("acme", "environments_temporalconnection", "4ad5a1c8-0000-4000-8000-000000000001", "sealed_api_key")
 KEY = generate_key("dk-1")
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

@@ -13,6 +13,8 @@ from environments.connection_hosts import AllowedHost, HostError, read_host, rea
 from environments.verification.guard import FORBIDDEN, RefusedError, destination_of, is_forbidden, is_public
 from environments.verification.outcome import ConnectionProblemError, Deadline
 
+pytestmark = pytest.mark.once
+
 type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 EVERYTHING = (AllowedHost.parse("0.0.0.0/0"), AllowedHost.parse("::/0"), AllowedHost.parse("allowed.example.com"))

@@ -24,6 +24,8 @@ from tests.environments.endpoints import (
     silent,
 )
 
+pytestmark = pytest.mark.once
+
 type Serve = Callable[..., Endpoint]
 
 JSON = "Content-Type: application/json; charset=utf-8"

@@ -22,6 +22,8 @@ from environments.verification.temporal import _runtime, verify_temporal
 from tests.environments.endpoints import KEY, Authority, Endpoint, answering, grpc_status, no_new_threads, silent
 from tests.servers import TemporalServer
 
+pytestmark = pytest.mark.once
+
 type Serve = Callable[..., Endpoint]
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from workers.differences import LONGEST_TEXT, MOST_LINES, Line, difference
 
+pytestmark = pytest.mark.once
+
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
 reports = st.dictionaries(
     st.text(max_size=8),

@@ -349,7 +349,7 @@ TEXTS = st.one_of(
 
 @pytest.mark.django_db
 @given(text=TEXTS)
-@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_any_input_is_applied_or_refused_with_reasons(text: str) -> None:
     before = everything()
     with suppress(FleetError):

@@ -464,7 +464,7 @@ def histories(draw: st.DrawFn, longest_interval: int) -> dict[str, Any]:
 
 
 @given(history=histories(longest_interval=600))
-@settings(max_examples=25, phases=WITHOUT_SHRINKING, **DATABASE)
+@settings(max_examples=12, phases=WITHOUT_SHRINKING, **DATABASE)
 def test_a_worker_that_beats_every_ten_minutes_or_faster_is_never_offline_however_often_we_are_away(
     fleet: Fleet, history: dict[str, Any]
 ) -> None:
@@ -472,7 +472,7 @@ def test_a_worker_that_beats_every_ten_minutes_or_faster_is_never_offline_howeve
 
 
 @given(history=histories(longest_interval=3600))
-@settings(max_examples=25, phases=WITHOUT_SHRINKING, **DATABASE)
+@settings(max_examples=12, phases=WITHOUT_SHRINKING, **DATABASE)
 def test_a_worker_that_beats_at_any_interval_is_never_offline_however_often_we_are_away(
     fleet: Fleet, history: dict[str, Any]
 ) -> None:
