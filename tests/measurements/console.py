@@ -43,7 +43,7 @@ def main() -> None:
     from tests.databases import prepare_environment, pytest_unconfigure  # noqa: PLC0415  # before the settings load
 
     prepare_environment("postgresql")
-    os.environ["METRICS_TOKEN"] = METRICS_TOKEN
+    os.environ |= {"METRICS_TOKEN": METRICS_TOKEN, "DATABASE_STATEMENT_TIMEOUT": "0"}
     try:
         _measure(options)
     finally:
