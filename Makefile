@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
-	@echo 'make test   run all tests on PostgreSQL, and on SQLite those that could differ there (ARGS="-k name" chooses some)'
+	@echo 'make test   run all tests on PostgreSQL, and on SQLite those that need a database and no browser (ARGS="-k name" chooses some)'
 	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
 	@echo 'make drills try quickly what docs/reliability.md promises, on real servers (ARGS=crash chooses one)'
 	@echo 'make soak   the same at full size'

@@ -25,7 +25,7 @@ from workers.api_keys import revoke_api_key, rotate_api_key
 from workers.models import ApiKey, Refusal, WorkerInstance, WorkerStart
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
-pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.once]
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from workers.admin import bulk as pages
 from workers.exports import KEY_COLUMNS, WORKER_COLUMNS, as_csv, safe_cell
 from workers.models import ApiKey, InstanceReport, Worker, WorkerInstance
 
-pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.once]
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 LIST = "/admin/workers/worker/"
 UNKNOWN = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"

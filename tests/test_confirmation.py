@@ -16,7 +16,7 @@ from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import Worker, WorkerQueue
 
-pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.once]
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 SECRET = "a-new-litellm-key-77aa1b"
 

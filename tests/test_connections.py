@@ -40,7 +40,7 @@ from workers.admin.connection_page import travels_openly
 from workers.models import Worker, WorkerInstance
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
-pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.once]
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 JSON = "Content-Type: application/json"
 #: The fields of a gateway that a verification needs.

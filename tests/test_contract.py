@@ -8,8 +8,6 @@ import pytest
 import yaml
 from django.test import Client
 
-pytestmark = pytest.mark.once
-
 CONTRACT = yaml.safe_load((Path(__file__).parent / "contract" / "start_worker.openapi.yaml").read_text())
 PATH = "/api/v1/workers/{worker_id}/start"
 ADDITIONAL_STATUSES = {"400", "401", "403", "404", "405", "409", "411", "413", "415", "429", "503"}

@@ -32,7 +32,7 @@ from workers.boot.commands import PLACEHOLDER, commands_for
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerQueue
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
-pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.once]
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 HOSTILE = "</pre><script>alert(1)</script>{{ 7 * 7 }}\u202egnp"
 STEPS = ("key", "start", "heartbeat", "polling")

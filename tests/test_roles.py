@@ -61,11 +61,7 @@ from workers.throttles import counts
 from workers.update_locks import acquire_update_lock
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Overriding get_action_choices"),
-    pytest.mark.xdist_group("roles"),
-    pytest.mark.once,
-]
+pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.xdist_group("roles")]
 
 # --- Who may do what -------------------------------------------------------------------------------------------------------
 

@@ -30,8 +30,6 @@ from environments.encryption import CannotOpenError, KeyRing, generate_key
 from environments.models import AuditEvent
 from tests.processes import ROOT
 
-pytestmark = pytest.mark.once
-
 PASSWORD = "correct horse battery staple"
 SEED = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 LOGIN = "/admin/login/"

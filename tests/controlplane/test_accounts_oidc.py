@@ -27,8 +27,6 @@ from environments.models import AuditEvent
 from tests.controlplane.test_accounts import add_app
 from tests.oidc import CLIENT_ID, CLIENT_SECRET, OpenIdProvider, open_id_provider
 
-pytestmark = pytest.mark.once
-
 #: The routes are mounted at boot, where the tests' process has no provider.
 provider_id = {"provider_id": identities.PROVIDER_ID}
 urlpatterns = [

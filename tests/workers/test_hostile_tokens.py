@@ -19,8 +19,6 @@ from workers import tokens
 from workers.models import ApiKey
 from workers.tokens import InvalidTokenError
 
-pytestmark = pytest.mark.once
-
 MUTATIONS = 4_000
 REFUSED = {"detail": "This API key is not valid."}
 
