@@ -81,7 +81,8 @@ def test_a_connection_that_is_not_idle_is_asked(database: DatabaseWrapper) -> No
 def test_a_connection_that_was_cut_is_replaced_at_once(database: DatabaseWrapper) -> None:
     database.health_check_enabled, database.health_check_done = True, False
     with psycopg.connect(os.environ["DATABASE_URL"]) as server:
-        server.execute("SELECT pg_terminate_backend(%s)", [database.connection.info.backend_pid])
+        # It only signals unless it is given some time: then it waits until the process is gone.
+        server.execute("SELECT pg_terminate_backend(%s, 10000)", [database.connection.info.backend_pid])
     assert ask(database) == 1
 
 
