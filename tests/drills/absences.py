@@ -79,7 +79,15 @@ def stalled(server: PostgresqlServer) -> Iterator[None]:
 def locked(server: PostgresqlServer, statement: str, *values: object) -> Iterator[None]:
     """Somebody's transaction holds the locks that the statement takes."""
     with psycopg.connect(server.url) as connection:
-        connection.execute(statement.encode(), values)
+        for attempts_left in reversed(range(20)):
+            try:
+                connection.execute(statement.encode(), values)
+            except psycopg.errors.DeadlockDetected:  # with a start, which took the same tables in its own order
+                connection.rollback()
+                if not attempts_left:
+                    raise
+            else:
+                break
         yield
         connection.rollback()
 

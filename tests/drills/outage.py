@@ -22,7 +22,9 @@ from tests.drills.service import Fleet, Service
 
 #: Seconds that an answer may take, and within which the service must have recovered.
 BOUND = 5
-UNAVAILABLE = 503
+OK, UNAVAILABLE = 200, 503
+#: Seconds between two questions after the service's health.
+PACE = 0.25
 #: Starts in a row that pass before the service counts as recovered: more than there are callers.
 CALM = 64
 KINDS = (start_call, heartbeat_call, start_call)
@@ -167,7 +169,7 @@ class Trial:
         back = time.monotonic()
         is_calm = self._await_calm(back)
         livez.stop()
-        readyz.stop()
+        readyz.stop(back + BOUND)
         answers = Answers(self.load.answers.all[first:])
         recovery = max([answer.began_at - back for answer in answers.of(503)] + [0.0])
         problems = [*self._problems(answers), *_health_problems(livez, readyz)]
@@ -214,11 +216,17 @@ class Watch:
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ends it, and asks once more, so that the last answer is of the time after all."""
+    def stop(self, patience_until: float = 0.0) -> None:
+        """Ends it, and asks once more, so that the last answer is of the time after all; until that time, until it is 200.
+
+        For a moment one process may still refuse when the other serves already.
+        """
         self._is_over.set()
         self._thread.join()
         self._ask_once()
+        while self.seen[-1][1] != OK and time.monotonic() < patience_until:
+            time.sleep(PACE)
+            self._ask_once()
 
     def slowest(self) -> float:
         """Seconds."""
@@ -231,7 +239,7 @@ class Watch:
     def _ask(self) -> None:
         while not self._is_over.is_set():
             self._ask_once()
-            self._is_over.wait(0.25)
+            self._is_over.wait(PACE)
 
     def _ask_once(self) -> None:
         began = time.monotonic()
@@ -241,9 +249,9 @@ class Watch:
 
 def _health_problems(livez: Watch, readyz: Watch) -> Iterator[str]:
     """What is wrong with their answers in any outage."""
-    if odd := {status for _, status, _ in livez.seen} - {200}:
+    if odd := {status for _, status, _ in livez.seen} - {OK}:
         yield f"/livez answered {odd}"
-    if odd := {status for _, status, _ in readyz.seen} - {200, UNAVAILABLE}:
+    if odd := {status for _, status, _ in readyz.seen} - {OK, UNAVAILABLE}:
         yield f"/readyz answered {odd}"
     if readyz.seen[-1][1] == UNAVAILABLE:
         yield "/readyz says 503 when all is well again"
