@@ -237,8 +237,10 @@ def _postgresql(url: str) -> dict[str, object]:
         msg = "DATABASE_URL: the postgresql:// URL lacks the name of a database."
         raise ImproperlyConfigured(msg)
     is_pooled = boolean("DATABASE_IS_POOLED")
-    # Such a pooler hands these on to nobody: behind one the limits are the role's.
-    limits = f"-c lock_timeout=2s -c statement_timeout={text('DATABASE_STATEMENT_TIMEOUT', '5s')}"
+    # Such a pooler hands these on to nobody: behind one the limits are the role's. With PostgreSQL's 4 MB the dashboard's
+    # statement sorts 100,000 workers on disk.
+    statement_timeout = text("DATABASE_STATEMENT_TIMEOUT", "5s")
+    limits = f"-c lock_timeout=2s -c statement_timeout={statement_timeout} -c work_mem=16MB"
     own_options = str(options.pop("options", ""))
     session = (own_options if is_pooled else f"{limits} {own_options}").strip()
     return {

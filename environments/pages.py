@@ -15,7 +15,7 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]  # not generic when 
         """The rows, at most MOST_ROWS + 1."""
         rows = self.object_list
         if hasattr(rows, "order_by"):
-            return int(rows.order_by()[: MOST_ROWS + 1].count())
+            return int(rows.order_by().values("pk")[: MOST_ROWS + 1].count())
         return len(rows)
 
     @cached_property

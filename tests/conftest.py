@@ -45,9 +45,13 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def static_files_are_found_when_asked_for() -> None:
-    """Spares each test's client to look at every static file there is, which takes longer than most tests."""
+def what_takes_long_by_design() -> None:
+    """Spares tests what would take longer than they do; servers that run as processes of their own are as always.
+
+    Each test's client looks at every static file there is, and a password is hashed a million times.
+    """
     settings.WHITENOISE_AUTOREFRESH = True
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture(autouse=True)

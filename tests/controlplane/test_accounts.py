@@ -36,13 +36,8 @@ LOGIN = "/admin/login/"
 CONFIRM = "/admin/account/confirm/password/"
 
 
-@pytest.fixture(autouse=True)
-def fast_hashes(settings: Settings) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
-def ada(db: None, fast_hashes: None) -> User:
+def ada(db: None) -> User:
     return User.objects.create_user("ada", password=PASSWORD, is_staff=True, is_superuser=True)
 
 

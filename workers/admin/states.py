@@ -3,10 +3,13 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import F
 from django.http import HttpRequest
+from django.utils import timezone
 
 from environments.console import ConsoleForm
 from workers.models import LIVE, Liveness, Worker, WorkerQueue
+from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
 
 LIVENESS_COLORS = {
     Liveness.ONLINE: "success",
@@ -62,6 +65,9 @@ class LivenessFilter(admin.SimpleListFilter):
         return [(str(liveness), str(liveness)) for liveness in Liveness]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+        if self.value() == Liveness.OFFLINE:  # says first what is quickly found out: nobody is Offline sooner
+            queryset = queryset.annotate(last_heard_at=F("current__last_heartbeat_at"))
+            queryset = queryset.filter(last_heard_at__lt=timezone.now() - OFFLINE_AFTER_AT_LEAST)
         return queryset.filter(liveness=self.value()) if self.value() else queryset
 
 
