@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from html import unescape
 from itertools import chain
 from typing import Any
@@ -476,6 +476,7 @@ class Caller:
 PASSED_ON = {"_changelist_filters", "_popup", "_to_field", "_source_model"}
 
 
+@lru_cache(10_000)
 def kind_of_address(address: str) -> str:
     """Addresses of one route with the same filters are pages of one kind."""
     parts = urlsplit(unescape(address))
