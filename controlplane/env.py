@@ -237,7 +237,7 @@ def _postgresql(url: str) -> dict[str, object]:
         msg = "DATABASE_URL: the postgresql:// URL lacks the name of a database."
         raise ImproperlyConfigured(msg)
     is_pooled = boolean("DATABASE_IS_POOLED")
-    # Such a pooler hands these on to nobody: behind one the limits are the role's. With PostgreSQL's 4 MB the dashboard's
+    # Such a pooler hands these on to nobody: behind one they are the role's. With PostgreSQL's 4 MB the dashboard's
     # statement sorts 100,000 workers on disk.
     statement_timeout = text("DATABASE_STATEMENT_TIMEOUT", "5s")
     limits = f"-c lock_timeout=2s -c statement_timeout={statement_timeout} -c work_mem=16MB"
