@@ -101,15 +101,28 @@ class ServerProcess:
     def kill(self) -> None:
         """Ends the server and whatever it has started at once, without a chance to put anything in order."""
         atexit.unregister(self.stop)
-        for pid in [self.pid, *self.descendants()]:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGSTOP)  # so that it starts nothing more
+        pids = [self.pid, *self.descendants()]
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        while any(map(_is_alive, pids)):
+            time.sleep(0.02)
 
     def _end_with_parent(self) -> None:
         """Has the kernel end the server when this process is killed, as xdist does with slow workers."""
         if sys.platform == "linux":
             _libc.prctl(PR_SET_PDEATHSIG, self._stop_signal)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process still holds anything; one that nobody has asked after its end does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
 
 
 def free_port() -> int:

@@ -86,7 +86,7 @@ def run(scale: Scale, directory: Path) -> Figure:
     service.start()
     campaign = Campaign([fleet.temporal_api_key, fleet.litellm_api_key, fleet.api_key])
     callers = callers_of(service, fleet, foreign)
-    wanted, row = scale.of(3_000, 50_000), scale.of(20, 110)
+    wanted, row = scale.of(4_000, 50_000), scale.of(28, 110)  # a quick pass makes 4,260
     for number in count(scale.seed):
         for operation, caller, mode in product(operations_of(service.url), callers, GenerationMode):
             campaign.attempt(caller, operation, mode, row=row, number=number)
