@@ -3,8 +3,11 @@
 import json
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -350,3 +353,44 @@ def test_a_goodbye_that_names_its_process_ends_that_one(fleet: Fleet) -> None:
         assert post(fleet, "disconnect", body, OLD_ADDRESS).status_code == 204
         found = {row.pid: row.liveness for row in WorkerInstance.objects.with_liveness(timezone.now())}
         assert found == {100: Liveness.ONLINE, None: Liveness.ONLINE, 102: Liveness.STOPPED}
+
+
+# --- A worker that has started very often ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [{"status": "active"}, {"reason": "shutdown"}], ids=["heartbeat", "goodbye"])
+def test_who_speaks_is_found_without_looking_at_all_processes_of_the_past(body: dict[str, str], fleet: Fleet) -> None:
+    assert start(fleet, OLD).status_code == 200
+    assert start(fleet, NEW, NEW_ADDRESS).status_code == 200
+    now = timezone.now()
+    WorkerInstance.objects.bulk_create(
+        WorkerInstance(
+            id=uuid4(),
+            organization=fleet.organization,
+            worker=fleet.worker,
+            is_current=False,
+            started_at=now - timedelta(days=1, seconds=number),
+            last_heartbeat_at=now - timedelta(days=1),
+            stopped_at=now - timedelta(days=1),
+            stop_reason="superseded",
+        )
+        for number in range(3_000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE workers_workerinstance")
+    verb = "heartbeat" if "status" in body else "disconnect"
+    with CaptureQueriesContext(connection) as captured:
+        assert post(fleet, verb, body, OLD_ADDRESS).status_code == 204
+    (looked,) = [query["sql"] for query in captured.captured_queries if "LIMIT 20" in query["sql"]][:1]
+    assert_uses_index(looked, "workers_instance_of_worker")
+
+
+def assert_uses_index(statement: str, name: str) -> None:
+    """Also for the order of its rows, so that it stops after a few."""
+    explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{explain} {statement}")
+        plan = " ".join(str(row) for row in cursor.fetchall())
+    assert name in plan
+    assert "Sort" not in plan
+    assert "TEMP B-TREE" not in plan

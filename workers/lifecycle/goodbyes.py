@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from workers.access import reach
-from workers.lifecycle.process import CANDIDATES, Client, Process
+from workers.lifecycle.process import CANDIDATES, Client, Process, newest
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance
 from workers.models.instances import ERROR_MESSAGE_LENGTH, STOP_REASON_LENGTH, SUPERSEDED
 from workers.models.liveness import offline_after
@@ -62,7 +62,7 @@ class _Farewell:
     @property
     def named(self) -> WorkerInstance | None:
         """The instance that the goodbye names, running or not."""
-        instances = self.worker.instances.order_by("-started_at")[:CANDIDATES]
+        instances = newest(self.worker.instances.all())
         return next((instance for instance in instances if self.process.is_certainly(instance)), None)
 
     @property
@@ -81,7 +81,7 @@ class _Farewell:
         """Of those that may say goodbye the oldest that is live or was told to end, else the current one."""
         told_to_end = Q(stop_reason=SUPERSEDED, stopped_at__gt=self._lately)
         instances = self.worker.instances.filter(Q(stopped_at=None) | told_to_end).with_liveness(self.now)
-        running = list(instances.order_by("-started_at")[:CANDIDATES])
+        running = list(newest(instances))
         senders = [instance for instance in running if self.process.may_be(instance)]
         senders = senders or [instance for instance in running if instance.is_current]
         expected = [instance for instance in senders if instance.stopped_at or instance.liveness in LIVE]

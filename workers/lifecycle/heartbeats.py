@@ -11,7 +11,7 @@ from django.db.models import Q
 from environments.statements import Insert, Parameter, Select, Update
 from workers.access import UnknownObjectError, name_within, reach
 from workers.authentication import PresentedKey
-from workers.lifecycle.process import CANDIDATES, MAY_BE, Client, Process
+from workers.lifecycle.process import MAY_BE, Client, Process, newest
 from workers.models import Activity, ApiKey, InstanceReport, Worker, WorkerInstance
 from workers.models.instances import LOG_LINES, SUPERSEDED, TASK_ID_LENGTH
 
@@ -127,7 +127,7 @@ def _speaker(worker: Worker, process: Process) -> WorkerInstance:
     """The instance that a heartbeat comes from; it may have said goodbye, which no heartbeat takes back."""
     told_to_end = Q(stop_reason__startswith=SUPERSEDED)
     instances = worker.instances.filter(Q(stopped_at=None) | Q(is_current=True) | told_to_end)
-    candidates = list(instances.order_by("-is_current", "-started_at")[:CANDIDATES])
+    candidates = list(newest(instances))
     if not candidates:
         msg = "This worker has not started: POST to its start first."
         raise HeartbeatRefusedError(msg)

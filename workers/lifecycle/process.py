@@ -9,7 +9,7 @@ from django.db.models.lookups import Exact
 
 from environments.statements import Parameter
 from workers.models import WorkerInstance
-from workers.models.instances import HOSTNAME_LENGTH
+from workers.models.instances import HOSTNAME_LENGTH, InstanceQuerySet
 
 #: How many instances are looked at when it is in doubt which one speaks; the newest come first.
 CANDIDATES = 20
@@ -69,6 +69,11 @@ def _may_be() -> Q:
     same_pid = Q(pid=pid) | Q(pid=None) | Q(Exact(pid, UNTOLD))
     no_host_told = Q(hostname="") | Q(Exact(hostname, Value("")))
     return (no_host_told & same_address) | (~Q(hostname="") & Q(hostname=hostname) & same_pid)
+
+
+def newest(instances: InstanceQuerySet) -> InstanceQuerySet:
+    """Of a worker's instances the current one, then the latest: few, by an index, however often it has started."""
+    return instances.order_by("-is_current", "-started_at")[:CANDIDATES]
 
 
 #: `Process.may_be` as a condition on instances; of requests without an address it holds for none.

@@ -58,7 +58,9 @@ class WorkerInstance(TenantOwned):
     """
 
     id = models.UUIDField("ID", primary_key=True, editable=False)
-    worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="instances")
+    worker = models.ForeignKey(  # whose index is the one by age below
+        Worker, on_delete=models.CASCADE, related_name="instances", db_index=False
+    )
     is_current = models.BooleanField(default=True)
     is_contested = models.BooleanField(
         default=False, help_text="It started while another process of the worker was online."
@@ -96,6 +98,9 @@ class WorkerInstance(TenantOwned):
             *same_organization("worker"),
         ]
         indexes: ClassVar[list[models.Index]] = [
+            models.Index(  # which process of a worker speaks
+                fields=["worker", "-is_current", "-started_at"], name="workers_instance_of_worker"
+            ),
             models.Index(  # the dashboard's duplicates
                 fields=["last_heartbeat_at"],
                 condition=Q(is_current=False, stopped_at=None),
