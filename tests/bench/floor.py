@@ -9,8 +9,8 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -103,13 +103,23 @@ class Database:
         values = [given[part.name] if hasattr(part, "field") else part for part in statement.parameters]
         if self.is_postgresql:
             return self.driver.execute(statement.text, [_for_postgresql(value) for value in values], prepare=True)
-        return self.driver.execute(statement.text, [_for_sqlite(value) for value in values])
+        # With the waiting for SQLite's one lock that the product's engine has, too.
+        return self.driver.patiently(self.driver.execute, statement.text, [_for_sqlite(value) for value in values])
 
-    def begin(self) -> None:
-        self.driver.execute("BEGIN" if self.is_postgresql else "BEGIN IMMEDIATE")
-
-    def pipeline(self) -> Any:
-        return self.driver.pipeline() if self.is_postgresql else nullcontext()
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """In a pipeline on PostgreSQL; taken back on an error, as another call comes on the same connection."""
+        with self.driver.pipeline() if self.is_postgresql else nullcontext():
+            if self.is_postgresql:
+                self.driver.execute("BEGIN")
+            else:
+                self.driver.patiently(self.driver.execute, "BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self.driver.execute("ROLLBACK")
+                raise
+            self.driver.execute("COMMIT")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -155,8 +165,7 @@ def _start(  # noqa: PLR0913, PLR0917  # as above
     database: Database, kind: str, identifier: Any, claims: Any, digest: str, body: Any, now: datetime
 ) -> dict[str, Any]:
     name = "worker" if kind == "workers" else "queue"
-    with database.pipeline():
-        database.begin()
+    with database.transaction():
         key = database.run("key", id=claims.api_key_id, organization_id=claims.organization_id)
         found = database.run(name, id=identifier, organization_id=claims.organization_id)
         current = database.run("current", worker_id=identifier, now=now) if name == "worker" else None
@@ -169,7 +178,6 @@ def _start(  # noqa: PLR0913, PLR0917  # as above
             database.run("retire", id=before[database.current_id])
         answer = _answer(worker, chain)
         _record(database, worker, chain, claims, body["system_info"], now)
-        database.driver.execute("COMMIT")
     return answer
 
 
