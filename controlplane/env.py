@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Seconds that a request waits for its database, so that every answer comes within five; a command waits longer.
 PATIENCE = 3
 PATIENCE_OF_COMMANDS = 20
+#: Seconds that a connection to a database is kept. Opening SQLite's file for each request would double what that costs.
+CONNECTION_SECONDS = 300
 
 
 def env_file() -> Path:
@@ -211,6 +213,7 @@ def _sqlite(path: str) -> dict[str, object]:
     return {
         "ENGINE": "controlplane.engines.sqlite3",
         "NAME": name,
+        "CONN_MAX_AGE": CONNECTION_SECONDS,
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": PATIENCE_OF_COMMANDS if _is_command() else PATIENCE,
@@ -250,7 +253,7 @@ def _postgresql(url: str) -> dict[str, object]:
         "PASSWORD": options.pop("password", ""),
         "HOST": options.pop("host", ""),
         "PORT": options.pop("port", ""),
-        "CONN_MAX_AGE": 300,
+        "CONN_MAX_AGE": CONNECTION_SECONDS,
         "CONN_HEALTH_CHECKS": True,
         "DISABLE_SERVER_SIDE_CURSORS": is_pooled,
         "OPTIONS": {

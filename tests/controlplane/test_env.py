@@ -327,6 +327,12 @@ def test_postgresql_gets_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert limit in options["options"]
 
 
+@pytest.mark.parametrize("url", ["sqlite:///{}/db.sqlite3", "postgresql://user@db.example.com/name"])
+def test_a_connection_outlives_a_request(url: str, tmp_path: Path) -> None:
+    """Opening one costs as much as a heartbeat on SQLite, and more on PostgreSQL."""
+    assert env.database(url.format(tmp_path))["CONN_MAX_AGE"] == 300
+
+
 def test_commands_wait_longer_for_their_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_STATEMENT_TIMEOUT", "0")
     sqlite: Any = env.database(f"sqlite:///{tmp_path}/db.sqlite3")["OPTIONS"]
