@@ -50,7 +50,7 @@ class Round:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=3, help="of each round")
+    parser.add_argument("--seconds", type=int, default=2, help="of each round")
     parser.add_argument("--rounds", type=int, default=3, help="of each variant")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="both unless named")
     options = parser.parse_args()
