@@ -10,6 +10,9 @@ from django.db import OperationalError, ProgrammingError
 
 from controlplane import secrets_file
 
+#: What a shell reports of a program that SIGPIPE ended.
+ENDED_BY_PIPE = 141
+
 
 def main() -> None:
     """Runs a command; quickstart makes its secrets first, and some commands need none."""
@@ -22,6 +25,10 @@ def main() -> None:
         if command in {"generate_key", "help", "--help"}:
             secrets_file.use_throwaway_secrets()
         execute_from_command_line(sys.argv)
+        sys.stdout.flush()  # here, where it is known what to do when nobody reads
+    except BrokenPipeError:  # `manage.py audit | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to write
+        sys.exit(ENDED_BY_PIPE)
     except ImproperlyConfigured as error:
         sys.exit(f"Configuration: {error}")
     except (OperationalError, ProgrammingError) as error:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ PRODUCTION = {
 LOAD = "from django.conf import settings; settings.DEBUG; print('loaded')"
 
 
-def run(environ: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+def run(environ: dict[str, str], *command: str, **streams: Any) -> subprocess.CompletedProcess[str]:
     clean = {
         "PATH": os.environ["PATH"],
         "DJANGO_SETTINGS_MODULE": "controlplane.settings",
@@ -39,10 +40,10 @@ def run(environ: dict[str, str], *command: str) -> subprocess.CompletedProcess[s
         [sys.executable, *command],
         cwd=ROOT,
         env=clean | environ,
-        capture_output=True,
         text=True,
         check=False,
         timeout=60,
+        **(streams or {"capture_output": True}),
     )
 
 
@@ -122,6 +123,16 @@ def test_manage_py_says_in_one_line_what_is_missing() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
     assert "generate_key encryption" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_traceback(unbuffered: str) -> None:
+    """As with `manage.py audit | head`: the command writes into a pipe that nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stdout:  # noqa: PTH123  # of a descriptor
+        done = run(GOOD | {"PYTHONUNBUFFERED": unbuffered}, "manage.py", "help", stdout=stdout, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("kind", ["secret", "encryption", "signing"])

@@ -63,17 +63,17 @@ class Process:
         return {"hostname": self.hostname, "pid": pid, "client_address": self.client_address}
 
 
+def newest(instances: InstanceQuerySet) -> InstanceQuerySet:
+    """Of a worker's instances the current one, then the latest: few, by an index, however often it has started."""
+    return instances.order_by("-is_current", "-started_at")[:CANDIDATES]
+
+
 def _may_be() -> Q:
     hostname, pid = Parameter("hostname", models.CharField()), Parameter("pid", models.BigIntegerField())
     same_address = Q(client_address=Parameter("client_address", models.GenericIPAddressField()))
     same_pid = Q(pid=pid) | Q(pid=None) | Q(Exact(pid, UNTOLD))
     no_host_told = Q(hostname="") | Q(Exact(hostname, Value("")))
     return (no_host_told & same_address) | (~Q(hostname="") & Q(hostname=hostname) & same_pid)
-
-
-def newest(instances: InstanceQuerySet) -> InstanceQuerySet:
-    """Of a worker's instances the current one, then the latest: few, by an index, however often it has started."""
-    return instances.order_by("-is_current", "-started_at")[:CANDIDATES]
 
 
 #: `Process.may_be` as a condition on instances; of requests without an address it holds for none.
