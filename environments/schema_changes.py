@@ -19,7 +19,7 @@ class SchemaChange(migrations.Migration):
 
     On PostgreSQL its SQL is made before the locks are taken, and only run while they are held: Django takes a hundred
     times as long to make it. So an operation has to be made of SQL. What moves rows is a migration of its own, and so
-    is an index of a table that grows without end, which takes as long to make as the table is long.
+    is an index of a table that grows without end: see `AddIndexMeanwhile`.
     """
 
     def apply(self, project_state: ProjectState, schema_editor: Any, collect_sql: bool = False) -> ProjectState:  # noqa: FBT001, FBT002  # Django's
@@ -39,6 +39,39 @@ class SchemaChange(migrations.Migration):
         for statement in maker.collected_sql:
             schema_editor.execute(statement, params=None)
         return state
+
+
+class AddIndexMeanwhile(migrations.AddIndex):
+    """Makes an index while its table is written, which takes as long as the table is long; in no transaction.
+
+    What an attempt left that was interrupted, as by a lock that it waited for too long, is removed first.
+    """
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        if schema_editor.connection.vendor != "postgresql":
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+            return
+        schema_editor.execute("SET statement_timeout = 0")
+        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema_editor.quote_name(self.index.name)}")
+        schema_editor.add_index(to_state.apps.get_model(app_label, self.model_name), self.index, concurrently=True)
+        schema_editor.execute("RESET statement_timeout")
+
+
+class DropIndexMeanwhile(migrations.RunSQL):
+    """Drops an index that Django made by itself, while its table is written; in no transaction.
+
+    It goes by its name: Django, told that the field has none, would drop all that are on the same column.
+    """
+
+    def __init__(self, name: str, columns: str, state_operations: list[Operation]) -> None:
+        self.name = name
+        super().__init__(f"DROP INDEX IF EXISTS {name}", f"CREATE INDEX {name} ON {columns}", state_operations)
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        if schema_editor.connection.vendor == "postgresql":
+            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {self.name}")
+        else:
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
 
 
 def tables_in_use(migration: migrations.Migration, state: ProjectState) -> list[str]:

@@ -144,10 +144,6 @@ class Migration(SchemaChange):
                 max_length=12,
             ),
         ),
-        migrations.AddIndex(
-            model_name="auditevent",
-            index=models.Index(fields=["organization", "-occurred_at"], name="environments_audit_tenant"),
-        ),
         migrations.AddField(
             model_name="membership",
             name="organization",

@@ -1,6 +1,7 @@
 """A change of tables in use takes all its locks at once or none, and does what Django would have done."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -11,7 +12,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from environments.schema_changes import SchemaChange, tables_in_use
+from environments.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile, SchemaChange, tables_in_use
 
 PROBE = AddField("organization", "probe", models.CharField(max_length=9, default="50%", db_default="50%"))
 PROBES = [PROBE, AddField("Environment", "probe", models.IntegerField(null=True))]
@@ -121,3 +122,96 @@ def test_locks_what_it_changes_and_what_it_newly_refers_to() -> None:
 def test_refuses_to_move_rows_while_it_holds_locks(another: Any) -> None:
     with pytest.raises(TypeError, match="moves rows"):
         apply(change(RunPython(RunPython.noop)))
+
+
+# --- Indexes of tables that grow without end --------------------------------------------------------------------------------
+
+
+INDEX = models.Index(fields=["name", "created_at"], name="probe_by_name")
+WRITE = "INSERT INTO environments_organization (id, name, created_at) VALUES (%s, 'probe', '2026-01-01')"
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'"
+VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('probe_by_name')"
+
+
+def meanwhile(*operations: Operation) -> Migration:
+    kind = type("Meanwhile", (Migration,), {"operations": list(operations), "atomic": False})
+    return kind("probe", "environments")
+
+
+def apply_meanwhile(*operations: Operation) -> None:
+    with connection.schema_editor(atomic=False) as editor:
+        meanwhile(*operations).apply(state(), editor)
+
+
+def indexes() -> set[str]:
+    with connection.cursor() as cursor:
+        return set(connection.introspection.get_constraints(cursor, "environments_organization"))
+
+
+@pytest.fixture
+def without_index(transactional_db: None) -> Any:
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX IF EXISTS probe_by_name")
+
+
+def test_an_index_is_made_and_taken_back_on_both_databases(without_index: None) -> None:
+    migration, before = meanwhile(AddIndexMeanwhile("organization", INDEX)), state()
+    with connection.schema_editor(atomic=False) as editor:
+        migration.apply(state(), editor)
+    assert "probe_by_name" in indexes()
+    with connection.schema_editor(atomic=False) as editor:
+        migration.unapply(before, editor)
+    assert "probe_by_name" not in indexes()
+
+
+def test_an_index_is_dropped_by_its_name_alone_and_made_again(without_index: None) -> None:
+    apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
+    others = indexes() - {"probe_by_name"}
+    drop, before = DropIndexMeanwhile("probe_by_name", "environments_organization (name, created_at)", []), state()
+    apply_meanwhile(drop)
+    assert indexes() == others
+    with connection.schema_editor(atomic=False) as editor:
+        meanwhile(drop).unapply(before, editor)
+    assert "probe_by_name" in indexes()
+
+
+def test_rows_are_written_while_an_index_is_made(without_index: None, another: Any) -> None:
+    """The making waits for a transaction that wrote; whoever wants to write does not wait for the making."""
+    another.execute(WRITE, ["a"])
+
+    def make() -> None:
+        try:
+            apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor() as pool, connection.cursor() as cursor:
+        making = pool.submit(make)
+        is_waiting = False
+        while not is_waiting and not making.done():
+            cursor.execute(WAITING)
+            is_waiting = bool(cursor.fetchall())
+        cursor.execute("SET lock_timeout = '500ms'")
+        cursor.execute(WRITE, ["b"])
+        cursor.execute("RESET lock_timeout")
+        assert not making.done()
+        another.rollback()
+        making.result()
+        cursor.execute(VALID)
+        assert cursor.fetchall() == [(True,)]
+
+
+def test_what_an_interrupted_attempt_left_is_made_anew(without_index: None, another: Any) -> None:
+    another.execute(WRITE, ["a"])
+    with pytest.raises(OperationalError, match="lock timeout"):
+        apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
+    with connection.cursor() as cursor:
+        cursor.execute(VALID)
+        assert cursor.fetchall() == [(False,)]
+        another.rollback()
+        apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
+        cursor.execute(VALID)
+        assert cursor.fetchall() == [(True,)]
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() != ("0",)

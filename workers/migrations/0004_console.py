@@ -52,26 +52,6 @@ class Migration(SchemaChange):
             model_name="worker",
             index=models.Index(fields=["organization", "name", "id"], name="workers_worker_by_name"),
         ),
-        migrations.AddIndex(
-            model_name="workerinstance",
-            index=models.Index(
-                condition=models.Q(("is_current", False), ("stopped_at", None)),
-                fields=["last_heartbeat_at"],
-                name="workers_instance_older",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="workerinstance",
-            index=models.Index(
-                condition=models.Q(("stopped_at__isnull", False)),
-                fields=["stopped_at", "id"],
-                name="workers_instance_goodbyes",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="workerstart",
-            index=models.Index(fields=["organization", "-started_at"], name="workers_start_of_tenant"),
-        ),
         migrations.AddField(
             model_name="refusal",
             name="api_key",

@@ -1,26 +1,47 @@
-"""A worker's processes by age: which of them speaks is then found at once, however often the worker has started."""
+"""Indexes of tables that grow without end; which of a worker's processes speaks is found by their age."""
 
 import django.db.models.deletion
 from django.db import migrations, models
 
-from environments.schema_changes import SchemaChange
+from environments.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile
 
 
-class Migration(SchemaChange):
+class Migration(migrations.Migration):
+    atomic = False
+
     dependencies = [
         ("environments", "0003_console"),
         ("workers", "0004_console"),
     ]
 
     operations = [
-        migrations.AddIndex(
+        AddIndexMeanwhile(
+            model_name="workerinstance",
+            index=models.Index(
+                condition=models.Q(("is_current", False), ("stopped_at", None)),
+                fields=["last_heartbeat_at"],
+                name="workers_instance_older",
+            ),
+        ),
+        AddIndexMeanwhile(
+            model_name="workerinstance",
+            index=models.Index(
+                condition=models.Q(("stopped_at__isnull", False)),
+                fields=["stopped_at", "id"],
+                name="workers_instance_goodbyes",
+            ),
+        ),
+        AddIndexMeanwhile(
+            model_name="workerstart",
+            index=models.Index(fields=["organization", "-started_at"], name="workers_start_of_tenant"),
+        ),
+        AddIndexMeanwhile(
             model_name="workerinstance",
             index=models.Index(fields=["worker", "-is_current", "-started_at"], name="workers_instance_of_worker"),
         ),
-        # Django would drop `workers_workerinstance_one_current` along with it, which is on the same column.
-        migrations.RunSQL(
-            "DROP INDEX workers_workerinstance_worker_id_5012ca1e",
-            "CREATE INDEX workers_workerinstance_worker_id_5012ca1e ON workers_workerinstance (worker_id)",
+        DropIndexMeanwhile(
+            "workers_workerinstance_worker_id_5012ca1e",
+            "workers_workerinstance (worker_id)",
             state_operations=[
                 migrations.AlterField(
                     model_name="workerinstance",
