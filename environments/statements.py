@@ -41,17 +41,21 @@ class _Statement(threading.local):
     """Compiles itself at its first run in a thread."""
 
     def __init__(self) -> None:
-        self._sql: str | None = None
+        self._sql = ""
         self._parameters: list[tuple[str | None, Any, Any]] = []
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         raise NotImplementedError
 
-    def _execute(self, given: dict[str, Any]) -> Any:
-        """The cursor of a run, which the caller closes."""
-        if self._sql is None:
+    def prepare(self) -> None:
+        """Compiles it, if it is not yet: for whoever is about to take a lock that others wait for."""
+        if not self._sql:
             self._sql, parameters = self._compile()
             self._parameters = [_prepared(part) for part in parameters]
+
+    def _execute(self, given: dict[str, Any]) -> Any:
+        """The cursor of a run, which the caller closes."""
+        self.prepare()
         database = connections[DEFAULT_DB_ALIAS]
         parameters = [
             part if name is None else given[name] if prepare is None else prepare(given[name], database)

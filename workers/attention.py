@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db.models import Count, F, Q, QuerySet
 
-from workers.models import LIVE, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import LIVE, Worker, WorkerQueue, WorkerStart
 from workers.revisions import GROUP, Group, queues_of, revisions_in
 
 #: A worker that starts so often within so long is in a crash loop.
@@ -62,8 +62,3 @@ def crash_looping(now: datetime) -> QuerySet[WorkerStart, Any]:
     """The ids of workers that started too often lately."""
     lately = WorkerStart.objects.filter(started_at__gt=now - CRASH_LOOP_WINDOW).order_by()
     return lately.values("worker_id").annotate(starts=Count("pk")).filter(starts__gte=CRASH_LOOP_STARTS)
-
-
-def duplicated(now: datetime) -> QuerySet[WorkerInstance]:
-    """Live processes of workers of which a newer one has started since."""
-    return WorkerInstance.objects.live(now).filter(is_current=False, stopped_at=None).order_by()

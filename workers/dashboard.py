@@ -18,9 +18,9 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from workers.attention import Running, crash_looping, duplicated, live_among, running, stale
+from workers.attention import Running, crash_looping, live_among, running, stale
 from workers.charts import HOUR, Chart, hourly_chart
-from workers.models import ApiKey, Liveness, Worker, WorkerQueue, WorkerStart
+from workers.models import ApiKey, Liveness, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
 from workers.revisions import queues_of
 
@@ -137,7 +137,7 @@ def _tallies(staff: Staff, now: datetime) -> dict[str, Tally]:
     parts = [
         _tally(staff, crashing, Value(CRASH_LOOPING)),
         _tally(staff, keys, Value(EXPIRING_KEYS)),
-        _tally(staff, duplicated(now), Cast("worker__queue_id", CharField())),
+        _tally(staff, WorkerInstance.objects.duplicates(now), Cast("worker__queue_id", CharField())),
         _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
         *(
             _tally(

@@ -10,13 +10,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Max, OuterRef, QuerySet, Subquery
 
 from environments.models import AuditEvent, LiteLLMConnection, TemporalConnection
-from workers.models import LIVE, ApiKey, Refusal, Worker, WorkerInstance, WorkerStart
-from workers.models.instances import InstanceQuerySet
-from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
-from workers.pulse import LONGEST_HOLD, recovery
+from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerStart
 
 #: Of how many of its latest starts a key's use is told.
 LATEST_STARTS = 1_000
@@ -112,11 +109,11 @@ class History:
 
 
 def reach_of(key: ApiKey, now: datetime) -> Reach:
-    """The workers that run with the key; two or three statements, and what our own pulse takes.
+    """The workers that run with the key; two or three statements.
 
     Where there are more processes than are shown, any of them are: to put all in order would take longest.
     """
-    live = _live(now).filter(api_key_id=key.pk).order_by()
+    live = WorkerInstance.objects.live(now).filter(api_key_id=key.pk).order_by()
     rows = list(live.select_related("worker")[: MOST_SHOWN + 1])
     count = len({row.worker_id for row in rows})
     if len(rows) > MOST_SHOWN:
@@ -129,13 +126,13 @@ def reach_of(key: ApiKey, now: datetime) -> Reach:
 
 def live_workers(key_ids: Collection[UUID], now: datetime) -> dict[UUID, int]:
     """How many workers run with each of the keys; one statement, and what our own pulse takes."""
-    live = _live(now).filter(api_key_id__in=key_ids).order_by()
+    live = WorkerInstance.objects.live(now).filter(api_key_id__in=key_ids).order_by()
     return dict(live.values_list("api_key_id").annotate(Count("worker", distinct=True)))
 
 
 def still_used(keys: QuerySet[ApiKey], now: datetime) -> QuerySet[ApiKey]:
     """Of keys those that a running worker uses."""
-    live = _live(now).filter(api_key_id__in=keys.order_by().values("pk"))
+    live = WorkerInstance.objects.live(now).filter(api_key_id__in=keys.order_by().values("pk"))
     return keys.filter(pk__in=live.order_by().values("api_key_id"))
 
 
@@ -180,20 +177,6 @@ def events_of(key: ApiKey) -> list[AuditEvent]:
     """The latest audit events of the key."""
     events = AuditEvent.objects.filter(object_id=str(key.pk), organization=key.organization_id)
     return list(events.order_by("-occurred_at")[:LATEST_EVENTS])
-
-
-def _live(now: datetime) -> InstanceQuerySet:
-    """The processes that run as far as is known, duplicates included.
-
-    They are found among each worker's current one and those older ones that were heard of lately, both of which have
-    an index, so that what is read grows with the number of workers and not with that of their starts. Silence of less
-    than OFFLINE_AFTER_AT_LEAST is Offline for nobody, which saves most rows the whole rule.
-    """
-    outage = recovery(now)
-    heard_of = Q(stopped_at=None, last_heartbeat_at__gte=(outage.lost_at if outage else now) - LONGEST_HOLD)
-    is_live = Q(last_heartbeat_at__gte=now - OFFLINE_AFTER_AT_LEAST) | Q(liveness__in=LIVE)
-    found = WorkerInstance.objects.with_liveness(now).filter(Q(is_current=True) | Q(is_current=False) & heard_of)
-    return found.filter(heard_of, is_live)
 
 
 def _workers(starts: list[tuple[Any, ...]], now: datetime) -> Shown[WorkerUse]:

@@ -3,23 +3,19 @@
 import logging
 import threading
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import Subquery
 from django.utils import timezone
 
 from workers.models import Outage, Pulse, WorkerInstance
-from workers.models.liveness import AWAY_AFTER
+from workers.models.liveness import AWAY_AFTER, LONGEST_HOLD
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two pulses of a process.
 INTERVAL = 5
-
-
-#: Three of the longest heartbeat intervals: past that, an outage says nothing about anybody's silence.
-LONGEST_HOLD = timedelta(hours=3)
 
 
 def beat(now: datetime) -> None:

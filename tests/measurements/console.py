@@ -73,10 +73,27 @@ def _measure(options: argparse.Namespace) -> None:
         print(f"{statements:>10} {statistics.median(times):>10.0f} {max(times):>10.0f}  {page}")
 
 
+#: Seeding makes the latest process of each worker; here are those of its other starts, all of which said goodbye.
+PROCESSES = """
+INSERT INTO workers_workerinstance (
+    id, organization_id, worker_id, is_current, is_contested, hostname, pid, client_address, api_key_id,
+    configuration_revision, started_at, last_heartbeat_at, activity, tasks_processed, current_task_id, stopped_at,
+    stop_reason, error_message)
+SELECT id, organization_id, worker_id, false, false, worker_name, 12345, client_address, api_key_id,
+       configuration_revision, started_at, started_at + interval '1 hour', 'active', 0, '',
+       started_at + interval '1 hour', 'shutdown', ''
+FROM workers_workerstart start
+WHERE NOT EXISTS (SELECT FROM workers_workerinstance instance WHERE instance.id = start.id)
+"""
+
+
 def _let_workers_live() -> None:
     """Seeding took longer than a heartbeat interval: most workers beat again now; and statistics are as in operation."""
-    from django.db import connection  # noqa: PLC0415  # as above
+    from django.db import connection, transaction  # noqa: PLC0415  # as above
 
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")  # what is made here refers to what is there
+        cursor.execute(PROCESSES)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE workers_workerinstance SET last_heartbeat_at = now() - random() * interval '60 s'"

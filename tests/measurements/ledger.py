@@ -133,8 +133,7 @@ SYSTEM_INFO = {
     "disk_percent": 47.7,
     "uptime_seconds": 1234567,
 }
-#: Starts evenly over the time and the workers. Each has a process, but the middle of history: those are not looked at,
-#: and take as long to make as the starts do.
+#: Starts evenly over the time and the workers, each with its process.
 FILL = """
 CREATE TEMP TABLE fleet AS
 SELECT row_number() OVER (ORDER BY worker.id) - 1 AS number, worker.id, worker.organization_id, worker.name,
@@ -166,9 +165,10 @@ SELECT id, organization_id, worker_id, rank = 1, false, 'worker-000123.seed-1.ex
        CASE rank WHEN 1 THEN NULL ELSE started_at + interval '1 hour' END,
        CASE rank WHEN 1 THEN '' ELSE 'shutdown' END, ''
 FROM (
-    SELECT *, 1 AS rank FROM (SELECT * FROM workers_workerstart ORDER BY started_at DESC LIMIT {workers}) latest
-    UNION ALL
-    SELECT *, 2 AS rank FROM (SELECT * FROM workers_workerstart ORDER BY started_at LIMIT {with_process}) oldest
+    SELECT *, CASE WHEN started_at > (
+        SELECT started_at FROM workers_workerstart ORDER BY started_at DESC OFFSET {workers} LIMIT 1
+    ) THEN 1 ELSE 2 END AS rank
+    FROM workers_workerstart
 ) start
 """
 
@@ -182,13 +182,12 @@ def _fill(options: argparse.Namespace) -> None:
         days=DAYS,
         workers=options.workers,
         system_info=json.dumps(SYSTEM_INFO),
-        with_process=min(2 * options.pruned, options.starts - options.workers),
     )
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")  # what is made here refers to what is there
         cursor.execute(
-            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'workers_workerstart'"
-            " AND indexname LIKE 'workers_start_%'"
+            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'workers_worker%'"
+            " AND (indexname LIKE 'workers_start_%' OR indexname LIKE 'workers_instance_%')"
         )
         indexes = cursor.fetchall()
         for name, _ in indexes:
@@ -258,13 +257,15 @@ def _queries() -> list[tuple[str, Any]]:
     from django.db.models import Count  # noqa: PLC0415  # as above
     from django.utils import timezone  # noqa: PLC0415  # as above
 
-    from workers.attention import crash_looping, duplicated  # noqa: PLC0415  # as above
-    from workers.models import ApiKey, WorkerInstance, WorkerStart  # noqa: PLC0415  # as above
+    from workers.attention import crash_looping  # noqa: PLC0415  # as above
+    from workers.models import ApiKey, WorkerInstance, WorkerQueue, WorkerStart  # noqa: PLC0415  # as above
+    from workers.models.instances import live_in_queue  # noqa: PLC0415  # as above
 
     now = timezone.now()
     starts, instances = WorkerStart.objects.defer("system_info"), WorkerInstance.objects.all()
     some = starts.order_by("started_at")[1_000]
     key = ApiKey.objects.get(pk=some.api_key_id)
+    queue = WorkerQueue.objects.filter(workers=some.worker_id).annotate(live=live_in_queue(now)).order_by()
     lately = starts.filter(started_at__gt=now - timedelta(hours=24)).order_by()
     return [
         ("the latest starts (Starts)", starts.order_by("-started_at")[:100]),
@@ -281,7 +282,9 @@ def _queries() -> list[tuple[str, Any]]:
         ),
         ("all processes of a worker (heartbeat in doubt, its page)", instances.filter(worker=some.worker_id)[:20]),
         ("live processes with an API key (its page)", instances.live(now).filter(api_key_id=key.pk).order_by()[:51]),
-        ("duplicates (dashboard)", duplicated(now)[:100]),
+        ("duplicates (dashboard)", instances.duplicates(now)[:100]),
+        ("the newest processes (Instances)", instances.order_by("-started_at")[:100]),
+        ("live processes of a queue (start, the list of queues)", queue),
         (
             "goodbyes in order (audit)",
             instances.filter(stopped_at__isnull=False).order_by("stopped_at", "pk")[:500],

@@ -7,7 +7,7 @@ from django.utils import timezone
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.attention import crash_looping, duplicated, outdated
+from workers.attention import crash_looping, outdated
 from workers.models import Worker, WorkerInstance
 
 
@@ -75,7 +75,7 @@ def test_an_older_process_is_a_duplicate_as_long_as_it_lives(fleet: Fleet) -> No
     WorkerInstance.objects.update(is_current=False, hostname=str(uuid4()))
     started(fleet, fleet.worker)
     now = timezone.now()
-    assert [instance.pk for instance in duplicated(now)] == [first.pk]
-    assert not duplicated(now + timedelta(minutes=10))
+    assert [instance.pk for instance in WorkerInstance.objects.duplicates(now)] == [first.pk]
+    assert not WorkerInstance.objects.duplicates(now + timedelta(minutes=10))
     WorkerInstance.objects.filter(pk=first.pk).update(stopped_at=now)
-    assert not duplicated(now)
+    assert not WorkerInstance.objects.duplicates(now)

@@ -382,6 +382,27 @@ def test_a_start_costs_no_more_with_connections_at_every_level(
     assert statements() == FIRST_START
 
 
+def test_a_start_where_there_is_a_limit_costs_two_statements_more(
+    committed_fleet: Fleet, statements: Callable[[], list[str]]
+) -> None:
+    factories.point(committed_fleet.queue, max_workers=2)
+    assert statements() == [*FIRST_START[:4], "SELECT", "SELECT", *FIRST_START[4:]]
+    assert statements() == START, "it has its place already"
+
+
+def test_a_start_where_there_is_a_limit_takes_three_round_trips(committed_fleet: Fleet, tmp_path: Path) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite is called, not sent anything")
+    factories.point(committed_fleet.queue, max_workers=2)
+    start(committed_fleet)
+    WorkerInstance.objects.update(stopped_at=timezone.now())
+    start(committed_fleet)
+    WorkerInstance.objects.update(stopped_at=timezone.now())
+    with counted_round_trips(tmp_path / "trace") as round_trips:
+        assert start(committed_fleet).status_code == 200
+    assert round_trips() == 3
+
+
 def test_a_start_takes_two_round_trips_to_the_database(committed_fleet: Fleet, tmp_path: Path) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("SQLite is called, not sent anything")

@@ -17,6 +17,7 @@ from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import LIVE, Liveness, Outage, Pulse, Worker, WorkerInstance, WorkerQueue
+from workers.models.instances import live_in_queue
 from workers.pulse import INTERVAL, beat, recovery
 
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535_897, tzinfo=UTC)
@@ -230,10 +231,11 @@ def test_the_expression_agrees_with_the_rule_in_plain_python(
     heart = data.draw(hearts())
     told = {row.pk: data.draw(silences(heart)) for row in crew}
     for row in crew:
+        row.is_current = data.draw(st.booleans())
         row.last_heartbeat_at = told[row.pk]["last"]
         row.stopped_at = NOW if told[row.pk]["is_stopped"] else None
         row.worker.queue.heartbeat_interval = told[row.pk]["interval"]
-    WorkerInstance.objects.bulk_update(crew, ["last_heartbeat_at", "stopped_at"])
+    WorkerInstance.objects.bulk_update(crew, ["is_current", "last_heartbeat_at", "stopped_at"])
     WorkerQueue.objects.bulk_update([row.worker.queue for row in crew], ["heartbeat_interval"])
     Pulse.objects.all().delete()
     Outage.objects.all().delete()
@@ -244,6 +246,11 @@ def test_the_expression_agrees_with_the_rule_in_plain_python(
     }
     for pk, silence in told.items():
         assert answers[pk] == expected(now=now, heart=heart, **silence), (silence, heart)
+    live = {row for row in crew if answers[row.pk][0] in LIVE}
+    assert set(WorkerInstance.objects.live(now)) == live
+    assert set(WorkerInstance.objects.duplicates(now)) == {row for row in live if not row.is_current}
+    counted = WorkerQueue.objects.annotate(live_count=live_in_queue(now)).filter(live_count=1)
+    assert set(counted) == {row.worker.queue for row in live}
 
 
 def test_is_computed_for_every_row_of_one_statement_by_its_own_interval(

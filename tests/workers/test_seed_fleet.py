@@ -12,7 +12,7 @@ from django.utils import timezone
 from environments.models import Environment, LiteLLMConnection, Organization, TemporalConnection
 from environments.sealing import open_api_key
 from tests.workers.fleets import everything
-from workers.attention import crash_looping, duplicated, outdated
+from workers.attention import crash_looping, outdated
 from workers.configuration import revision_of, sections_of, show_configuration
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
@@ -106,7 +106,7 @@ def test_every_organization_has_the_troubles_that_a_console_shows(output: Path) 
     for organization in Organization.objects.all():
         workers = Worker.objects.filter(organization=organization)
         mine = {"organization": organization}
-        assert duplicated(now).filter(**mine).count() == 1
+        assert WorkerInstance.objects.duplicates(now).filter(**mine).count() == 1
         assert crash_looping(now).filter(**mine).count() == 1
         assert 0 < outdated(workers.with_liveness(now), now).count() < 20
         assert ApiKey.objects.filter(**mine, expires_at__lt=now + timedelta(days=13)).count() == 1

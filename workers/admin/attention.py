@@ -6,7 +6,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
 
-from workers.attention import crash_looping, duplicated, outdated
+from workers.attention import crash_looping, outdated
+from workers.models import WorkerInstance
 
 CRASH_LOOP, DUPLICATE, OUTDATED = "crash-loop", "duplicate", "outdated"
 
@@ -26,5 +27,5 @@ class AttentionFilter(admin.SimpleListFilter):
         if reason == CRASH_LOOP:
             return queryset.filter(pk__in=crash_looping(now).values("worker_id"))
         if reason == DUPLICATE:
-            return queryset.filter(pk__in=duplicated(now).values("worker_id"))
+            return queryset.filter(pk__in=WorkerInstance.objects.duplicates(now).values("worker_id"))
         return outdated(queryset, now) if reason == OUTDATED else queryset

@@ -3,8 +3,6 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, OuterRef, Subquery
-from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.utils import timezone
 from unfold.decorators import display
@@ -14,6 +12,7 @@ from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import STATE_COLORS, InOrganizationForm, ending, state_of
 from workers.models import WorkerInstance, WorkerQueue
+from workers.models.instances import live_in_queue
 
 
 class WorkerQueueForm(InOrganizationForm):
@@ -47,9 +46,7 @@ class WorkerQueueAdmin(ConfirmedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """With the number of live processes."""
-        live = WorkerInstance.objects.live(timezone.now()).filter(worker__queue=OuterRef("pk")).order_by()
-        counts = live.values("worker__queue").annotate(count=Count("pk")).values("count")
-        return super().get_queryset(request).annotate(live=Coalesce(Subquery(counts), 0))
+        return super().get_queryset(request).annotate(live=live_in_queue(timezone.now()))
 
     def consequences(self, obj: WorkerQueue, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling and draining, for the processes that run."""

@@ -24,7 +24,7 @@ from workers.configuration import (
 )
 from workers.lifecycle.process import Client, Process
 from workers.models import LIVE, ApiKey, DuplicatePolicy, Worker, WorkerInstance, WorkerQueue, WorkerStart
-from workers.models.instances import SUPERSEDED
+from workers.models.instances import SUPERSEDED, live_in_queue
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,10 @@ _WORKER = Select(
 _QUEUE = Select(lambda: WorkerQueue.objects.with_chain().filter(pk=_ID, organization=_ORGANIZATION_ID).order_by())
 _CURRENT = Select(
     lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=True).with_liveness(_NOW).order_by()
+)
+_LOCK_QUEUE = Select(lambda: WorkerQueue.objects.filter(pk=_ID).select_for_update(no_key=True).order_by())
+_LOAD_OF_QUEUE: Select[Any] = Select(
+    lambda: WorkerQueue.objects.filter(pk=_ID).annotate(live=live_in_queue(_NOW)).order_by()
 )
 _RETIRE = Update(lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False)
 _RETIRE_REPEATED = Update(
@@ -171,9 +175,10 @@ def _require_capacity(worker: Worker, now: datetime) -> None:
     """Counts the queue's live instances; where there is a limit, one start at a time gets here."""
     if worker.queue.max_workers is None:
         return
-    queue = WorkerQueue.objects.select_for_update(no_key=True).only("max_workers").get(pk=worker.queue_id)
-    live = WorkerInstance.objects.live(now).filter(worker__queue=worker.queue_id)
-    if queue.max_workers is not None and live.count() >= queue.max_workers:
+    _LOAD_OF_QUEUE.prepare()
+    _LOCK_QUEUE(id=worker.queue_id)
+    queue = _LOAD_OF_QUEUE(id=worker.queue_id, now=now).first()
+    if queue and queue.max_workers is not None and queue.live >= queue.max_workers:
         msg = f"This worker's queue is full: it takes {queue.max_workers} live workers."
         raise StartRefusedError(msg)
 

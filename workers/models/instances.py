@@ -4,10 +4,12 @@ from datetime import datetime
 from typing import ClassVar, Self
 
 from django.db import models
-from django.db.models import Q, Value
+from django.db.models import Count, OuterRef, Q, Subquery, Value
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Coalesce
 
 from environments.tenancy import TenantOwned, same_organization
-from workers.models.liveness import LIVE, is_held, liveness_of
+from workers.models.liveness import LIVE, is_held, live_since, liveness_of
 from workers.models.workers import Worker
 
 STOP_REASON_LENGTH = 200
@@ -41,9 +43,22 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         """With `is_held`: not heard of since our latest outage, but not Offline before it."""
         return self.annotate(is_held=is_held("", INTERVAL, now))
 
-    def live(self, now: datetime) -> Self:
-        """The processes that run as far as is known, duplicates included."""
-        return self.with_liveness(now).filter(liveness__in=LIVE)
+    def live(self, now: datetime | Value) -> Self:
+        """The processes that run as far as is known, duplicates included.
+
+        They are looked for among each worker's current one and those older ones that were heard of lately, which
+        indexes find: what is read grows with the number of workers, and not with that of their starts.
+        """
+        lately = Q(is_current=False, last_heartbeat_at__gte=live_since(now))
+        return self.filter(Q(is_current=True) | lately).running(now)
+
+    def duplicates(self, now: datetime | Value) -> Self:
+        """Live processes of workers of which a newer one has started since."""
+        return self.filter(is_current=False, last_heartbeat_at__gte=live_since(now)).running(now)
+
+    def running(self, now: datetime | Value) -> Self:
+        """Those of these processes that are live."""
+        return self.with_liveness(now).filter(stopped_at=None, liveness__in=LIVE)
 
     def held(self, now: datetime) -> Self:
         """Those of the live ones that were not heard of since our latest outage."""
@@ -106,6 +121,12 @@ class WorkerInstance(TenantOwned):
                 condition=Q(is_current=False, stopped_at=None),
                 name="workers_instance_older",
             ),
+            models.Index(  # the same of a queue, at a start where there is a limit
+                fields=["worker", "last_heartbeat_at"],
+                condition=Q(is_current=False, stopped_at=None),
+                name="workers_instance_older_of",
+            ),
+            models.Index(fields=["-started_at"], name="workers_instance_by_time"),  # the console's list
             models.Index(  # goodbyes in the order of time, for `manage.py audit`
                 fields=["stopped_at", "id"], condition=Q(stopped_at__isnull=False), name="workers_instance_goodbyes"
             ),
@@ -113,6 +134,16 @@ class WorkerInstance(TenantOwned):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+def live_in_queue(now: datetime | Value) -> Combinable:
+    """How many live processes a queue has, to annotate queues with; the current and the older ones by their indexes."""
+    here = WorkerInstance.objects.filter(worker__queue=OuterRef("pk")).order_by()
+    return _count(here.filter(is_current=True).running(now)) + _count(here.duplicates(now))
+
+
+def _count(rows: InstanceQuerySet) -> Coalesce:
+    return Coalesce(Subquery(rows.values("worker__queue").annotate(count=Count("pk")).values("count")), 0)
 
 
 class InstanceReport(TenantOwned):

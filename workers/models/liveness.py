@@ -20,6 +20,8 @@ OFFLINE_AFTER_AT_LEAST = timedelta(seconds=90)
 #: A pulse older than this means that the control plane or its database was away. Less cannot make a worker Offline,
 #: which takes three missed heartbeats.
 AWAY_AFTER = timedelta(seconds=30)
+#: Three of the longest heartbeat intervals: past that, an outage says nothing about anybody's silence.
+LONGEST_HOLD = timedelta(hours=3)
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -86,29 +88,63 @@ def is_held(instance: str, heartbeat_interval: str, now: datetime | Value) -> Q:
     return _Silence(instance, heartbeat_interval, now).is_forgiven
 
 
+def live_since(now: datetime | Value) -> Case:
+    """Who was last heard of before this moment is not live, whatever its interval; it is the same for all rows."""
+    absence = _Absence(now)
+    longest = Value(LONGEST_HOLD)
+    return Case(
+        When(LessThan(absence.recovered_at, absence.before(longest)), then=absence.before(longest)),
+        default=_time(Coalesce(absence.lost_at(longest), absence.now) - _duration(longest)),
+    )
+
+
 def offline_after(heartbeat_interval: int) -> timedelta:
     """The silence after which a worker is Offline."""
     return max(timedelta(seconds=heartbeat_interval) * OFFLINE_AFTER_INTERVALS, OFFLINE_AFTER_AT_LEAST)
 
 
+class _Absence:
+    """Our own latest outage, as expressions."""
+
+    def __init__(self, now: datetime | Value) -> None:
+        self.now = now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
+        self._away = Q(LessThan(F("beat_at"), self.before(Value(AWAY_AFTER))))
+
+    def before(self, duration: Any) -> Expression:
+        """The moment that long ago."""
+        return _time(self.now - _duration(duration))
+
+    @property
+    def recovered_at(self) -> Coalesce:
+        """When it ended: now, while nobody has noted that yet."""
+        away = Pulse.objects.filter(self._away).values(found=self.now)
+        return _first(away, Outage.objects.values("recovered_at"))
+
+    def lost_at(self, offline_after: Any) -> Coalesce:
+        """When it began; outages between which we served for less than it takes to be Offline are one."""
+        latest = Subquery(Outage.objects.values("recovered_at")[:1])
+        is_first = Q(recovered=None) | Q(beat_at__gt=_time(F("recovered") + _duration(offline_after)))
+        away = Pulse.objects.filter(self._away).annotate(recovered=latest).filter(is_first).values("beat_at")
+        noted = Outage.objects.filter(Q(served_before=None) | Q(served_before__gt=_duration(offline_after)))
+        return _first(away, noted.values("lost_at"))
+
+
 class _Silence:
     """How long an instance has been silent, as expressions over one query.
 
-    Silence counts from the last heartbeat or, for one that was not Offline when we went away, from our recovery.
-    Outages between which we served for less than it takes to be Offline are one for that instance: it may not have had
-    its turn.
+    Silence counts from the last heartbeat or, for one that was not Offline when we went away, from our recovery: an
+    instance may not have had its turn since.
     """
 
     def __init__(self, instance: str, heartbeat_interval: str, now: datetime | Value) -> None:
         self._last = f"{instance}last_heartbeat_at"
         self._interval = heartbeat_interval
-        self._now = now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
-        self._away = Q(LessThan(F("beat_at"), _time(self._now - _duration(Value(AWAY_AFTER)))))
+        self._absence = _Absence(now)
 
     def liveness_since(self, last_sign: Any) -> Case:
         """By the time since the last sign of life."""
-        offline_before = _time(self._now - _offline_after(F(self._interval)))
-        late_before = _time(self._now - _intervals(F(self._interval), LATE_AFTER_INTERVALS))
+        offline_before = self._absence.before(_offline_after(F(self._interval)))
+        late_before = self._absence.before(_intervals(F(self._interval), LATE_AFTER_INTERVALS))
         return Case(
             When(LessThan(last_sign, offline_before), then=Value(Liveness.OFFLINE)),
             When(LessThan(last_sign, late_before), then=Value(Liveness.LATE)),
@@ -119,23 +155,13 @@ class _Silence:
     def is_forgiven(self) -> Q:
         """In this order, and false rather than null without an outage: the second part is looked up for every row."""
         is_before = Q(**{f"{self._last}__lt": Coalesce(self.recovered_at, Value(LONG_AGO))})
-        return is_before & Q(**{f"{self._last}__gte": _time(self._lost_at - _offline_after(F(self._interval)))})
+        lost_at = self._absence.lost_at(_offline_after(OuterRef(self._interval)))
+        return is_before & Q(**{f"{self._last}__gte": _time(lost_at - _offline_after(F(self._interval)))})
 
     @property
     def recovered_at(self) -> Coalesce:
-        """Our latest recovery: now, while nobody has noted one yet."""
-        away = Pulse.objects.filter(self._away).values(found=self._now)
-        return _first(away, Outage.objects.values("recovered_at"))
-
-    @property
-    def _lost_at(self) -> Coalesce:
-        """When the latest outage began that counts as one for an instance with this interval."""
-        offline_after = _offline_after(OuterRef(self._interval))
-        latest = Subquery(Outage.objects.values("recovered_at")[:1])
-        is_first = Q(recovered=None) | Q(beat_at__gt=_time(F("recovered") + offline_after))
-        away = Pulse.objects.filter(self._away).annotate(recovered=latest).filter(is_first).values("beat_at")
-        noted = Outage.objects.filter(Q(served_before=None) | Q(served_before__gt=offline_after)).values("lost_at")
-        return _first(away, noted)
+        """From when the silence of the forgiven counts."""
+        return self._absence.recovered_at
 
 
 def _first(*queries: models.QuerySet[Any, Any]) -> Coalesce:
