@@ -125,7 +125,7 @@ def reach_of(key: ApiKey, now: datetime) -> Reach:
 
 
 def live_workers(key_ids: Collection[UUID], now: datetime) -> dict[UUID, int]:
-    """How many workers run with each of the keys; one statement, and what our own pulse takes."""
+    """How many workers run with each of the keys; one statement."""
     live = WorkerInstance.objects.live(now).filter(api_key_id__in=key_ids).order_by()
     return dict(live.values_list("api_key_id").annotate(Count("worker", distinct=True)))
 
