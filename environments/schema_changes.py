@@ -1,6 +1,6 @@
 """Changes of tables that are in use: starts and heartbeats go on meanwhile, and never fail because of one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db import migrations
@@ -60,12 +60,14 @@ class AddIndexMeanwhile(migrations.AddIndex):
 class DropIndexMeanwhile(migrations.RunSQL):
     """Drops an index that Django made by itself, while its table is written; in no transaction.
 
-    It goes by its name: Django, told that the field has none, would drop all that are on the same column.
+    It goes by its name: Django, told that the field has none, would drop all that are on the same column. Without
+    `columns` taking it back leaves it dropped.
     """
 
-    def __init__(self, name: str, columns: str, state_operations: list[Operation]) -> None:
+    def __init__(self, name: str, columns: str = "", state_operations: Sequence[Operation] = ()) -> None:
         self.name = name
-        super().__init__(f"DROP INDEX IF EXISTS {name}", f"CREATE INDEX {name} ON {columns}", state_operations)
+        made_again = f"CREATE INDEX {name} ON {columns}" if columns else self.noop
+        super().__init__(f"DROP INDEX IF EXISTS {name}", made_again, state_operations)
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         if schema_editor.connection.vendor == "postgresql":

@@ -1,8 +1,9 @@
-"""Processes by the time at which they started, for the console's list; and of a worker those that may run beside a newer one."""
+"""Indexes of the processes: by the time they started, those that may run beside a newer one, and none that is there twice."""
 
+import django.db.models.deletion
 from django.db import migrations, models
 
-from environments.schema_changes import AddIndexMeanwhile
+from environments.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile
 
 
 class Migration(migrations.Migration):
@@ -24,5 +25,23 @@ class Migration(migrations.Migration):
                 fields=["worker", "last_heartbeat_at"],
                 name="workers_instance_older_of",
             ),
+        ),
+        # The tenant's key begins with the organization, too.
+        DropIndexMeanwhile("workers_workerinstance_organization_id_af929eeb_like"),
+        DropIndexMeanwhile(
+            "workers_workerinstance_organization_id_af929eeb",
+            "workers_workerinstance (organization_id)",
+            state_operations=[
+                migrations.AlterField(
+                    model_name="workerinstance",
+                    name="organization",
+                    field=models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.organization",
+                    ),
+                ),
+            ],
         ),
     ]

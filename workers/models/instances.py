@@ -8,6 +8,7 @@ from django.db.models import Count, OuterRef, Q, Subquery, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
+from environments.models import Organization
 from environments.tenancy import TenantOwned, same_organization
 from workers.models.liveness import LIVE, is_held, live_since, liveness_of
 from workers.models.workers import Worker
@@ -73,6 +74,9 @@ class WorkerInstance(TenantOwned):
     """
 
     id = models.UUIDField("ID", primary_key=True, editable=False)
+    organization = models.ForeignKey(  # whose index is the tenant's key
+        Organization, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     worker = models.ForeignKey(  # whose index is the one by age below
         Worker, on_delete=models.CASCADE, related_name="instances", db_index=False
     )
