@@ -3,14 +3,14 @@
 import logging
 import threading
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
-from django.db.models import Subquery
+from django.db.models import Max, Subquery
 from django.utils import timezone
 
-from workers.models import Outage, Pulse, WorkerInstance
-from workers.models.liveness import AWAY_AFTER, LONGEST_HOLD
+from workers.models import Outage, Pulse, WorkerInstance, WorkerQueue
+from workers.models.liveness import AWAY_AFTER, LONGEST_HOLD, offline_after
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,20 @@ def recovery(now: datetime) -> Outage | None:
 
     One that goes on has `recovered_at` now.
     """
-    latest = Outage.objects.filter(recovered_at__gt=now - LONGEST_HOLD)
+    latest = Outage.objects.filter(recovered_at__gte=now - LONGEST_HOLD)
     known = {name: Subquery(latest.values(name)[:1]) for name in ("lost_at", "recovered_at")}
     beat_at, lost_at, recovered_at = Pulse.objects.values_list("beat_at").annotate(**known).first() or (now, None, None)
     if beat_at < now - AWAY_AFTER:
         return Outage(lost_at=beat_at, recovered_at=now)
-    if lost_at is None or not WorkerInstance.objects.held(now).exists():
+    if lost_at is None or recovered_at < now - _longest_silence() or not WorkerInstance.objects.held(now).exists():
         return None
     return Outage(lost_at=lost_at, recovered_at=recovered_at)
+
+
+def _longest_silence() -> timedelta:
+    """After which everybody is Offline; it spares a look at every process for most of LONGEST_HOLD."""
+    longest = WorkerQueue.objects.aggregate(longest=Max("heartbeat_interval"))["longest"]
+    return offline_after(longest or 0)
 
 
 def _note_outage(lost_at: datetime, now: datetime) -> None:

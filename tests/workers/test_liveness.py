@@ -249,6 +249,8 @@ def test_the_expression_agrees_with_the_rule_in_plain_python(
     live = {row for row in crew if answers[row.pk][0] in LIVE}
     assert set(WorkerInstance.objects.live(now)) == live
     assert set(WorkerInstance.objects.duplicates(now)) == {row for row in live if not row.is_current}
+    is_away = heart is not None and now - heart.beat_at > seconds(30)
+    assert (recovery(now) is not None) == (is_away or any(answers[row.pk][1] for row in live))
     counted = WorkerQueue.objects.annotate(live_count=live_in_queue(now)).filter(live_count=1)
     assert set(counted) == {row.worker.queue for row in live}
 
