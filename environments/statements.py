@@ -147,6 +147,11 @@ class Pending[Row: models.Model]:
         self.fetch()
         return next(self._statement.instances(self._rows), None)
 
+    def all(self) -> list[Row]:
+        """All rows."""
+        self.fetch()
+        return list(self._statement.instances(self._rows))
+
 
 class Update(_Statement):
     """An update of the rows of a query; plain values are fixed, each `Parameter` is given."""

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from environments.models import CONNECTION_POINTERS, LiteLLMConnection, TelemetrySettings, TemporalConnection
+from environments.statements import Select
 from workers.configuration import revision_for
 from workers.models import Worker, WorkerQueue
 
@@ -48,9 +49,10 @@ def current_revisions(groups: Iterable[Group]) -> dict[Group, str]:
 
 
 def queues_of(groups: Iterable[Group]) -> dict[UUID, WorkerQueue]:
-    """The groups' queues, loaded with their chains; one statement."""
+    """The groups' queues, loaded with their chains; one statement, whose many rows `Select` makes faster."""
     ids = {group.queue_id for group in groups}
-    return WorkerQueue.objects.with_chain().in_bulk(ids) if ids else {}
+    queues = Select(lambda: WorkerQueue.objects.with_chain().filter(pk__in=ids).order_by())
+    return {queue.pk: queue for queue in queues().all()} if ids else {}
 
 
 def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group]) -> dict[Group, str]:
@@ -60,7 +62,8 @@ def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group]) ->
         _rows(model, {group[index] for group in groups})
         for index, model in enumerate((TemporalConnection, LiteLLMConnection, TelemetrySettings), 1)
     ]
-    return {group: revision_for(_specimen(group, queues[group.queue_id], rows)) for group in groups}
+    specimen = Worker()  # one for all: making it takes as long as finding out what it would be given
+    return {group: revision_for(_like(specimen, group, queues[group.queue_id], rows)) for group in groups}
 
 
 def given_to(workers: QuerySet[Worker]) -> dict[UUID, Given]:
@@ -77,10 +80,9 @@ def _rows(model: Any, ids: set[UUID | None]) -> dict[UUID, Any]:
     return model.objects.in_bulk(known) if known else {}
 
 
-def _specimen(group: Group, queue: WorkerQueue, rows: list[dict[UUID, Any]]) -> Worker:
-    """A worker as those of the group are, loaded with its chain."""
-    own = {
-        pointer: known.get(pk) if pk else None
-        for pointer, pk, known in zip(CONNECTION_POINTERS, group[1:], rows, strict=True)
-    }
-    return Worker(queue=queue, organization=queue.organization, **own)
+def _like(worker: Worker, group: Group, queue: WorkerQueue, rows: list[dict[UUID, Any]]) -> Worker:
+    """The worker as those of the group are, loaded with its chain."""
+    worker.queue, worker.organization = queue, queue.organization
+    for pointer, pk, known in zip(CONNECTION_POINTERS, group[1:], rows, strict=True):
+        setattr(worker, pointer, known.get(pk) if pk else None)
+    return worker
