@@ -38,7 +38,7 @@ def run(scale: Scale, directory: Path) -> Figure:
     fleet = service.create_fleet(WORKERS)
     service.start()
     try:
-        return measure(service, fleet, warm_up=scale.of(1_000, 20_000), calls=scale.of(2_000, 1_000_000))
+        return measure(service, fleet, warm_up=scale.of(3_000, 20_000), calls=scale.of(2_000, 1_000_000))
     finally:
         service.stop()
         server.stop()
