@@ -44,15 +44,18 @@ class SchemaChange(migrations.Migration):
 class AddIndexMeanwhile(migrations.AddIndex):
     """Makes an index while its table is written, which takes as long as the table is long; in no transaction.
 
-    What an attempt left that was interrupted, as by a lock that it waited for too long, is removed first.
+    What an attempt left that was interrupted, as by a lock that it waited for too long, is removed first, and so is an
+    index of that name from before it had a migration of its own.
     """
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        name = schema_editor.quote_name(self.index.name)
         if schema_editor.connection.vendor != "postgresql":
+            schema_editor.execute(f"DROP INDEX IF EXISTS {name}")
             super().database_forwards(app_label, schema_editor, from_state, to_state)
             return
         schema_editor.execute("SET statement_timeout = 0")
-        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema_editor.quote_name(self.index.name)}")
+        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
         schema_editor.add_index(to_state.apps.get_model(app_label, self.model_name), self.index, concurrently=True)
         schema_editor.execute("RESET statement_timeout")
 

@@ -165,6 +165,12 @@ def test_an_index_is_made_and_taken_back_on_both_databases(without_index: None) 
     assert "probe_by_name" not in indexes()
 
 
+def test_an_index_that_is_there_already_is_made_anew(without_index: None) -> None:
+    apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
+    apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
+    assert "probe_by_name" in indexes()
+
+
 def test_an_index_is_dropped_by_its_name_alone_and_made_again(without_index: None) -> None:
     apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
     others = indexes() - {"probe_by_name"}
