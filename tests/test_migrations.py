@@ -30,9 +30,6 @@ from tests.processes import ROOT
 pytestmark = pytest.mark.xdist_group("migrations")  # together, since they share what takes long
 
 #: Migrates and prints, after each step, what the database holds of ours: tables, triggers, functions, indexes.
-#: The models whose rows are as many as what ever happened.
-GROWING = {"workerstart", "workerinstance", "auditevent"}
-
 SCRIPT = """
 import json, sys
 import django
@@ -128,6 +125,10 @@ def test_every_constraint_of_the_models_is_in_the_database() -> None:
 
 
 # --- While the release before runs on --------------------------------------------------------------------------------------
+
+
+#: The models whose rows are as many as what ever happened.
+GROWING = {"workerstart", "workerinstance", "auditevent"}
 
 
 def newer() -> dict[tuple[str, str], Migration]:

@@ -174,7 +174,7 @@ def test_an_index_that_is_there_already_is_made_anew(without_index: None) -> Non
 def test_an_index_is_dropped_by_its_name_alone_and_made_again(without_index: None) -> None:
     apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
     others = indexes() - {"probe_by_name"}
-    drop, before = DropIndexMeanwhile("probe_by_name", "environments_organization (name, created_at)", []), state()
+    drop, before = DropIndexMeanwhile("probe_by_name", "environments_organization (name, created_at)"), state()
     apply_meanwhile(drop)
     assert indexes() == others
     with connection.schema_editor(atomic=False) as editor:

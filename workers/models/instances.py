@@ -51,14 +51,14 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         indexes find: what is read grows with the number of workers, and not with that of their starts.
         """
         lately = Q(is_current=False, last_heartbeat_at__gte=live_since(now))
-        return self.filter(Q(is_current=True) | lately).running(now)
+        return self.filter(Q(is_current=True) | lately).that_live(now)
 
     def duplicates(self, now: datetime | Value) -> Self:
         """Live processes of workers of which a newer one has started since."""
-        return self.filter(is_current=False, last_heartbeat_at__gte=live_since(now)).running(now)
+        return self.filter(is_current=False, last_heartbeat_at__gte=live_since(now)).that_live(now)
 
-    def running(self, now: datetime | Value) -> Self:
-        """Those of these processes that are live."""
+    def that_live(self, now: datetime | Value) -> Self:
+        """Those of these that are live: each of them is looked at."""
         return self.with_liveness(now).filter(stopped_at=None, liveness__in=LIVE)
 
     def held(self, now: datetime) -> Self:
@@ -143,7 +143,7 @@ class WorkerInstance(TenantOwned):
 def live_in_queue(now: datetime | Value) -> Combinable:
     """How many live processes a queue has, to annotate queues with; the current and the older ones by their indexes."""
     here = WorkerInstance.objects.filter(worker__queue=OuterRef("pk")).order_by()
-    return _count(here.filter(is_current=True).running(now)) + _count(here.duplicates(now))
+    return _count(here.filter(is_current=True).that_live(now)) + _count(here.duplicates(now))
 
 
 def _count(rows: InstanceQuerySet) -> Coalesce:

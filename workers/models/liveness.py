@@ -77,7 +77,7 @@ def liveness_of(instance: str, heartbeat_interval: str, now: datetime | Value) -
     return Case(
         When(Q(**{f"{instance}id": None}), then=Value(Liveness.NEVER_STARTED)),
         When(Q(**{f"{instance}stopped_at__isnull": False}), then=Value(Liveness.STOPPED)),
-        When(silence.is_forgiven, then=silence.liveness_since(silence.recovered_at)),
+        When(silence.is_forgiven, then=silence.liveness_since(silence.absence.recovered_at)),
         default=silence.liveness_since(F(f"{instance}last_heartbeat_at")),
         output_field=models.CharField(),
     )
@@ -139,12 +139,12 @@ class _Silence:
     def __init__(self, instance: str, heartbeat_interval: str, now: datetime | Value) -> None:
         self._last = f"{instance}last_heartbeat_at"
         self._interval = heartbeat_interval
-        self._absence = _Absence(now)
+        self.absence = _Absence(now)
 
     def liveness_since(self, last_sign: Any) -> Case:
         """By the time since the last sign of life."""
-        offline_before = self._absence.before(_offline_after(F(self._interval)))
-        late_before = self._absence.before(_intervals(F(self._interval), LATE_AFTER_INTERVALS))
+        offline_before = self.absence.before(_offline_after(F(self._interval)))
+        late_before = self.absence.before(_intervals(F(self._interval), LATE_AFTER_INTERVALS))
         return Case(
             When(LessThan(last_sign, offline_before), then=Value(Liveness.OFFLINE)),
             When(LessThan(last_sign, late_before), then=Value(Liveness.LATE)),
@@ -154,14 +154,9 @@ class _Silence:
     @property
     def is_forgiven(self) -> Q:
         """In this order, and false rather than null without an outage: the second part is looked up for every row."""
-        is_before = Q(**{f"{self._last}__lt": Coalesce(self.recovered_at, Value(LONG_AGO))})
-        lost_at = self._absence.lost_at(_offline_after(OuterRef(self._interval)))
+        is_before = Q(**{f"{self._last}__lt": Coalesce(self.absence.recovered_at, Value(LONG_AGO))})
+        lost_at = self.absence.lost_at(_offline_after(OuterRef(self._interval)))
         return is_before & Q(**{f"{self._last}__gte": _time(lost_at - _offline_after(F(self._interval)))})
-
-    @property
-    def recovered_at(self) -> Coalesce:
-        """From when the silence of the forgiven counts."""
-        return self._absence.recovered_at
 
 
 def _first(*queries: models.QuerySet[Any, Any]) -> Coalesce:
