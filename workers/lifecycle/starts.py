@@ -1,6 +1,7 @@
 """Starts: of a worker by its id, of a new worker in a queue; each on record before a secret leaves."""
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -106,7 +107,7 @@ def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secre
     The record is committed when this returns, so no secret leaves without one. Starts of one worker take turns; starts
     of different workers do not wait for each other, unless their queue has a limit to keep.
     """
-    with pipelined_transaction():
+    with _transaction():
         attempt.key.ask()
         found = _WORKER(id=worker_id, organization_id=attempt.key.organization_id)
         current = _CURRENT(worker_id=worker_id, now=attempt.now)  # read when the worker is locked
@@ -122,7 +123,7 @@ def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secre
 
 def start_in_queue(queue_id: UUID, attempt: Attempt) -> Started:
     """Makes an ephemeral worker in a queue and starts it."""
-    with pipelined_transaction():
+    with _transaction():
         attempt.key.ask()
         found = _QUEUE(id=queue_id, organization_id=attempt.key.organization_id)
         started = _start_ephemeral(permit(found.first(), attempt.api_key), attempt)
@@ -132,10 +133,16 @@ def start_in_queue(queue_id: UUID, attempt: Attempt) -> Started:
 
 def register_worker(environment_name: str, attempt: Attempt) -> Started:
     """The same in the queue `default` of an environment, given as `environment` or `organization.environment`."""
-    with pipelined_transaction():
+    with _transaction():
         started = _start_ephemeral(_default_queue(environment_name, attempt.api_key), attempt)
     _warn_of_expiry(attempt)
     return started
+
+
+def _transaction() -> AbstractContextManager[None]:
+    """Compiles before it what takes longest: others wait for its locks, on SQLite from its first statement on."""
+    _LOAD_OF_QUEUE.prepare()
+    return pipelined_transaction()
 
 
 def _require_startable(worker: Worker) -> None:
@@ -175,7 +182,6 @@ def _require_capacity(worker: Worker, now: datetime) -> None:
     """Counts the queue's live instances; where there is a limit, one start at a time gets here."""
     if worker.queue.max_workers is None:
         return
-    _LOAD_OF_QUEUE.prepare()
     _LOCK_QUEUE(id=worker.queue_id)
     queue = _LOAD_OF_QUEUE(id=worker.queue_id, now=now).first()
     if queue and queue.max_workers is not None and queue.live >= queue.max_workers:
