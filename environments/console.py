@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.forms import ModelForm
@@ -9,7 +10,6 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
 from environments import audit
 from environments.audit import Actor
@@ -53,7 +53,7 @@ class ConsoleAdmin(ModelAdmin):
     list_per_page = 50
     warn_unsaved_form = True
 
-    @display(description="created", ordering="created_at")
+    @admin.display(description="created", ordering="created_at")
     def created(self, row: Any) -> SafeString:
         """When the row was made."""
         return moment(row.created_at)

@@ -90,9 +90,10 @@ class Select[Row: models.Model](_Statement):
         return text, parameters
 
     def instances(self, rows: Any) -> Iterator[Row]:
-        """What `QuerySet` makes of the rows of its query."""
+        """What `QuerySet` makes of the rows of its query; what several rows point to is one object here."""
+        known: dict[Any, Any] = {}
         for row in self._compiler.apply_converters(rows, self._converters) if self._converters else rows:
-            found = self._part.instance(row)
+            found = self._part.instance(row, known)
             for name, column in self._annotations:
                 setattr(found, name, row[column])
             yield found
@@ -112,20 +113,25 @@ class _Part:
             for related in info.get("related_klass_infos", ())
         ]
 
-    def instance(self, row: Sequence[Any]) -> Any:
-        """None where there is no such row; without signals, and without setting each field by itself."""
-        if row[self._key] is None:
-            return None
+    def instance(self, row: Sequence[Any], known: dict[Any, Any]) -> Any:
+        """Without signals, and without setting each field by itself."""
         found = self._model.__new__(self._model)
         found.__dict__.update(zip(self._names, row[self._columns], strict=True))
         found._state = ModelState()
         found._state.adding, found._state.db = False, DEFAULT_DB_ALIAS
         for part, set_here, set_there in self._related:
-            related = part.instance(row)
+            related = part.shared_instance(row, known)
             set_here(found, related)
             if related is not None:
                 set_there(related, found)
         return found
+
+    def shared_instance(self, row: Sequence[Any], known: dict[Any, Any]) -> Any:
+        """The one that an earlier row has led to, if one has; None where there is no such row."""
+        key = row[self._key]
+        if key is not None and (self, key) not in known:
+            known[self, key] = self.instance(row, known)
+        return known.get((self, key))
 
 
 class Pending[Row: models.Model]:

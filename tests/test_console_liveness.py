@@ -124,6 +124,9 @@ def test_recovering_is_said_while_a_worker_is_shown_as_before_our_outage(fleet: 
     assert 'id="recovering"' in client.get(address).content.decode()
     assert ", recovering" in client.get(address).content.decode()
     assert 'id="recovering"' in page(client, fleet.worker)
+    queues = client.get(reverse("admin:workers_workerqueue_changelist"))
+    assert 'id="recovering"' in queues.content.decode()
+    assert [row.live for row in queues.context["cl"].result_list] == [1]
     outage.recovered_at = now - timedelta(seconds=200)
     outage.save()
     assert listed(client, liveness="Offline") == ["worker-1"]

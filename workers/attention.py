@@ -24,10 +24,10 @@ class Running(NamedTuple):
     workers: int
 
 
-def running(workers: QuerySet[Worker], now: datetime) -> list[Running]:
-    """All the workers, counted by group, liveness and the revision that they run with; one statement."""
+def running(workers: QuerySet[Worker]) -> list[Running]:
+    """All the workers, loaded `with_liveness`, counted by group, liveness and the revision they run with."""
     keys = (*GROUP, "liveness", "current__configuration_revision")
-    rows = workers.with_liveness(now).order_by().values_list(*keys).annotate(count=Count("*"))  # type: ignore[attr-defined]
+    rows = workers.order_by().values_list(*keys).annotate(count=Count("*"))
     size = len(GROUP)
     return [Running(Group(*row[:size]), row[size], row[size + 1] or "", row[size + 2]) for row in rows]
 
@@ -44,9 +44,9 @@ def stale(live: Iterable[Running], queues: Mapping[UUID, WorkerQueue]) -> list[R
     return [each for each in known if each.revision != revisions[each.group]]
 
 
-def outdated(workers: QuerySet[Worker], now: datetime) -> QuerySet[Worker]:
-    """The live workers that run with an older revision; a few statements for any number of workers."""
-    live = live_among(running(workers, now))
+def outdated(workers: QuerySet[Worker]) -> QuerySet[Worker]:
+    """Those of workers `with_liveness` that live with an older revision; a few statements for any number of workers."""
+    live = live_among(running(workers))
     old = stale(live, queues_of(each.group for each in live))
     up_to_date = {each.revision for each in set(live).difference(old)}
     condition = Q(runs_with__in={each.revision for each in old} - up_to_date)

@@ -14,6 +14,7 @@ LABEL = 64
 #: Of a bar's place, how much the bar fills.
 FILLED = 0.8
 HOUR = timedelta(hours=1)
+INSTANT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,17 @@ class Bar:
     @property
     def ends_at(self) -> datetime:
         return self.begins_at + HOUR
+
+    @property
+    def told(self) -> str:
+        """In words; here, since a template's filters would take longer for a week than the week's figures."""
+        begins = f"{self.begins_at:%a} {self.begins_at.day} {self.begins_at:%b %H:%M}"
+        return f"{begins} to {self.ends_at:%H:%M} UTC: {self.count:,} start{'' if self.count == 1 else 's'}"
+
+    @property
+    def query(self) -> str:
+        """What the list of starts is filtered by to show those of the hour."""
+        return f"started_at__gte={self.begins_at:{INSTANT}}&started_at__lt={self.ends_at:{INSTANT}}"
 
 
 @dataclass(frozen=True)

@@ -85,18 +85,19 @@ class Dashboard:
     latest_starts: list[WorkerStart]
 
 
-def look_at_fleet(staff: Staff, *, hours: int, now: datetime) -> Dashboard:
+def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool = True) -> Dashboard:
     """The fleet as far as the person may see it; five statements, however large it is.
 
-    A further one for each kind of connection that workers themselves point to.
+    A further one for each kind of connection that workers themselves point to. `may_be_held` as for `liveness_of`.
     """
-    found = running(staff.within(Worker.objects.all(), "organization"), now)
+    workers = Worker.objects.with_liveness(now, may_be_held=may_be_held)
+    found = running(staff.within(workers, "organization"))
     counts = Counter[str]()
     for each in found:
         counts[each.liveness] += each.workers
     live = live_among(found)
     queues = queues_of(each.group for each in live)
-    tallies = _tallies(staff, now)
+    tallies = _tallies(staff, WorkerInstance.objects.duplicates(now, may_be_held=may_be_held), now)
     duplicates = Counter({UUID(kind): tally.first for kind, tally in tallies.items() if kind not in KINDS})
     attention = Attention(
         offline=counts[Liveness.OFFLINE],
@@ -128,7 +129,7 @@ def _loads(live: list[Running], duplicates: Counter[UUID], queues: Mapping[UUID,
     return sorted(loads, key=lambda load: (load.queue.max_workers is None, -load.share))[:MOST_QUEUES]
 
 
-def _tallies(staff: Staff, now: datetime) -> dict[str, Tally]:
+def _tallies(staff: Staff, duplicates: Any, now: datetime) -> dict[str, Tally]:
     """What is wrong, by kind, and the duplicates by the id of their queue; all in one statement."""
     soon = now + SOON
     crashing = Worker.objects.filter(pk__in=crash_looping(now).values("worker_id"))
@@ -137,7 +138,7 @@ def _tallies(staff: Staff, now: datetime) -> dict[str, Tally]:
     parts = [
         _tally(staff, crashing, Value(CRASH_LOOPING)),
         _tally(staff, keys, Value(EXPIRING_KEYS)),
-        _tally(staff, WorkerInstance.objects.duplicates(now), Cast("worker__queue_id", CharField())),
+        _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
         _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
         *(
             _tally(

@@ -18,7 +18,7 @@ def fleet(db: None) -> Fleet:
 
 def outdated_names() -> set[str]:
     now = timezone.now()
-    return {worker.name for worker in outdated(Worker.objects.with_liveness(now), now)}
+    return {worker.name for worker in outdated(Worker.objects.with_liveness(now))}
 
 
 def started(fleet: Fleet, worker: Worker) -> Worker:

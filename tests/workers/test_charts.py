@@ -44,6 +44,15 @@ def test_a_day_has_a_label_every_four_hours_and_a_week_one_each_midnight() -> No
     ]
 
 
+def test_a_bar_says_its_hour_and_leads_to_its_starts() -> None:
+    bar, other = hourly_chart(
+        [(datetime(2026, 11, 8, 23, tzinfo=UTC), 1_234), (datetime(2026, 11, 9, tzinfo=UTC), 1)]
+    ).bars
+    assert bar.told == "Sun 8 Nov 23:00 to 00:00 UTC: 1,234 starts"
+    assert bar.query == "started_at__gte=2026-11-08T23:00:00Z&started_at__lt=2026-11-09T00:00:00Z"
+    assert other.told == "Mon 9 Nov 00:00 to 01:00 UTC: 1 start"
+
+
 def test_an_hour_without_a_start_has_a_bar_without_height() -> None:
     empty, full = hourly_chart(hours(0, 3)).bars
     assert (empty.height, empty.ends_at) == (0, full.begins_at)

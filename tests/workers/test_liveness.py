@@ -250,7 +250,11 @@ def test_the_expression_agrees_with_the_rule_in_plain_python(
     assert set(WorkerInstance.objects.live(now)) == live
     assert set(WorkerInstance.objects.duplicates(now)) == {row for row in live if not row.is_current}
     is_away = heart is not None and now - heart.beat_at > seconds(30)
-    assert (recovery(now) is not None) == (is_away or any(answers[row.pk][1] for row in live))
+    may_be_held = recovery(now) is not None
+    assert may_be_held == (is_away or any(answers[row.pk][1] for row in live))
+    shorter = WorkerInstance.objects.with_liveness(now, may_be_held=may_be_held)
+    assert {row.pk: row.liveness for row in shorter} == {pk: liveness for pk, (liveness, _) in answers.items()}
+    assert set(WorkerInstance.objects.duplicates(now, may_be_held=may_be_held)) == {r for r in live if not r.is_current}
     counted = WorkerQueue.objects.annotate(live_count=live_in_queue(now)).filter(live_count=1)
     assert set(counted) == {row.worker.queue for row in live}
 

@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
 
+from workers.admin.states import may_be_held
 from workers.attention import crash_looping, outdated
 from workers.models import WorkerInstance
 
@@ -21,11 +22,12 @@ class AttentionFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
         return [(CRASH_LOOP, "Crash loop"), (DUPLICATE, "Running twice"), (OUTDATED, "Outdated configuration")]
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         now = timezone.now()
         reason = self.value()
         if reason == CRASH_LOOP:
             return queryset.filter(pk__in=crash_looping(now).values("worker_id"))
         if reason == DUPLICATE:
-            return queryset.filter(pk__in=WorkerInstance.objects.duplicates(now).values("worker_id"))
-        return outdated(queryset, now) if reason == OUTDATED else queryset
+            duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held(request))
+            return queryset.filter(pk__in=duplicates.values("worker_id"))
+        return outdated(queryset) if reason == OUTDATED else queryset

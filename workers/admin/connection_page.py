@@ -15,8 +15,9 @@ from environments.models import (
     TemporalConnection,
 )
 from environments.verification_records import Verifiable
-from workers.admin.api_keys.listing import badge, color_of_warning
+from workers.admin.api_keys.listing import color_of_warning
 from workers.admin.links import Link, link_to, list_of
+from workers.admin.states import badge
 from workers.admin.verified import verified_badge
 from workers.models import Worker, WorkerQueue
 from workers.models.api_keys import EXPIRY_WARNING_DAYS

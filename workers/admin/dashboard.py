@@ -8,10 +8,9 @@ from django.utils import timezone
 
 from environments.members import Staff, staff_of
 from workers.admin.attention import CRASH_LOOP, DUPLICATE, OUTDATED
-from workers.admin.states import LIVENESS_COLORS
+from workers.admin.states import LIVENESS_COLORS, outage_of
 from workers.dashboard import Attention, Dashboard, first_steps, look_at_fleet
 from workers.models import Liveness
-from workers.pulse import recovery
 
 #: What the chart may show: the name in the address, and how many hours.
 PERIODS = {"24h": 24, "7d": 168}
@@ -22,7 +21,8 @@ def context_of(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     staff, now = staff_of(request), timezone.now()
     period = request.GET.get("period", "")
     period = period if period in PERIODS else next(iter(PERIODS))
-    dashboard = look_at_fleet(staff, hours=PERIODS[period], now=now)
+    outage = outage_of(request)
+    dashboard = look_at_fleet(staff, hours=PERIODS[period], now=now, may_be_held=outage is not None)
     has_started = sum(dashboard.workers.values()) > dashboard.workers[Liveness.NEVER_STARTED]
     return context | {
         "title": "Dashboard",
@@ -31,7 +31,7 @@ def context_of(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "problems": _problems(dashboard.attention),
         "period": period,
         "periods": list(PERIODS),
-        "outage": recovery(now),
+        "outage": outage,
         "first_steps": [] if has_started else _first_steps(staff),
     }
 

@@ -5,12 +5,12 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.decorators import display
+from django.utils.safestring import SafeString
 
 from environments.models import CONNECTION_POINTERS, Role
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
-from workers.admin.states import STATE_COLORS, InOrganizationForm, ending, state_of
+from workers.admin.states import InOrganizationForm, LivenessList, ending, may_be_held, state_badge
 from workers.models import WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
 
@@ -22,12 +22,12 @@ class WorkerQueueForm(InOrganizationForm):
 
 
 @admin.register(WorkerQueue)
-class WorkerQueueAdmin(ConfirmedAdmin):
+class WorkerQueueAdmin(LivenessList, ConfirmedAdmin):
     """Groups of workers that poll one Temporal task queue."""
 
     form = WorkerQueueForm
     writer_role = Role.OPERATOR
-    list_display = ("task_queue_name", "environment", "live_of_max", "heartbeat_interval", "state", "created")
+    list_display = ("task_queue_name", "environment", "live_of_max", "interval", "state", "created")
     list_select_related = ("environment",)
     list_filter = ("is_disabled", "is_draining")
     name_separators = "."
@@ -46,20 +46,25 @@ class WorkerQueueAdmin(ConfirmedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """With the number of live processes."""
-        return super().get_queryset(request).annotate(live=live_in_queue(timezone.now()))
+        live = live_in_queue(timezone.now(), may_be_held=may_be_held(request))
+        return super().get_queryset(request).annotate(live=live)
 
     def consequences(self, obj: WorkerQueue, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling and draining, for the processes that run."""
         return ending(changes, WorkerInstance.objects.live(timezone.now()).filter(worker__queue=obj.pk).count())
 
-    @display(description="live workers")
+    @admin.display(description="live workers")
     def live_of_max(self, row: Any) -> str:
         """Live processes, and how many may be."""
         return f"{row.live} of {row.max_workers}" if row.max_workers else str(row.live)
 
-    @display(description="state", label=STATE_COLORS)
-    def state(self, row: WorkerQueue) -> str:
-        return state_of(row)
+    @admin.display(description="heartbeat interval", ordering="heartbeat_interval")
+    def interval(self, row: WorkerQueue) -> str:
+        return f"{row.heartbeat_interval} s"
+
+    @admin.display(description="state")
+    def state(self, row: WorkerQueue) -> SafeString:
+        return state_badge(row)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """The environment's name is part of how a queue is shown."""

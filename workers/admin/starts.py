@@ -8,7 +8,6 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from unfold.decorators import display
 
 from environments.admin import pretty_json
 from environments.console import ReadOnlyAdmin
@@ -17,7 +16,7 @@ from environments.moments import moment
 from environments.periods import PeriodFilter
 from workers.admin.links import link_to, shown
 from workers.admin.start_history import difference_between, start_before
-from workers.admin.states import LIVENESS_COLORS
+from workers.admin.states import LivenessList, badge, liveness_badge, may_be_held
 from workers.configuration import revision_for
 from workers.differences import MOST_LINES
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerStart
@@ -83,10 +82,10 @@ class WorkerStartAdmin(ReadOnlyAdmin):
         except ApiKey.DoesNotExist:
             return str(row.api_key_id)
 
-    @display(description="duplicate", label={"duplicate": "danger"})
-    def duplicate(self, row: WorkerStart) -> str:
+    @admin.display(description="duplicate")
+    def duplicate(self, row: WorkerStart) -> SafeString | None:
         """Whether another process of the worker was online at this start."""
-        return "duplicate" if row.displaced_instance_id else ""
+        return badge("duplicate", "danger") if row.displaced_instance_id else None
 
     @admin.display(description="API key")
     def key(self, row: WorkerStart) -> str:
@@ -136,7 +135,7 @@ class WorkerStartAdmin(ReadOnlyAdmin):
 
 
 @admin.register(WorkerInstance)
-class WorkerInstanceAdmin(ReadOnlyAdmin):
+class WorkerInstanceAdmin(LivenessList, ReadOnlyAdmin):
     """Running and past processes of workers."""
 
     list_display = (
@@ -163,11 +162,11 @@ class WorkerInstanceAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """With each instance's liveness."""
-        return super().get_queryset(request).with_liveness(timezone.now())
+        return super().get_queryset(request).with_liveness(timezone.now(), may_be_held=may_be_held(request))
 
-    @display(description="liveness", label=LIVENESS_COLORS)
-    def liveness(self, row: Any) -> str:
-        return row.liveness
+    @admin.display(description="liveness")
+    def liveness(self, row: Any) -> SafeString:
+        return liveness_badge(row.liveness)
 
     @admin.display(description="process", ordering="is_current")
     def process(self, row: WorkerInstance) -> str:

@@ -4,19 +4,38 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import F
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from environments.console import ConsoleForm
-from workers.models import LIVE, Liveness, Worker, WorkerQueue
+from workers.models import LIVE, Liveness, Outage, Worker, WorkerQueue
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
+from workers.pulse import recovery
 
-LIVENESS_COLORS = {
+LIVENESS_COLORS: dict[str, str] = {
     Liveness.ONLINE: "success",
     Liveness.LATE: "warning",
     Liveness.OFFLINE: "danger",
 }
 STATE_COLORS = {"Disabled": "danger", "Draining": "warning"}
+
+
+def badge(text: str, color: str = "") -> SafeString:
+    """A label in a color: success, warning, danger, or "" for none."""
+    return format_html('<span class="cp-badge{}">{}</span>', color and f" cp-badge-{color}", text)
+
+
+def liveness_badge(liveness: str) -> SafeString:
+    """A liveness as the console colors it everywhere."""
+    return badge(liveness, LIVENESS_COLORS.get(liveness, ""))
+
+
+def state_badge(row: Worker | WorkerQueue) -> SafeString:
+    """What a person decided, in its color."""
+    state = state_of(row)
+    return badge(state, STATE_COLORS.get(state, ""))
 
 
 def state_of(row: Worker | WorkerQueue) -> str:
@@ -71,6 +90,29 @@ class LivenessFilter(admin.SimpleListFilter):
         return queryset.filter(liveness=self.value()) if self.value() else queryset
 
 
+def outage_of(request: HttpRequest) -> Outage | None:
+    """The outage that liveness still depends on, asked once a request."""
+    if not hasattr(request, "_outage"):
+        request._outage = recovery(timezone.now())  # type: ignore[attr-defined]  # for as long as the request lives
+    return request._outage  # type: ignore[attr-defined]  # as above
+
+
+def may_be_held(request: HttpRequest) -> bool:
+    """What `liveness_of` is told: False where it was asked, and there is no such outage."""
+    return not hasattr(request, "_outage") or outage_of(request) is not None
+
+
+class LivenessList:
+    """A list with liveness, for which the outage is asked; for the few rows of other pages that is not worth it."""
+
+    list_before_template = "admin/workers/recovering.html"
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """With the outage, so that it can say that the control plane itself was away."""
+        context = {**(extra_context or {}), "outage": outage_of(request)}
+        return super().changelist_view(request, context)
+
+
 def is_recovering(row: Any) -> bool:
     """Whether a worker or an instance is shown as it was before our own outage, since it has not been heard of yet."""
-    return bool(row.is_held) and row.liveness in LIVE
+    return bool(getattr(row, "is_held", False)) and row.liveness in LIVE

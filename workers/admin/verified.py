@@ -25,9 +25,9 @@ from environments.verification_records import (
     verify_stored,
     verify_typed,
 )
-from workers.admin.api_keys.listing import badge
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.links import link_to
+from workers.admin.states import badge
 from workers.throttles import count
 
 #: The hidden field of a form that holds what its verification found, signed.

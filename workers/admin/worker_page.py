@@ -15,9 +15,8 @@ from workers.admin.start_history import past_starts, starts_of
 from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, is_recovering, state_of
 from workers.boot.refusals import latest_foreign_refusal_at
 from workers.configuration import revision_of, sections_of, show_configuration
-from workers.models import LIVE, ApiKey, Liveness, Refusal, Worker, WorkerInstance, WorkerStart
+from workers.models import LIVE, ApiKey, Liveness, Outage, Refusal, Worker, WorkerInstance, WorkerStart
 from workers.overview import instances_of, with_reports
-from workers.pulse import recovery
 from workers.tokens import UUID_TEXT
 
 #: Rows of each part of the page; a link leads to the rest.
@@ -37,7 +36,7 @@ class ShownEvent:
     changes: list[tuple[str, str, str]]
 
 
-def overview_of(worker: Worker, now: datetime) -> dict[str, Any]:
+def overview_of(worker: Worker, outage: Outage | None, now: datetime) -> dict[str, Any]:
     """How the worker is at this moment; it has to be loaded with its chain."""
     revision, problem = _revision(worker)
     processes = _processes(worker, revision, now)
@@ -49,11 +48,11 @@ def overview_of(worker: Worker, now: datetime) -> dict[str, Any]:
         "processes": processes,
         "current": current,
         "liveness": str(liveness),
-        "liveness_color": LIVENESS_COLORS.get(Liveness(liveness), ""),
+        "liveness_color": LIVENESS_COLORS.get(liveness, ""),
         "states": _states(worker),
         "is_recovering": current is not None and is_recovering(current),
         "has_duplicates": sum(process.liveness in LIVE for process in processes) > 1,
-        "outage": recovery(now),
+        "outage": outage,
         "revision": revision,
         "problem": problem,
         "is_outdated": is_outdated,
@@ -62,9 +61,9 @@ def overview_of(worker: Worker, now: datetime) -> dict[str, Any]:
     }
 
 
-def context_of(worker: Worker, now: datetime) -> dict[str, Any]:
+def context_of(worker: Worker, outage: Outage | None, now: datetime) -> dict[str, Any]:
     """The overview for above the form, and the details for below it."""
-    overview = overview_of(worker, now)
+    overview = overview_of(worker, outage, now)
     return {"overview": overview, "details": _details(worker, overview, now)}
 
 

@@ -9,7 +9,6 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.decorators import display
 from unfold.views import ChangeList
 
 from environments.models import CONNECTION_POINTERS, Role
@@ -21,17 +20,19 @@ from workers.admin.new_worker import FirstBootPages
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.runs_on import RunsOnFilter
 from workers.admin.states import (
-    LIVENESS_COLORS,
-    STATE_COLORS,
     InOrganizationForm,
     LivenessFilter,
+    LivenessList,
+    badge,
     ending,
     is_recovering,
-    state_of,
+    liveness_badge,
+    may_be_held,
+    outage_of,
+    state_badge,
 )
 from workers.admin.worker_page import context_of, overview_of
 from workers.models import LIVE, Worker, WorkerInstance
-from workers.pulse import recovery
 from workers.revisions import current_revisions, group_of
 from workers.tokens import UUID_TEXT
 
@@ -57,7 +58,7 @@ class FleetChangeList(ChangeList):
 
 
 @admin.register(Worker)
-class WorkerAdmin(FirstBootPages, BulkActions, ConfirmedAdmin):
+class WorkerAdmin(LivenessList, FirstBootPages, BulkActions, ConfirmedAdmin):
     """Workers, with what each is given and how it is."""
 
     form = WorkerForm
@@ -65,7 +66,6 @@ class WorkerAdmin(FirstBootPages, BulkActions, ConfirmedAdmin):
     list_display = ("name", "queue", "liveness", "host", "last_heartbeat", "configuration", "state", "created")
     list_select_related = ("queue__environment",)
     list_filter = (LivenessFilter, AttentionFilter, RunsOnFilter, "is_disabled", "is_draining", "is_ephemeral")
-    list_before_template = "admin/workers/recovering.html"
     name_separators = "/"
     search_fields = ("name", "id", "organization__id")
     autocomplete_fields = ("queue", *CONNECTION_POINTERS)
@@ -85,26 +85,27 @@ class WorkerAdmin(FirstBootPages, BulkActions, ConfirmedAdmin):
         """With each worker's liveness and its current instance."""
         current = WorkerInstance.objects.filter(is_current=True)
         now = timezone.now()
-        rows = super().get_queryset(request).with_liveness(now).with_held(now)
+        rows = super().get_queryset(request).with_liveness(now, may_be_held=may_be_held(request))
+        rows = rows.with_held(now) if may_be_held(request) else rows
         return rows.prefetch_related(Prefetch("instances", current, "current_instances"))
 
     def consequences(self, obj: Worker, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling and draining, for the processes that run."""
         return ending(changes, WorkerInstance.objects.live(timezone.now()).filter(worker=obj.pk).count())
 
-    @display(description="state", label=STATE_COLORS)
-    def state(self, row: Worker) -> str:
-        return state_of(row)
+    @admin.display(description="state")
+    def state(self, row: Worker) -> SafeString:
+        return state_badge(row)
 
-    @display(description="made by")
+    @admin.display(description="made by")
     def origin(self, row: Worker) -> str:
         return "a queue start; removed when offline for a day (ephemeral)" if row.is_ephemeral else "a person"
 
-    @display(description="liveness", label=LIVENESS_COLORS)
-    def liveness(self, row: Worker) -> str:
-        return row.liveness
+    @admin.display(description="liveness")
+    def liveness(self, row: Worker) -> SafeString:
+        return liveness_badge(row.liveness)
 
-    @display(description="last heartbeat")
+    @admin.display(description="last heartbeat")
     def last_heartbeat(self, row: Worker) -> SafeString | None:
         instance = _current(row)
         if instance is None:
@@ -112,26 +113,24 @@ class WorkerAdmin(FirstBootPages, BulkActions, ConfirmedAdmin):
         shown = moment(instance.last_heartbeat_at)
         return format_html("{}, recovering", shown) if is_recovering(row) else shown
 
-    @display(description="configuration", label={"Outdated": "warning"})
-    def configuration(self, row: Any) -> str:
+    @admin.display(description="configuration")
+    def configuration(self, row: Any) -> SafeString | None:
         """Whether the running process has what a start would be given now."""
         instance = _current(row)
         if instance is None or row.liveness not in LIVE or not instance.configuration_revision:
-            return ""
-        return "Current" if instance.configuration_revision == row.current_revision else "Outdated"
+            return None
+        is_current = instance.configuration_revision == row.current_revision
+        return badge("Current") if is_current else badge("Outdated", "warning")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:  # noqa: ARG002
         return FleetChangeList
 
-    @display(description="host")
-    def host(self, row: Worker) -> str | None:
+    @admin.display(description="host")
+    def host(self, row: Worker) -> SafeString | None:
+        """As much of it as there is room for."""
         instance = _current(row)
-        return instance.hostname if instance else None
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Says so when the control plane itself was away."""
-        context = {**(extra_context or {}), "outage": recovery(timezone.now())}
-        return super().changelist_view(request, context)
+        host = instance.hostname if instance else ""
+        return format_html('<bdi class="cp-host" title="{0}">{0}</bdi>', host) if host else None
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -141,9 +140,9 @@ class WorkerAdmin(FirstBootPages, BulkActions, ConfirmedAdmin):
         if worker is None or not self.has_view_permission(request, worker):
             return super().change_view(request, object_id, form_url, extra_context)
         if request.method == "GET" and request.GET.get("part") == "overview":
-            overview = {"overview": overview_of(worker, timezone.now())}
+            overview = {"overview": overview_of(worker, outage_of(request), timezone.now())}
             return TemplateResponse(request, "admin/workers/worker/glance.html", overview)
-        context = {**(extra_context or {}), **context_of(worker, timezone.now())}
+        context = {**(extra_context or {}), **context_of(worker, outage_of(request), timezone.now())}
         return super().change_view(request, object_id, form_url, context)
 
 

@@ -36,9 +36,9 @@ class Activity(models.TextChoices):
 class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
     """Instances with their liveness."""
 
-    def with_liveness(self, now: datetime | Value) -> Self:
+    def with_liveness(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """With `liveness`."""
-        return self.annotate(liveness=liveness_of("", INTERVAL, now))
+        return self.annotate(liveness=liveness_of("", INTERVAL, now, may_be_held=may_be_held))
 
     def with_held(self, now: datetime) -> Self:
         """With `is_held`: not heard of since our latest outage, but not Offline before it."""
@@ -53,13 +53,14 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         lately = Q(is_current=False, last_heartbeat_at__gte=live_since(now))
         return self.filter(Q(is_current=True) | lately).that_live(now)
 
-    def duplicates(self, now: datetime | Value) -> Self:
+    def duplicates(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """Live processes of workers of which a newer one has started since."""
-        return self.filter(is_current=False, last_heartbeat_at__gte=live_since(now)).that_live(now)
+        since = live_since(now, may_be_held=may_be_held)
+        return self.filter(is_current=False, last_heartbeat_at__gte=since).that_live(now, may_be_held=may_be_held)
 
-    def that_live(self, now: datetime | Value) -> Self:
+    def that_live(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """Those of these that are live: each of them is looked at."""
-        return self.with_liveness(now).filter(stopped_at=None, liveness__in=LIVE)
+        return self.with_liveness(now, may_be_held=may_be_held).filter(stopped_at=None, liveness__in=LIVE)
 
     def held(self, now: datetime) -> Self:
         """Those of the live ones that were not heard of since our latest outage."""
@@ -140,10 +141,11 @@ class WorkerInstance(TenantOwned):
         return str(self.id)
 
 
-def live_in_queue(now: datetime | Value) -> Combinable:
+def live_in_queue(now: datetime | Value, *, may_be_held: bool = True) -> Combinable:
     """How many live processes a queue has, to annotate queues with; the current and the older ones by their indexes."""
     here = WorkerInstance.objects.filter(worker__queue=OuterRef("pk")).order_by()
-    return _count(here.filter(is_current=True).that_live(now)) + _count(here.duplicates(now))
+    current = here.filter(is_current=True).that_live(now, may_be_held=may_be_held)
+    return _count(current) + _count(here.duplicates(now, may_be_held=may_be_held))
 
 
 def _count(rows: InstanceQuerySet) -> Coalesce:

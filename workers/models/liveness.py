@@ -3,6 +3,7 @@
 It is an SQL expression, so that what is filtered and counted follows the same rule as what is shown.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django.db.models import Case, Expression, ExpressionWrapper, F, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Coalesce, Greatest
-from django.db.models.lookups import LessThan
+from django.db.models.lookups import GreaterThanOrEqual, LessThan
 
 #: Multiples of the heartbeat interval after which silence is Late, then Offline, and the least silence for Offline.
 LATE_AFTER_INTERVALS = 1.5
@@ -68,16 +69,17 @@ class Outage(models.Model):
         return f"{self.lost_at:%Y-%m-%d %H:%M:%S} to {self.recovered_at:%Y-%m-%d %H:%M:%S}"
 
 
-def liveness_of(instance: str, heartbeat_interval: str, now: datetime | Value) -> Case:
+def liveness_of(instance: str, heartbeat_interval: str, now: datetime | Value, *, may_be_held: bool = True) -> Case:
     """Liveness of the instance that the lookup prefix `instance` leads to ("" for itself), as text.
 
-    `heartbeat_interval` is the lookup of the queue's, in seconds. A worker that beats faster is fine.
+    `heartbeat_interval` is the lookup of the queue's, in seconds. A worker that beats faster is fine. Whoever knows by
+    `recovery` that nobody is held can say so, which leaves a fifth of the expression.
     """
     silence = _Silence(instance, heartbeat_interval, now)
     return Case(
         When(Q(**{f"{instance}id": None}), then=Value(Liveness.NEVER_STARTED)),
         When(Q(**{f"{instance}stopped_at__isnull": False}), then=Value(Liveness.STOPPED)),
-        When(silence.is_forgiven, then=silence.liveness_since(silence.absence.recovered_at)),
+        *(silence.if_held() if may_be_held else ()),
         default=silence.liveness_since(F(f"{instance}last_heartbeat_at")),
         output_field=models.CharField(),
     )
@@ -88,10 +90,12 @@ def is_held(instance: str, heartbeat_interval: str, now: datetime | Value) -> Q:
     return _Silence(instance, heartbeat_interval, now).is_forgiven
 
 
-def live_since(now: datetime | Value) -> Case:
+def live_since(now: datetime | Value, *, may_be_held: bool = True) -> Expression:
     """Who was last heard of before this moment is not live, whatever its interval; it is the same for all rows."""
     absence = _Absence(now)
     longest = Value(LONGEST_HOLD)
+    if not may_be_held:
+        return absence.before(longest)
     return Case(
         When(LessThan(absence.recovered_at, absence.before(longest)), then=absence.before(longest)),
         default=_time(Coalesce(absence.lost_at(longest), absence.now) - _duration(longest)),
@@ -142,14 +146,18 @@ class _Silence:
         self.absence = _Absence(now)
 
     def liveness_since(self, last_sign: Any) -> Case:
-        """By the time since the last sign of life."""
-        offline_before = self.absence.before(_offline_after(F(self._interval)))
+        """By the time since the last sign of life; asks first what holds for most, since reckoning times is slow."""
         late_before = self.absence.before(_intervals(F(self._interval), LATE_AFTER_INTERVALS))
+        offline_before = self.absence.before(_offline_after(F(self._interval)))
         return Case(
-            When(LessThan(last_sign, offline_before), then=Value(Liveness.OFFLINE)),
-            When(LessThan(last_sign, late_before), then=Value(Liveness.LATE)),
-            default=Value(Liveness.ONLINE),
+            When(GreaterThanOrEqual(last_sign, late_before), then=Value(Liveness.ONLINE)),
+            When(GreaterThanOrEqual(last_sign, offline_before), then=Value(Liveness.LATE)),
+            default=Value(Liveness.OFFLINE),
         )
+
+    def if_held(self) -> Iterator[When]:
+        """Liveness of who was not Offline when we went away, and was not heard of since."""
+        yield When(self.is_forgiven, then=self.liveness_since(self.absence.recovered_at))
 
     @property
     def is_forgiven(self) -> Q:

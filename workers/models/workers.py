@@ -28,10 +28,11 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         pointers = [f"{level}{pointer}" for level in levels for pointer in CONNECTION_POINTERS]
         return self.select_related("queue__environment", "organization__active_data_key", *pointers)
 
-    def with_liveness(self, now: datetime) -> Self:
+    def with_liveness(self, now: datetime, *, may_be_held: bool = True) -> Self:
         """With `liveness`, and the current instance as `current` for lookups."""
         current = FilteredRelation("instances", condition=Q(instances__is_current=True))
-        return self.annotate(current=current).annotate(liveness=liveness_of("current__", INTERVAL, now))
+        liveness = liveness_of("current__", INTERVAL, now, may_be_held=may_be_held)
+        return self.annotate(current=current).annotate(liveness=liveness)
 
     def with_held(self, now: datetime) -> Self:
         """Those `with_liveness` with `is_held` too: not heard of since our latest outage, but not Offline before it."""

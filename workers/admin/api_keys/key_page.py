@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from workers.admin.api_keys.listing import badge, state_of, target_of
-from workers.admin.states import LIVENESS_COLORS
+from workers.admin.api_keys.listing import state_of, target_of
+from workers.admin.states import badge, liveness_badge
 from workers.key_usage import LATEST_STARTS, events_of, history_of, reach_of, refusal_of
 from workers.models import ApiKey
 
@@ -13,7 +13,7 @@ def uses_of(key: ApiKey, now: datetime) -> dict[str, Any]:
     """The key's state and target, and the workers that run with it now."""
     reach = reach_of(key, now)
     for process in reach.processes:
-        process.badge = badge_of(process.liveness)  # type: ignore[attr-defined]  # for the template
+        process.badge = liveness_badge(process.liveness)  # type: ignore[attr-defined]  # for the template
     return {
         "state": badge(*state_of(key, now)),
         "target": target_of(key),
@@ -29,7 +29,7 @@ def context_of(key: ApiKey, now: datetime) -> dict[str, Any]:
     """All that the key's page shows."""
     uses, history = uses_of(key, now), history_of(key, now)
     for use in history.workers.rows:
-        use.badge = badge_of(use.worker.liveness if use.worker else "Removed")  # type: ignore[attr-defined]  # for the template
+        use.badge = liveness_badge(use.worker.liveness if use.worker else "Removed")  # type: ignore[attr-defined]  # for the template
     refusal, refused_worker = refusal_of(key)
     times = [time for time in (history.last_start_at, uses["reach"].last_heartbeat_at) if time]
     return uses | {
@@ -39,8 +39,3 @@ def context_of(key: ApiKey, now: datetime) -> dict[str, Any]:
         "refused_worker": refused_worker,
         "events": events_of(key),
     }
-
-
-def badge_of(liveness: str) -> Any:
-    """A liveness as the console colors it everywhere."""
-    return badge(liveness, LIVENESS_COLORS.get(liveness, ""))  # type: ignore[call-overload]  # a text is one

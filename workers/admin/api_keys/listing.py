@@ -16,6 +16,7 @@ from django.utils.text import capfirst
 from unfold.views import ChangeList
 
 from environments.moments import moment
+from workers.admin.states import badge
 from workers.expiries import ending
 from workers.key_usage import last_used, still_used
 from workers.models import ApiKey, Scope
@@ -48,11 +49,6 @@ def state_of(key: ApiKey, now: datetime) -> tuple[str, str]:
 def color_of_warning(days: int) -> str:
     """The color of a warning that is given so many days before the expiry."""
     return "danger" if days <= URGENT_DAYS else "warning"
-
-
-def badge(text: str, color: str) -> SafeString:
-    """A label in a color: success, warning, danger, or "" for none."""
-    return format_html('<span class="cp-badge{}">{}</span>', color and f" cp-badge-{color}", text)
 
 
 def link(route: str, identifier: Any, text: Any) -> SafeString:

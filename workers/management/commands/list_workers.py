@@ -70,7 +70,7 @@ def _wanted(options: dict[str, Any]) -> WorkerQuerySet:
         workers = workers.filter(queue=_queue(options["queue"]))
     if options["liveness"]:
         workers = workers.filter(Q(liveness__in=[CHOICES[name] for name in options["liveness"]]))
-    return outdated(workers, now) if options["outdated"] else workers  # type: ignore[return-value]  # the same class
+    return outdated(workers) if options["outdated"] else workers  # type: ignore[return-value]  # the same class
 
 
 def _queue(text: str) -> WorkerQueue:
