@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -189,3 +191,13 @@ def test_no_module_is_named_for_nothing() -> None:
     # Django looks for a database engine in the module `base` of its package.
     modules = [path for path in PRODUCT if "engines" not in path.parts]
     assert [name_of(path) for path in modules if path.stem in hollow] == []
+
+
+# --- What is loaded ----------------------------------------------------------------------------------------------------
+
+
+def test_temporals_client_is_loaded_by_nobody_who_only_serves() -> None:
+    code = "import django; django.setup(); import controlplane.urls, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    assert "temporalio" not in done.stdout.split()
+    assert "workers.boot.polling" in done.stdout.split()

@@ -17,8 +17,8 @@ from temporalio.service import ConnectConfig, ServiceClient
 
 from environments.encryption import Secret
 from environments.models import TemporalConnection
-from environments.verification import ConnectionProblemError, RefusedError, Verification, pollers_of, verify
-from environments.verification.temporal import _runtime, verify_temporal
+from environments.verification import ConnectionProblemError, RefusedError, Verification, verify
+from environments.verification.temporal import _runtime, pollers_of, verify_temporal
 from tests.environments.endpoints import KEY, Authority, Endpoint, answering, grpc_status, no_new_threads, silent
 from tests.servers import TemporalServer
 

@@ -4,7 +4,7 @@ from django.core.cache import cache
 
 from environments.encryption import CannotOpenError
 from environments.sealing import open_api_key
-from environments.verification import ConnectionProblemError, Poller, pollers_of
+from environments.verification import ConnectionProblemError
 from workers.boot.steps import State, Step
 from workers.configuration import sections_of
 from workers.models import Worker, WorkerInstance
@@ -27,6 +27,8 @@ def polling_of(worker: Worker, instance: WorkerInstance) -> Step:
 
 
 def _ask(worker: Worker, instance: WorkerInstance) -> Step:
+    from environments.verification.temporal import pollers_of  # noqa: PLC0415  # loads Temporal's client
+
     connection = sections_of(worker).temporal.row
     if connection is None:
         return _step(State.UNKNOWN, "The configuration has no Temporal connection any more.")
@@ -37,12 +39,11 @@ def _ask(worker: Worker, instance: WorkerInstance) -> Step:
         return _step(State.UNKNOWN, f"Not to be seen from the control plane: {error}")
     except CannotOpenError:
         return _step(State.UNKNOWN, "The API key of the Temporal connection cannot be opened at the moment.")
-    return _judge(pollers, worker.queue.task_queue_name, instance)
+    return _judge({poller.identity for poller in pollers}, worker.queue.task_queue_name, instance)
 
 
-def _judge(pollers: tuple[Poller, ...], task_queue_name: str, instance: WorkerInstance) -> Step:
+def _judge(identities: set[str], task_queue_name: str, instance: WorkerInstance) -> Step:
     """Whether the process is among the pollers, whose names are process id and host unless they choose others."""
-    identities = {poller.identity for poller in pollers}
     if not identities:
         return _step(State.WAITING, f"Nobody polls {task_queue_name} yet.")
     if instance.hostname and f"{instance.pid}@{instance.hostname}" in identities:
