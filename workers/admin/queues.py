@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 from environments.models import CONNECTION_POINTERS, Role
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
-from workers.admin.states import InOrganizationForm, LivenessList, ending, may_be_held, state_badge
+from workers.admin.states import InOrganizationForm, LivenessList, ending, is_liveness_list, may_be_held, state_badge
 from workers.models import WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
 
@@ -45,9 +45,11 @@ class WorkerQueueAdmin(LivenessList, ConfirmedAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """With the number of live processes."""
-        live = live_in_queue(timezone.now(), may_be_held=may_be_held(request))
-        return super().get_queryset(request).annotate(live=live)
+        """In a list with the number of live processes."""
+        rows = super().get_queryset(request)
+        if not is_liveness_list(request):
+            return rows
+        return rows.annotate(live=live_in_queue(timezone.now(), may_be_held=may_be_held(request)))
 
     def consequences(self, obj: WorkerQueue, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling and draining, for the processes that run."""

@@ -97,13 +97,18 @@ def outage_of(request: HttpRequest) -> Outage | None:
     return request._outage  # type: ignore[attr-defined]  # as above
 
 
+def is_liveness_list(request: HttpRequest) -> bool:
+    """Whether a `LivenessList` is asked for; what leads to a row, offers it or checks it needs no liveness."""
+    return hasattr(request, "_outage")
+
+
 def may_be_held(request: HttpRequest) -> bool:
-    """What `liveness_of` is told: False where it was asked, and there is no such outage."""
-    return not hasattr(request, "_outage") or outage_of(request) is not None
+    """What `liveness_of` is told; for less than a list it is not worth asking."""
+    return not is_liveness_list(request) or outage_of(request) is not None
 
 
 class LivenessList:
-    """A list with liveness, for which the outage is asked; for the few rows of other pages that is not worth it."""
+    """A list with liveness."""
 
     list_before_template = "admin/workers/recovering.html"
 

@@ -25,6 +25,7 @@ from workers.admin.states import (
     LivenessList,
     badge,
     ending,
+    is_liveness_list,
     is_recovering,
     liveness_badge,
     may_be_held,
@@ -82,10 +83,13 @@ class WorkerAdmin(LivenessList, FirstBootPages, BulkActions, ConfirmedAdmin):
     change_form_outer_after_template = "admin/workers/worker/details.html"
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """With each worker's liveness and its current instance."""
+        """In a list with each worker's liveness and its current instance."""
+        rows = super().get_queryset(request)
+        if not is_liveness_list(request):
+            return rows
         current = WorkerInstance.objects.filter(is_current=True)
         now = timezone.now()
-        rows = super().get_queryset(request).with_liveness(now, may_be_held=may_be_held(request))
+        rows = rows.with_liveness(now, may_be_held=may_be_held(request))
         rows = rows.with_held(now) if may_be_held(request) else rows
         return rows.prefetch_related(Prefetch("instances", current, "current_instances"))
 
