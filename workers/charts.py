@@ -14,6 +14,7 @@ LABEL = 64
 #: Of a bar's place, how much the bar fills.
 FILLED = 0.8
 HOUR = timedelta(hours=1)
+#: A moment in UTC as the filters of lists take it.
 INSTANT = "%Y-%m-%dT%H:%M:%SZ"
 
 
