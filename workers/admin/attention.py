@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
 
-from workers.admin.states import may_be_held
+from workers.admin.states import outage_of
 from workers.attention import crash_looping, outdated
 from workers.models import WorkerInstance
 
@@ -28,6 +28,6 @@ class AttentionFilter(admin.SimpleListFilter):
         if reason == CRASH_LOOP:
             return queryset.filter(pk__in=crash_looping(now).values("worker_id"))
         if reason == DUPLICATE:
-            duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held(request))
+            duplicates = WorkerInstance.objects.duplicates(now, may_be_held=outage_of(request) is not None)
             return queryset.filter(pk__in=duplicates.values("worker_id"))
         return outdated(queryset) if reason == OUTDATED else queryset

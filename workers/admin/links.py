@@ -28,3 +28,8 @@ def list_of(model: type[models.Model], **query: Any) -> str:
 def shown(link: Link) -> SafeString:
     """The link as an element; its text may be whatever somebody typed."""
     return format_html('<a class="cp-link" href="{}"><bdi>{}</bdi></a>', link.address, link.text)
+
+
+def told(text: str) -> SafeString:
+    """What a worker told, which neither widens the page nor turns around what follows; in a list one line of it."""
+    return format_html('<bdi class="cp-told" title="{0}">{0}</bdi>', text or "-")

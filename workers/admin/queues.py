@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 from environments.models import CONNECTION_POINTERS, Role
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
-from workers.admin.states import InOrganizationForm, LivenessList, ending, is_liveness_list, may_be_held, state_badge
+from workers.admin.states import InOrganizationForm, ShowsLiveness, ending, state_badge
 from workers.models import WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
 
@@ -22,7 +22,7 @@ class WorkerQueueForm(InOrganizationForm):
 
 
 @admin.register(WorkerQueue)
-class WorkerQueueAdmin(LivenessList, ConfirmedAdmin):
+class WorkerQueueAdmin(ShowsLiveness, ConfirmedAdmin):
     """Groups of workers that poll one Temporal task queue."""
 
     form = WorkerQueueForm
@@ -44,12 +44,9 @@ class WorkerQueueAdmin(LivenessList, ConfirmedAdmin):
         CONNECTIONS_FIELDSET,
     )
 
-    def get_queryset(self, request: HttpRequest) -> Any:
-        """In a list with the number of live processes."""
-        rows = super().get_queryset(request)
-        if not is_liveness_list(request):
-            return rows
-        return rows.annotate(live=live_in_queue(timezone.now(), may_be_held=may_be_held(request)))
+    def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
+        """With the number of live processes."""
+        return rows.annotate(live=live_in_queue(timezone.now(), may_be_held=may_be_held))
 
     def consequences(self, obj: WorkerQueue, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling and draining, for the processes that run."""

@@ -14,9 +14,9 @@ from environments.console import ReadOnlyAdmin
 from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
 from environments.moments import moment
 from environments.periods import PeriodFilter
-from workers.admin.links import link_to, shown
+from workers.admin.links import link_to, shown, told
 from workers.admin.start_history import difference_between, start_before
-from workers.admin.states import LivenessList, badge, liveness_badge, may_be_held
+from workers.admin.states import ShowsLiveness, badge, liveness_badge
 from workers.configuration import revision_for
 from workers.differences import MOST_LINES
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerStart
@@ -110,7 +110,7 @@ class WorkerStartAdmin(ReadOnlyAdmin):
 
     @admin.display(description="user agent")
     def program(self, row: WorkerStart) -> SafeString:
-        return _told(row.user_agent)
+        return told(row.user_agent)
 
     @admin.display(description="configuration revision")
     def revision(self, row: WorkerStart) -> SafeString:
@@ -135,7 +135,7 @@ class WorkerStartAdmin(ReadOnlyAdmin):
 
 
 @admin.register(WorkerInstance)
-class WorkerInstanceAdmin(LivenessList, ReadOnlyAdmin):
+class WorkerInstanceAdmin(ShowsLiveness, ReadOnlyAdmin):
     """Running and past processes of workers."""
 
     list_display = (
@@ -149,6 +149,7 @@ class WorkerInstanceAdmin(LivenessList, ReadOnlyAdmin):
         "reason",
     )
     list_select_related = ("worker",)
+    liveness_pages = ("changelist", "change")
     list_filter = (HeardWithin, "is_current")
     list_before_template = "admin/environments/auditevent/records.html"
     search_fields = ("=id", "worker__name", "=worker__id", "hostname", "=client_address")
@@ -160,9 +161,9 @@ class WorkerInstanceAdmin(LivenessList, ReadOnlyAdmin):
         ("End", {"fields": ("stopped", "reason", "exit_code", "error")}),
     )
 
-    def get_queryset(self, request: HttpRequest) -> Any:
+    def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
         """With each instance's liveness."""
-        return super().get_queryset(request).with_liveness(timezone.now(), may_be_held=may_be_held(request))
+        return rows.with_liveness(timezone.now(), may_be_held=may_be_held)
 
     @admin.display(description="liveness")
     def liveness(self, row: Any) -> SafeString:
@@ -186,19 +187,19 @@ class WorkerInstanceAdmin(LivenessList, ReadOnlyAdmin):
 
     @admin.display(description="host", ordering="hostname")
     def host(self, row: WorkerInstance) -> SafeString:
-        return _told(row.hostname)
+        return told(row.hostname)
 
     @admin.display(description="current task")
     def task(self, row: WorkerInstance) -> SafeString:
-        return _told(row.current_task_id)
+        return told(row.current_task_id)
 
     @admin.display(description="stop reason")
     def reason(self, row: WorkerInstance) -> SafeString:
-        return _told(row.stop_reason)
+        return told(row.stop_reason)
 
     @admin.display(description="error message")
     def error(self, row: WorkerInstance) -> SafeString:
-        return _told(row.error_message)
+        return told(row.error_message)
 
     @admin.display(description="worker")
     def worker_link(self, row: WorkerInstance) -> SafeString:
@@ -219,11 +220,6 @@ class WorkerInstanceAdmin(LivenessList, ReadOnlyAdmin):
     @admin.display(description="configuration revision")
     def revision(self, row: WorkerInstance) -> SafeString:
         return _revision(row.configuration_revision, Worker.objects.with_chain().get(pk=row.worker_id))
-
-
-def _told(text: str) -> SafeString:
-    """What a worker told, which neither widens the page nor turns around what follows."""
-    return format_html('<bdi style="overflow-wrap: anywhere">{}</bdi>', text or "-")
 
 
 def _worker_of(start: WorkerStart) -> Worker | None:

@@ -97,23 +97,26 @@ def outage_of(request: HttpRequest) -> Outage | None:
     return request._outage  # type: ignore[attr-defined]  # as above
 
 
-def is_liveness_list(request: HttpRequest) -> bool:
-    """Whether a `LivenessList` is asked for; what leads to a row, offers it or checks it needs no liveness."""
-    return hasattr(request, "_outage")
-
-
-def may_be_held(request: HttpRequest) -> bool:
-    """What `liveness_of` is told; for less than a list it is not worth asking."""
-    return not is_liveness_list(request) or outage_of(request) is not None
-
-
-class LivenessList:
-    """A list with liveness."""
+class ShowsLiveness:
+    """Pages whose rows have their liveness; what leads to a row, offers it or checks it does without."""
 
     list_before_template = "admin/workers/recovering.html"
+    liveness_pages: tuple[str, ...] = ("changelist",)
+
+    def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
+        """The rows of such a page; `may_be_held` as for `liveness_of`."""
+        raise NotImplementedError
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With liveness where it is shown."""
+        rows = super().get_queryset(request)
+        page = getattr(request.resolver_match, "url_name", "").rpartition(f"_{rows.model._meta.model_name}_")[2]
+        if page not in self.liveness_pages:
+            return rows
+        return self.with_liveness(rows, may_be_held=outage_of(request) is not None)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """With the outage, so that it can say that the control plane itself was away."""
+        """With the outage, so that the list can say that the control plane itself was away."""
         context = {**(extra_context or {}), "outage": outage_of(request)}
         return super().changelist_view(request, context)
 

@@ -16,19 +16,18 @@ from environments.moments import moment
 from workers.admin.attention import AttentionFilter
 from workers.admin.bulk import BulkActions
 from workers.admin.confirmation import ConfirmedAdmin
+from workers.admin.links import told
 from workers.admin.new_worker import FirstBootPages
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.runs_on import RunsOnFilter
 from workers.admin.states import (
     InOrganizationForm,
     LivenessFilter,
-    LivenessList,
+    ShowsLiveness,
     badge,
     ending,
-    is_liveness_list,
     is_recovering,
     liveness_badge,
-    may_be_held,
     outage_of,
     state_badge,
 )
@@ -59,12 +58,12 @@ class FleetChangeList(ChangeList):
 
 
 @admin.register(Worker)
-class WorkerAdmin(LivenessList, FirstBootPages, BulkActions, ConfirmedAdmin):
+class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
     """Workers, with what each is given and how it is."""
 
     form = WorkerForm
     writer_role = Role.OPERATOR
-    list_display = ("name", "queue", "liveness", "host", "last_heartbeat", "configuration", "state", "created")
+    list_display = ("name", "liveness", "queue", "host", "last_heartbeat", "configuration", "state", "created")
     list_select_related = ("queue__environment",)
     list_filter = (LivenessFilter, AttentionFilter, RunsOnFilter, "is_disabled", "is_draining", "is_ephemeral")
     name_separators = "/"
@@ -82,15 +81,11 @@ class WorkerAdmin(LivenessList, FirstBootPages, BulkActions, ConfirmedAdmin):
     change_form_outer_before_template = "admin/workers/worker/overview.html"
     change_form_outer_after_template = "admin/workers/worker/details.html"
 
-    def get_queryset(self, request: HttpRequest) -> Any:
-        """In a list with each worker's liveness and its current instance."""
-        rows = super().get_queryset(request)
-        if not is_liveness_list(request):
-            return rows
-        current = WorkerInstance.objects.filter(is_current=True)
-        now = timezone.now()
-        rows = rows.with_liveness(now, may_be_held=may_be_held(request))
-        rows = rows.with_held(now) if may_be_held(request) else rows
+    def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
+        """And with each worker's current instance."""
+        current, now = WorkerInstance.objects.filter(is_current=True), timezone.now()
+        rows = rows.with_liveness(now, may_be_held=may_be_held)
+        rows = rows.with_held(now) if may_be_held else rows
         return rows.prefetch_related(Prefetch("instances", current, "current_instances"))
 
     def consequences(self, obj: Worker, changes: dict[str, list[Any]]) -> list[str]:
@@ -131,10 +126,8 @@ class WorkerAdmin(LivenessList, FirstBootPages, BulkActions, ConfirmedAdmin):
 
     @admin.display(description="host")
     def host(self, row: Worker) -> SafeString | None:
-        """As much of it as there is room for."""
         instance = _current(row)
-        host = instance.hostname if instance else ""
-        return format_html('<bdi class="cp-host" title="{0}">{0}</bdi>', host) if host else None
+        return told(instance.hostname) if instance else None
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -3,7 +3,6 @@
 It is an SQL expression, so that what is filtered and counted follows the same rule as what is shown.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -76,10 +75,11 @@ def liveness_of(instance: str, heartbeat_interval: str, now: datetime | Value, *
     `recovery` that nobody is held can say so, which leaves a fifth of the expression.
     """
     silence = _Silence(instance, heartbeat_interval, now)
+    forgiven = silence.liveness_since(silence.absence.recovered_at)
     return Case(
         When(Q(**{f"{instance}id": None}), then=Value(Liveness.NEVER_STARTED)),
         When(Q(**{f"{instance}stopped_at__isnull": False}), then=Value(Liveness.STOPPED)),
-        *(silence.if_held() if may_be_held else ()),
+        *([When(silence.is_forgiven, then=forgiven)] if may_be_held else []),
         default=silence.liveness_since(F(f"{instance}last_heartbeat_at")),
         output_field=models.CharField(),
     )
@@ -154,10 +154,6 @@ class _Silence:
             When(GreaterThanOrEqual(last_sign, offline_before), then=Value(Liveness.LATE)),
             default=Value(Liveness.OFFLINE),
         )
-
-    def if_held(self) -> Iterator[When]:
-        """Liveness of who was not Offline when we went away, and was not heard of since."""
-        yield When(self.is_forgiven, then=self.liveness_since(self.absence.recovered_at))
 
     @property
     def is_forgiven(self) -> Q:
