@@ -124,6 +124,8 @@ def test_recovering_is_said_while_a_worker_is_shown_as_before_our_outage(fleet: 
     assert 'id="recovering"' in client.get(address).content.decode()
     assert ", recovering" in client.get(address).content.decode()
     assert 'id="recovering"' in page(client, fleet.worker)
+    instances = client.get(reverse("admin:workers_workerinstance_changelist"))
+    assert 'id="recovering"' in instances.content.decode()
     queues = client.get(reverse("admin:workers_workerqueue_changelist"))
     assert 'id="recovering"' in queues.content.decode()
     assert [row.live for row in queues.context["cl"].result_list] == [1]
@@ -131,6 +133,17 @@ def test_recovering_is_said_while_a_worker_is_shown_as_before_our_outage(fleet: 
     outage.save()
     assert listed(client, liveness="Offline") == ["worker-1"]
     assert "recovering" not in client.get(address).content.decode().lower()
+
+
+@pytest.mark.parametrize(("workers", "told"), [(1, "worker offline"), (2, "workers offline")])
+def test_the_dashboard_counts_what_is_offline_in_words(fleet: Fleet, client: Client, workers: int, told: str) -> None:
+    start(fleet)
+    for number in range(1, workers):
+        another = factories.create_worker(fleet.queue, f"more-{number}")
+        start(fleet, worker_id=another.pk, token=factories.issue_token(another))
+    fall_silent(minutes=20)
+    content = client.get(reverse("admin:index")).content.decode()
+    assert f'<span class="cp-important">{workers}</span> {told}<' in content
 
 
 def test_an_outage_that_still_goes_on_is_said_too(fleet: Fleet, client: Client) -> None:

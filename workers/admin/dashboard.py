@@ -58,24 +58,52 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
     """What needs attention: how much, what, and its list; the most pressing first."""
     expiring = sum(trouble.expiring for trouble in attention.connections.values())
     found = [
-        (attention.crash_looping, "workers in a crash loop", list_of("workers_worker", attention=CRASH_LOOP)),
-        (attention.duplicates, "processes running beside a newer one", list_of("workers_worker", attention=DUPLICATE)),
-        (attention.offline, "workers offline", list_of("workers_worker", liveness=str(Liveness.OFFLINE))),
-        (attention.outdated, "workers with an outdated configuration", list_of("workers_worker", attention=OUTDATED)),
-        (attention.expiring_keys, "API keys that expire within 30 days", list_of("workers_apikey", state="expiring")),
-        (expiring, "credentials that expire within 30 days", reverse("admin:workers_apikey_calendar")),
+        (
+            attention.crash_looping,
+            ("worker in a crash loop", "workers in a crash loop"),
+            list_of("workers_worker", attention=CRASH_LOOP),
+        ),
+        (
+            attention.duplicates,
+            ("process running beside a newer one", "processes running beside a newer one"),
+            list_of("workers_worker", attention=DUPLICATE),
+        ),
+        (
+            attention.offline,
+            ("worker offline", "workers offline"),
+            list_of("workers_worker", liveness=str(Liveness.OFFLINE)),
+        ),
+        (
+            attention.outdated,
+            ("worker with an outdated configuration", "workers with an outdated configuration"),
+            list_of("workers_worker", attention=OUTDATED),
+        ),
+        (
+            attention.expiring_keys,
+            ("API key that expires within 30 days", "API keys that expire within 30 days"),
+            list_of("workers_apikey", state="expiring"),
+        ),
+        (
+            expiring,
+            ("credential that expires within 30 days", "credentials that expire within 30 days"),
+            reverse("admin:workers_apikey_calendar"),
+        ),
         *(
-            (trouble.failing, f"{FAILING[kind]} that fail verification", list_of(f"environments_{kind}", verified="no"))
+            (
+                trouble.failing,
+                (f"{FAILING[kind]} that fails verification", f"{FAILING[kind]}s that fail verification"),
+                list_of(f"environments_{kind}", verified="no"),
+            )
             for kind, trouble in attention.connections.items()
         ),
     ]
-    return [(count, text, url) for count, text, url in found if count]
+    return [(count, one if count == 1 else many, url) for count, (one, many), url in found if count]
 
 
 FAILING = {
-    "temporalconnection": "Temporal connections",
-    "litellmconnection": "LiteLLM connections",
-    "telemetrysettings": "telemetry endpoints",
+    "temporalconnection": "Temporal connection",
+    "litellmconnection": "LiteLLM connection",
+    "telemetrysettings": "telemetry endpoint",
 }
 
 
