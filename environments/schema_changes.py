@@ -79,6 +79,20 @@ class DropIndexMeanwhile(migrations.RunSQL):
             super().database_forwards(app_label, schema_editor, from_state, to_state)
 
 
+class AddConstraintUnchecked(migrations.AddConstraint):
+    """Adds a foreign key of ours without a look at the rows that are there, which takes as long as they are many.
+
+    New rows are looked at; a later migration, in no `SchemaChange`, validates the others.
+    """
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        if schema_editor.connection.vendor != "postgresql":
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+            return
+        model = to_state.apps.get_model(app_label, self.model_name)
+        schema_editor.execute(f"{self.constraint.create_sql(model, schema_editor)} NOT VALID")
+
+
 def tables_in_use(migration: migrations.Migration, state: ProjectState) -> list[str]:
     """The tables from before a migration that it changes or newly refers to."""
     found = {model for operation in migration.operations for model in _models_of(operation, migration.app_label)}

@@ -15,22 +15,28 @@ class SameOrganization(models.BaseConstraint):
     """
 
     default_violation_error_message = "This belongs to another organization."
+    #: In SQL, what becomes of this row when the one pointed to changes; that change is refused otherwise.
+    on_update = ""
 
     def __init__(self, *, pointer: str, name: str, organization: str = "organization", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.pointer = pointer
         self.organization = organization
 
+    def _columns(self, model: Any) -> list[tuple[str, str]]:
+        """Each of this table's columns with the one that it refers to."""
+        pointer, organization = model._meta.get_field(self.pointer), model._meta.get_field(self.organization)
+        return [(organization.column, "organization_id"), (pointer.column, pointer.related_model._meta.pk.column)]
+
     def _body(self, model: Any, schema_editor: Any) -> str:
         quote = schema_editor.quote_name
-        pointer = model._meta.get_field(self.pointer)
-        organization = model._meta.get_field(self.organization)
-        target = pointer.related_model._meta
+        target = model._meta.get_field(self.pointer).related_model._meta
+        here, there = (", ".join(map(quote, names)) for names in zip(*self._columns(model), strict=True))
         # Django's own foreign keys are deferred on SQLite, and `flush` deletes tables in an order that relies on it.
         deferral = " DEFERRABLE INITIALLY DEFERRED" if schema_editor.connection.vendor == "sqlite" else ""
         return (
-            f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({quote(organization.column)}, {quote(pointer.column)}) "
-            f"REFERENCES {quote(target.db_table)} ({quote('organization_id')}, {quote(target.pk.column)}){deferral}"
+            f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({here}) "
+            f"REFERENCES {quote(target.db_table)} ({there}){self.on_update}{deferral}"
         )
 
     def constraint_sql(self, model: Any, schema_editor: Any) -> str:
@@ -71,6 +77,29 @@ class SameOrganization(models.BaseConstraint):
         return isinstance(other, SameOrganization) and self.deconstruct() == other.deconstruct()
 
     __hash__ = None  # type: ignore[assignment]  # like Django's own constraints, which define only __eq__
+
+
+class SameAs(SameOrganization):
+    """The same, and a column has here what it has in the row pointed to: the database changes it along.
+
+    The model pointed to has a unique constraint of (organization, id, column). As with every foreign key, a row without
+    the column is not looked at.
+    """
+
+    on_update = " ON UPDATE CASCADE"
+
+    def __init__(self, *, column: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.column = column
+
+    def _columns(self, model: Any) -> list[tuple[str, str]]:
+        there = model._meta.get_field(self.pointer).related_model
+        here, there = (each._meta.get_field(self.column).column for each in (model, there))
+        return [*super()._columns(model), (here, there)]
+
+    def deconstruct(self) -> tuple[str, Sequence[Any], dict[str, Any]]:
+        path, arguments, kwargs = super().deconstruct()
+        return path, arguments, {**kwargs, "column": self.column}
 
 
 def same_organization(*pointers: str, organization: str = "organization") -> list[models.BaseConstraint]:

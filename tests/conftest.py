@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
+import psycopg
 import pytest
 from django.conf import settings
+from django.db import connection
 
 from controlplane.circuit import circuit
 
@@ -84,6 +86,18 @@ def what_takes_long_by_design() -> None:
     """
     settings.WHITENOISE_AUTOREFRESH = True
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def another(transactional_db: None) -> Iterator[Any]:
+    """A second session of the test's PostgreSQL database, beside Django's own."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one lock for all tables")
+    settings = connection.get_connection_params()
+    wanted = ("dbname", "user", "password", "host", "port")
+    with psycopg.connect(**{name: settings[name] for name in wanted}) as session:
+        yield session
+        session.rollback()
 
 
 @pytest.fixture(autouse=True)

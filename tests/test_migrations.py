@@ -10,6 +10,7 @@ import pytest
 from django.apps import apps
 from django.db import connection
 from django.db.migrations import (
+    AddConstraint,
     AddField,
     AddIndex,
     AlterModelTable,
@@ -23,7 +24,13 @@ from django.db.migrations import (
 from django.db.migrations.loader import MigrationLoader
 
 from controlplane.releases import EARLIER, OUR_APPS
-from environments.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile, SchemaChange, tables_in_use
+from environments.schema_changes import (
+    AddConstraintUnchecked,
+    AddIndexMeanwhile,
+    DropIndexMeanwhile,
+    SchemaChange,
+    tables_in_use,
+)
 from tests.databases import fresh_database
 from tests.processes import ROOT
 
@@ -163,11 +170,14 @@ def test_a_migration_of_tables_in_use_gives_way_to_starts() -> None:
     for key, migration in newer().items():
         if isinstance(migration, SchemaChange):
             growing = {
-                operation.index.name
+                (operation.index if isinstance(operation, AddIndex) else operation.constraint).name
                 for operation in migration.operations
-                if isinstance(operation, AddIndex) and operation.model_name in GROWING
+                if isinstance(operation, (AddIndex, AddConstraint)) and operation.model_name in GROWING
+                if not isinstance(operation, AddConstraintUnchecked)
             }
-            assert not growing, f"{key} holds starts up for as long as {growing} takes: AddIndexMeanwhile does not"
+            assert not growing, (
+                f"{key} holds starts up for as long as {growing} takes: AddIndexMeanwhile and AddConstraintUnchecked do not"
+            )
             continue
         if all(isinstance(operation, (AddIndexMeanwhile, DropIndexMeanwhile)) for operation in migration.operations):
             assert not migration.atomic

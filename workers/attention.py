@@ -1,18 +1,27 @@
 """Which workers need somebody's attention, and why: rules that lists and the dashboard share."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet, UUIDField, Value
+from django.db.models.functions import Cast
 
+from environments.models import CONNECTION_POINTERS
 from workers.models import LIVE, Worker, WorkerQueue, WorkerStart
+from workers.models.instances import InstanceQuerySet
 from workers.revisions import GROUP, Group, queues_of, revisions_in
 
 #: A worker that starts so often within so long is in a crash loop.
 CRASH_LOOP_STARTS = 3
 CRASH_LOOP_WINDOW = timedelta(minutes=10)
+
+
+#: The connections that workers point to themselves, as they are called in statements here, and who has any.
+OWN = ("own_temporal", "own_litellm", "own_telemetry")
+HAS_OWN = Q(*((f"worker__{name}__isnull", False) for name in CONNECTION_POINTERS), _connector=Q.OR)
 
 
 class Running(NamedTuple):
@@ -24,12 +33,28 @@ class Running(NamedTuple):
     workers: int
 
 
-def running(workers: QuerySet[Worker]) -> list[Running]:
-    """All the workers, loaded `with_liveness`, counted by group, liveness and the revision they run with."""
-    keys = (*GROUP, "liveness", "current__configuration_revision")
-    rows = workers.order_by().values_list(*keys).annotate(count=Count("*"))
-    size = len(GROUP)
-    return [Running(Group(*row[:size]), row[size], row[size + 1] or "", row[size + 2]) for row in rows]
+def running(instances: InstanceQuerySet) -> list[Running]:
+    """The current ones of the processes, loaded `with_liveness`, counted by group, liveness and their revision.
+
+    One statement, which joins no worker but the few that point to connections themselves: all are counted as of their
+    queue, and those are taken out of there.
+    """
+    current = instances.filter(is_current=True)
+    none = _counted(current, *(Cast(Value(None), UUIDField()) for _ in OWN))
+    some = _counted(current.filter(HAS_OWN), *(F(f"worker__{name}") for name in GROUP[1:]))
+    counts = Counter[tuple[Group, str, str]]()
+    for queue_id, *own, liveness, revision, count in none.union(some, all=True).order_by():
+        group = Group(queue_id, *own)
+        counts[group, liveness, revision] += count
+        if any(own):
+            counts[Group(queue_id), liveness, revision] -= count
+    return [Running(*state, count) for state, count in counts.items() if count]
+
+
+def _counted(instances: InstanceQuerySet, *own: Any) -> Any:
+    """Counted by queue, own connections, liveness and revision."""
+    named = instances.order_by().annotate(**dict(zip(OWN, own, strict=True)))
+    return named.values_list("queue_id", *OWN, "liveness", "configuration_revision").annotate(count=Count("*"))
 
 
 def live_among(found: Iterable[Running]) -> list[Running]:
@@ -44,9 +69,12 @@ def stale(live: Iterable[Running], queues: Mapping[UUID, WorkerQueue]) -> list[R
     return [each for each in known if each.revision != revisions[each.group]]
 
 
-def outdated(workers: QuerySet[Worker]) -> QuerySet[Worker]:
-    """Those of workers `with_liveness` that live with an older revision; a few statements for any number of workers."""
-    live = live_among(running(workers))
+def outdated(workers: QuerySet[Worker], instances: InstanceQuerySet) -> QuerySet[Worker]:
+    """Those of workers `with_liveness` that live with an older revision; a few statements for any number of workers.
+
+    Their processes, loaded `with_liveness`, tell which revisions are older; others among them do no harm.
+    """
+    live = live_among(running(instances))
     old = stale(live, queues_of(each.group for each in live))
     up_to_date = {each.revision for each in set(live).difference(old)}
     condition = Q(runs_with__in={each.revision for each in old} - up_to_date)

@@ -29,8 +29,8 @@ MOST_QUEUES = 8
 LATEST_STARTS = 10
 SOON = timedelta(days=max(EXPIRY_WARNING_DAYS))
 CONNECTIONS: tuple[Any, ...] = (TemporalConnection, LiteLLMConnection, TelemetrySettings)
-CRASH_LOOPING, EXPIRING_KEYS = "crash looping", "expiring keys"
-KINDS = {CRASH_LOOPING, EXPIRING_KEYS, *(model._meta.model_name for model in CONNECTIONS)}
+WORKERS, CRASH_LOOPING, EXPIRING_KEYS = "workers", "crash looping", "expiring keys"
+KINDS = {WORKERS, CRASH_LOOPING, EXPIRING_KEYS, *(model._meta.model_name for model in CONNECTIONS)}
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,15 @@ def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool 
 
     A further one for each kind of connection that workers themselves point to. `may_be_held` as for `liveness_of`.
     """
-    workers = Worker.objects.with_liveness(now, may_be_held=may_be_held)
-    found = running(staff.within(workers, "organization"))
+    instances = WorkerInstance.objects.with_liveness(now, may_be_held=may_be_held)
+    found = running(staff.within(instances, "organization"))
     counts = Counter[str]()
     for each in found:
         counts[each.liveness] += each.workers
     live = live_among(found)
     queues = queues_of(each.group for each in live)
     tallies = _tallies(staff, WorkerInstance.objects.duplicates(now, may_be_held=may_be_held), now)
+    counts[Liveness.NEVER_STARTED] = max(0, tallies[WORKERS].first - counts.total())
     duplicates = Counter({UUID(kind): tally.first for kind, tally in tallies.items() if kind not in KINDS})
     attention = Attention(
         offline=counts[Liveness.OFFLINE],
@@ -130,15 +131,16 @@ def _loads(live: list[Running], duplicates: Counter[UUID], queues: Mapping[UUID,
 
 
 def _tallies(staff: Staff, duplicates: Any, now: datetime) -> dict[str, Tally]:
-    """What is wrong, by kind, and the duplicates by the id of their queue; all in one statement."""
+    """How many workers there are and what is wrong, by kind; duplicates by the id of their queue; in one statement."""
     soon = now + SOON
     crashing = Worker.objects.filter(pk__in=crash_looping(now).values("worker_id"))
     keys = ApiKey.objects.filter(revoked_at=None, expires_at__gt=now, expires_at__lte=soon)
     is_failing = ~Q(verification_problem="")
     parts = [
+        _tally(staff, Worker.objects, Value(WORKERS)),
         _tally(staff, crashing, Value(CRASH_LOOPING)),
         _tally(staff, keys, Value(EXPIRING_KEYS)),
-        _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
+        _tally(staff, duplicates, Cast("queue_id", CharField())),
         _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
         *(
             _tally(

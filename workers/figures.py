@@ -1,15 +1,19 @@
 """The fleet in figures, for monitoring: few statements, and few rows of each, however large the fleet is."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.db.models import Case, CharField, Count, Q, Value, When
 
 from environments.models import LiteLLMConnection, TemporalConnection
+from workers.attention import running
 from workers.expiries import OVERDUE_FOR
-from workers.models import ApiKey, Liveness, Worker, WorkerQueue
+from workers.models import ApiKey, Liveness, WorkerInstance, WorkerQueue
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
+from workers.pulse import recovery
 
 
 class QueueFigure(NamedTuple):
@@ -35,13 +39,25 @@ class ExpiryFigure(NamedTuple):
 
 
 def count_workers(now: datetime) -> list[QueueFigure]:
-    """Every queue with every state, also where nobody is in it: what is missing cannot be watched. Two statements."""
-    rows = Worker.objects.with_liveness(now).order_by().values_list("queue_id", "liveness")  # type: ignore[misc]  # annotated
-    counts = {(queue_id, liveness): count for queue_id, liveness, count in rows.annotate(count=Count("*"))}
-    queues = WorkerQueue.objects.order_by().values_list("pk", "organization_id", "environment__name", "name")
+    """Every queue with every state, also where nobody is in it: what is missing cannot be watched.
+
+    Two statements, and those by which `recovery` knows whether an outage of ours still excuses anybody.
+    """
+    counts = Counter[tuple[UUID, str]]()
+    instances = WorkerInstance.objects.with_liveness(now, may_be_held=recovery(now) is not None)
+    for each in running(instances):
+        counts[each.group.queue_id, each.liveness] += each.workers
+    queues = list(
+        WorkerQueue.objects.order_by()
+        .annotate(total=Count("workers"))
+        .values_list("pk", "organization_id", "environment__name", "name", "total")
+    )
+    for queue_id, _, _, _, total in queues:
+        started = sum(counts[queue_id, liveness] for liveness in Liveness)
+        counts[queue_id, Liveness.NEVER_STARTED] = max(0, total - started)
     return [
-        QueueFigure(organization, environment, queue, liveness, counts.get((queue_id, liveness), 0))
-        for queue_id, organization, environment, queue in queues
+        QueueFigure(organization, environment, queue, liveness, counts[queue_id, liveness])
+        for queue_id, organization, environment, queue, _ in queues
         for liveness in Liveness
     ]
 

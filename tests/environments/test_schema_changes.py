@@ -4,7 +4,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psycopg
 import pytest
 from django.db import OperationalError, connection, models
 from django.db.migrations import AddField, CreateModel, Migration, RunPython
@@ -35,17 +34,6 @@ def apply(migration: Migration) -> None:
 def columns(table: str) -> set[str]:
     with connection.cursor() as cursor:
         return {column.name for column in connection.introspection.get_table_description(cursor, table)}
-
-
-@pytest.fixture
-def another(transactional_db: None) -> Any:
-    if connection.vendor != "postgresql":
-        pytest.skip("SQLite has one lock for all tables")
-    settings = connection.get_connection_params() | {"cursor_factory": None, "context": None}
-    wanted = ("dbname", "user", "password", "host", "port")
-    with psycopg.connect(**{name: settings[name] for name in wanted}) as session:
-        yield session
-        session.rollback()
 
 
 def test_does_what_django_would_and_can_be_taken_back(transactional_db: None) -> None:

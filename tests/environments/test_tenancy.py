@@ -11,7 +11,7 @@ from django.db import IntegrityError, connection, models, transaction
 from environments.fields import SealedField
 from environments.models import DataKey, Organization
 from environments.sealing import create_data_key
-from environments.tenancy import SameOrganization, TenantOwned
+from environments.tenancy import SameAs, SameOrganization, TenantOwned
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
@@ -21,6 +21,8 @@ from workers.update_locks import acquire_update_lock
 OURS = [model for app in ("environments", "workers", "controlplane") for model in apps.get_app_config(app).get_models()]
 #: A ledger row states facts and outlives what it names; it is written once, from rows that were checked.
 FACTS = {"workers_workerstart.worker_id", "workers_workerstart.api_key_id"}
+#: What the row pointed to has, so that its own foreign key is this one's, too.
+COPIED = {"workers_workerinstance.queue_id"}
 
 
 def pointers() -> dict[str, models.ForeignKey[Any, Any]]:
@@ -84,7 +86,14 @@ def test_the_registry_knows_the_pointers_that_matter() -> None:
 
 
 def test_the_ledgers_facts_are_the_only_pointers_without_a_constraint() -> None:
-    assert {name for name, field in pointers().items() if not field.db_constraint} == FACTS
+    assert {name for name, field in pointers().items() if not field.db_constraint} == FACTS | COPIED
+    copied = {
+        f"{model._meta.db_table}.{model._meta.get_field(constraint.column).column}"
+        for model in OURS
+        for constraint in model._meta.constraints
+        if isinstance(constraint, SameAs)
+    }
+    assert copied == COPIED
 
 
 @pytest.mark.parametrize("name", POINTERS)
@@ -177,7 +186,7 @@ def _raw(model: type[models.Model], pk: Any) -> Any:
 
 def test_every_tenant_owned_pointer_is_declared_to_forms_too() -> None:
     for name, field in POINTERS.items():
-        if not issubclass(field.related_model, TenantOwned):
+        if not issubclass(field.related_model, TenantOwned) or name in COPIED:
             continue
         declared = {c.pointer for c in field.model._meta.constraints if isinstance(c, SameOrganization)}
         assert field.name in declared, name

@@ -165,11 +165,12 @@ FROM generate_series(1, {starts}::bigint) start JOIN fleet ON fleet.number = sta
 INSERT INTO workers_workerinstance (
     id, organization_id, worker_id, is_current, is_contested, hostname, pid, client_address, api_key_id,
     configuration_revision, started_at, last_heartbeat_at, activity, tasks_processed, current_task_id, stopped_at,
-    stop_reason, error_message)
+    stop_reason, error_message, queue_id)
 SELECT id, organization_id, worker_id, rank = 1, false, 'worker-000123.seed-1.example', 12345, '10.0.0.1', api_key_id,
        '0123456789ab', started_at, CASE rank WHEN 1 THEN now() ELSE started_at + interval '1 hour' END, 'active', 0, '',
        CASE rank WHEN 1 THEN NULL ELSE started_at + interval '1 hour' END,
-       CASE rank WHEN 1 THEN '' ELSE 'shutdown' END, ''
+       CASE rank WHEN 1 THEN '' ELSE 'shutdown' END, '',
+       (SELECT queue_id FROM workers_worker worker WHERE worker.id = worker_id)
 FROM (
     SELECT *, CASE WHEN started_at > (
         SELECT started_at FROM workers_workerstart ORDER BY started_at DESC OFFSET {workers} LIMIT 1

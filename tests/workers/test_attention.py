@@ -1,4 +1,7 @@
+import random
+from collections import Counter
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -7,8 +10,11 @@ from django.utils import timezone
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.attention import crash_looping, outdated
-from workers.models import Worker, WorkerInstance
+from workers.attention import Running, crash_looping, outdated, running
+from workers.models import LIVE, Worker, WorkerInstance
+from workers.revisions import Group, group_of
+
+SHARE_OF_STOPPED = 0.2
 
 
 @pytest.fixture
@@ -18,7 +24,9 @@ def fleet(db: None) -> Fleet:
 
 def outdated_names() -> set[str]:
     now = timezone.now()
-    return {worker.name for worker in outdated(Worker.objects.with_liveness(now))}
+    return {
+        worker.name for worker in outdated(Worker.objects.with_liveness(now), WorkerInstance.objects.with_liveness(now))
+    }
 
 
 def started(fleet: Fleet, worker: Worker) -> Worker:
@@ -57,6 +65,36 @@ def test_a_neighbour_that_is_given_just_that_older_revision_is_not_outdated(flee
     factories.point(special, temporal_connection=None)
     started(fleet, factories.create_worker(fleet.queue, "neighbour", temporal_connection=own))
     assert outdated_names() == {"special"}
+
+
+def test_what_runs_is_counted_by_what_a_start_would_be_given(
+    fleet: Fleet, seeded_random: random.Random, django_assert_num_queries: Any
+) -> None:
+    """Workers of two queues, some of which point to connections of their own, move, stop, or never started."""
+    queues = [fleet.queue, factories.create_queue(fleet.environment, "other")]
+    own = [None, None, factories.create_temporal(fleet.organization, "own")]
+    telemetry = [None, None, factories.create_telemetry(fleet.organization)]
+    for number in range(40):
+        worker = factories.create_worker(
+            seeded_random.choice(queues),
+            f"w-{number}",
+            temporal_connection=seeded_random.choice(own),
+            telemetry_settings=seeded_random.choice(telemetry),
+        )
+        for _ in range(seeded_random.randrange(3)):
+            started(fleet, worker)
+        factories.point(worker, queue=seeded_random.choice(queues))
+        if seeded_random.random() < SHARE_OF_STOPPED:
+            worker.instances.update(stopped_at=timezone.now())
+    now = timezone.now()
+    expected = Counter[tuple[Group, str, str]]()
+    for instance in WorkerInstance.objects.with_liveness(now).filter(is_current=True).select_related("worker"):
+        expected[group_of(instance.worker), instance.liveness, instance.configuration_revision] += 1
+    with django_assert_num_queries(1):
+        found = running(WorkerInstance.objects.with_liveness(now))
+    assert sorted(map(repr, found)) == sorted(repr(Running(*state, count)) for state, count in expected.items())
+    assert {each.liveness in LIVE for each in found} == {True, False}
+    assert {any(each.group[1:]) for each in found} == {True, False}
 
 
 def test_three_starts_within_ten_minutes_are_a_crash_loop(fleet: Fleet) -> None:

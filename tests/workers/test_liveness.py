@@ -190,7 +190,12 @@ def crew(fleet: Fleet) -> list[WorkerInstance]:
     for number in range(CREW):
         worker = factories.create_worker(factories.create_queue(fleet.environment, f"q-{number:02}"))
         WorkerInstance.objects.create(
-            id=uuid4(), organization=fleet.organization, worker=worker, started_at=NOW, last_heartbeat_at=NOW
+            id=uuid4(),
+            organization=fleet.organization,
+            worker=worker,
+            queue=worker.queue,
+            started_at=NOW,
+            last_heartbeat_at=NOW,
         )
     return list(WorkerInstance.objects.select_related("worker__queue"))
 

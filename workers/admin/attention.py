@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
 
+from environments.members import staff_of
 from workers.admin.states import outage_of
 from workers.attention import crash_looping, outdated
 from workers.models import WorkerInstance
@@ -24,10 +25,13 @@ class AttentionFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         now = timezone.now()
-        reason = self.value()
-        if reason == CRASH_LOOP:
+        may_be_held = outage_of(request) is not None
+        if self.value() == CRASH_LOOP:
             return queryset.filter(pk__in=crash_looping(now).values("worker_id"))
-        if reason == DUPLICATE:
-            duplicates = WorkerInstance.objects.duplicates(now, may_be_held=outage_of(request) is not None)
+        if self.value() == DUPLICATE:
+            duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held)
             return queryset.filter(pk__in=duplicates.values("worker_id"))
-        return outdated(queryset) if reason == OUTDATED else queryset
+        if self.value() == OUTDATED:
+            instances = WorkerInstance.objects.with_liveness(now, may_be_held=may_be_held)
+            return outdated(queryset, staff_of(request).within(instances, "organization"))
+        return queryset

@@ -199,9 +199,9 @@ class _Tenant:
                 is_last = index + 1 == count
                 has_instance = is_last and (is_duplicate or self.random.random() < WITH_INSTANCE)
                 if is_duplicate and index + 2 == count:
-                    yield start, self._duplicate(start)
+                    yield start, self._duplicate(start, worker)
                 else:
-                    yield start, self._instance(start) if has_instance else None
+                    yield start, self._instance(start, worker) if has_instance else None
 
     def _facts(self, worker: Worker) -> dict[str, Any]:
         """What all starts of a worker have in common."""
@@ -243,14 +243,14 @@ class _Tenant:
         before = replace(given, temporal_api_key=self.replaced_fingerprint)
         return {"configuration_revision": revision_of(before), "temporal_api_key_version": 1}
 
-    def _duplicate(self, start: WorkerStart) -> WorkerInstance:
+    def _duplicate(self, start: WorkerStart, worker: Worker) -> WorkerInstance:
         """A process that goes on although the worker has started again."""
-        instance = self._instance(start)
+        instance = self._instance(start, worker)
         instance.is_current, instance.stopped_at, instance.stop_reason = False, None, ""
         instance.last_heartbeat_at = self.now
         return instance
 
-    def _instance(self, start: WorkerStart) -> WorkerInstance:
+    def _instance(self, start: WorkerStart, worker: Worker) -> WorkerInstance:
         weights = [weight for weight, _ in SILENCES.values()]
         (state,) = self.random.choices(list(SILENCES), weights)
         silence = timedelta(seconds=self.random.uniform(*SILENCES[state][1]))
@@ -260,6 +260,7 @@ class _Tenant:
             id=start.pk,
             organization_id=start.organization_id,
             worker_id=start.worker_id,
+            queue_id=worker.queue_id,
             hostname=start.system_info["hostname"],
             pid=start.system_info["pid"],
             client_address=start.client_address,

@@ -268,6 +268,7 @@ def _start(worker: Worker, predecessor: _Predecessor, attempt: Attempt) -> Worke
     process = attempt.process
     _INSTANCE(
         **known,
+        queue_id=worker.queue_id,
         is_contested=predecessor.is_contested,
         hostname=process.hostname,
         pid=process.pid,

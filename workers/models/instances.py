@@ -9,8 +9,9 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
 from environments.models import Organization
-from environments.tenancy import TenantOwned, same_organization
+from environments.tenancy import SameAs, TenantOwned, same_organization
 from workers.models.liveness import LIVE, is_held, live_since, liveness_of
+from workers.models.queues import WorkerQueue
 from workers.models.workers import Worker
 
 STOP_REASON_LENGTH = 200
@@ -19,7 +20,7 @@ HOSTNAME_LENGTH = 255
 TASK_ID_LENGTH = 255
 #: How many of the last reported log lines are kept.
 LOG_LINES = 100
-INTERVAL = "worker__queue__heartbeat_interval"
+INTERVAL = "queue__heartbeat_interval"
 
 #: The stop reason of an instance that another one took over from.
 SUPERSEDED = "superseded"
@@ -70,6 +71,8 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
 class WorkerInstance(TenantOwned):
     """One process of a worker: narrow, and all that a heartbeat writes. Its id is that of the start it began with.
 
+    Its queue is its worker's, which the database sees to: a fleet's processes are counted without their workers.
+
     The host, process id and address with which it started are the evidence that tells its heartbeats from those of
     another process of the same worker, since those carry the worker's id alone.
     """
@@ -80,6 +83,9 @@ class WorkerInstance(TenantOwned):
     )
     worker = models.ForeignKey(  # whose index is the one by age below
         Worker, on_delete=models.CASCADE, related_name="instances", db_index=False
+    )
+    queue = models.ForeignKey(  # null in rows of the release before, until the database has filled it in
+        WorkerQueue, on_delete=models.DO_NOTHING, related_name="+", null=True, db_index=False, db_constraint=False
     )
     is_current = models.BooleanField(default=True)
     is_contested = models.BooleanField(
@@ -115,7 +121,7 @@ class WorkerInstance(TenantOwned):
             models.UniqueConstraint(
                 fields=["worker"], condition=Q(is_current=True), name="workers_workerinstance_one_current"
             ),
-            *same_organization("worker"),
+            SameAs(pointer="worker", column="queue", name="workers_workerinstance_worker_queue"),
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(  # which process of a worker speaks

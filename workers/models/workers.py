@@ -83,6 +83,9 @@ class Worker(HasConnections, TenantOwned):
             *TenantOwned.Meta.constraints,
             slug_check("name"),
             models.UniqueConstraint(fields=["queue", "name"], name="workers_worker_name_once"),
+            models.UniqueConstraint(  # which its processes' queue refers to
+                fields=["organization", "id", "queue"], name="workers_worker_queue_key"
+            ),
             *same_organization("queue", *CONNECTION_POINTERS),
         ]
         indexes: ClassVar[list[models.Index]] = [
