@@ -1,6 +1,8 @@
 """Changes of tables that are in use: starts and heartbeats go on meanwhile, and never fail because of one."""
 
+import time
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db import migrations
@@ -11,7 +13,26 @@ from django.db.migrations.utils import resolve_relation
 #: For all locks of a migration together. Shorter than what a start waits for a lock (2 s), since starts queue behind
 #: the migration; and than the time after which PostgreSQL ends one of those who wait for each other (1 s), so that it
 #: is always the migration that gives way.
-LOCKS_WITHIN = "500ms"
+LOCKS_WITHIN = timedelta(milliseconds=500)
+#: The order in which a start touches tables. Whoever waits for a lock of a migration holds what comes before: were that
+#: locked later, each would wait for the other. A heartbeat touches them the other way round, beginning with its
+#: process; so no migration changes both the processes and what comes before.
+ORDER = (
+    "workers_apikey",
+    "workers_worker",
+    "environments_organization",
+    "environments_temporalconnection",
+    "environments_litellmconnection",
+    "environments_telemetrysettings",
+    "environments_datakey",
+    "workers_workerqueue",
+    "environments_environment",
+    "workers_workerinstance",
+    "workers_workerstart",
+)
+#: The locks of PostgreSQL that a change takes: of a table that is changed, and of one that a foreign key will refer to,
+#: which may be read meanwhile.
+CHANGED, REFERRED_TO = "ACCESS EXCLUSIVE", "SHARE ROW EXCLUSIVE"
 
 
 class SchemaChange(migrations.Migration):
@@ -28,17 +49,30 @@ class SchemaChange(migrations.Migration):
         if any(isinstance(operation, migrations.RunPython) for operation in self.operations):
             message = f"{self}: what moves rows is a migration of its own, which holds no locks on whole tables."
             raise TypeError(message)
-        tables = tables_in_use(self, project_state)
+        locks = locks_of(self, project_state)
         with schema_editor.connection.schema_editor(collect_sql=True, atomic=False) as maker:
             state = super().apply(project_state, maker)
-        if tables:
-            names = ", ".join(schema_editor.quote_name(table) for table in tables)
-            schema_editor.execute(f"SET LOCAL statement_timeout = '{LOCKS_WITHIN}'", params=None)
-            schema_editor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE", params=None)
+        give_way_at = time.monotonic() + LOCKS_WITHIN.total_seconds()
+        for table, mode in locks.items():
+            left = max(1, round(1000 * (give_way_at - time.monotonic())))
+            schema_editor.execute(f"SET LOCAL statement_timeout = {left}", params=None)
+            schema_editor.execute(f"LOCK TABLE {schema_editor.quote_name(table)} IN {mode} MODE", params=None)
+        if locks:
             schema_editor.execute("SET LOCAL statement_timeout TO DEFAULT", params=None)
         for statement in maker.collected_sql:
             schema_editor.execute(statement, params=None)
         return state
+
+
+class AddFieldUnlessThere(migrations.AddField):
+    """Adds a column, unless it is there from before it had a migration of its own."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        table = to_state.apps.get_model(app_label, self.model_name)._meta.db_table
+        with schema_editor.connection.cursor() as cursor:
+            columns = schema_editor.connection.introspection.get_table_description(cursor, table)
+        if self.name not in {column.name for column in columns}:
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
 
 
 class AddIndexMeanwhile(migrations.AddIndex):
@@ -93,17 +127,27 @@ class AddConstraintUnchecked(migrations.AddConstraint):
         schema_editor.execute(f"{self.constraint.create_sql(model, schema_editor)} NOT VALID")
 
 
-def tables_in_use(migration: migrations.Migration, state: ProjectState) -> list[str]:
-    """The tables from before a migration that it changes or newly refers to."""
-    found = {model for operation in migration.operations for model in _models_of(operation, migration.app_label)}
-    return sorted(state.apps.get_model(*model)._meta.db_table for model in found & set(state.models))
+def locks_of(migration: migrations.Migration, state: ProjectState) -> dict[str, str]:
+    """The lock of each table from before a migration that it changes or newly refers to, in the order of taking them."""
+    found: dict[tuple[str, str], str] = {}
+    for operation in migration.operations:
+        for model, mode in _locks_of(operation, migration.app_label, state):
+            if model in state.models and found.get(model) != CHANGED:
+                found[model] = mode
+    locks = {state.apps.get_model(*model)._meta.db_table: mode for model, mode in found.items()}
+    return {
+        table: locks[table] for table in sorted(locks, key=lambda name: (name in ORDER and ORDER.index(name) + 1, name))
+    }
 
 
-def _models_of(operation: Operation, app_label: str) -> Iterator[tuple[str, str]]:
-    name = getattr(operation, "model_name", "")
+def _locks_of(operation: Operation, app_label: str, state: ProjectState) -> Iterator[tuple[tuple[str, str], str]]:
+    name = getattr(operation, "model_name", "").lower()
     if name:
-        yield app_label, name.lower()
+        yield (app_label, name), CHANGED
     fields = [field for _, field in getattr(operation, "fields", ())]
-    for field in (*fields, getattr(operation, "field", None)):
-        if field is not None and field.remote_field:
-            yield resolve_relation(field.remote_field.model, app_label, name)
+    fields.append(getattr(operation, "field", None))
+    if isinstance(operation, AddConstraintUnchecked):
+        fields.append(state.models[app_label, name].fields[operation.constraint.pointer])
+    for field in fields:
+        if field is not None and field.remote_field and field.db_constraint:
+            yield resolve_relation(field.remote_field.model, app_label, name), REFERRED_TO

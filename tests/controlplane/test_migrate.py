@@ -39,7 +39,7 @@ def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_gives_up_a_table_that_is_read_for_long_and_goes_on_when_it_is_run_again(url: str) -> None:
     assert migrate(url, "workers", "0003").returncode == 0
     with psycopg.connect(url) as backup:
-        backup.execute("LOCK TABLE workers_workerinstance IN ACCESS SHARE MODE")
+        backup.execute("LOCK TABLE workers_worker IN ACCESS SHARE MODE")
         done = migrate(url)
     assert done.returncode == 1
     assert done.stderr.count("somebody uses a table") == 2

@@ -29,7 +29,7 @@ from tests.drills.proxy import ProxiedLoad, Proxy
 from tests.drills.service import Fleet, Service
 
 #: What somebody reads while `migrate` begins.
-READ_FOR_LONG = "workers_workerinstance"
+READ_FOR_LONG = "workers_worker"
 MARKS = """
 SELECT coalesce(system_info ->> 'mark', system_info -> 'worker_metadata' ->> 'mark') FROM workers_workerstart
 """

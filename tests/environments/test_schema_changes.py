@@ -11,7 +11,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from environments.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile, SchemaChange, tables_in_use
+from environments.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile, SchemaChange, locks_of
 
 PROBE = AddField("organization", "probe", models.CharField(max_length=9, default="50%", db_default="50%"))
 PROBES = [PROBE, AddField("Environment", "probe", models.IntegerField(null=True))]
@@ -99,11 +99,11 @@ def test_locks_what_it_changes_and_what_it_newly_refers_to() -> None:
     to_key = models.ForeignKey("environments.DataKey", models.CASCADE)
     made = CreateModel("Made", [("id", models.UUIDField(primary_key=True)), ("data_key", to_key)])
     migration = change(made, AddField("made", "user", models.ForeignKey("auth.User", models.CASCADE)), *PROBES)
-    assert tables_in_use(migration, state()) == [
-        "auth_user",
-        "environments_datakey",
-        "environments_environment",
-        "environments_organization",
+    assert list(locks_of(migration, state()).items()) == [
+        ("auth_user", "SHARE ROW EXCLUSIVE"),
+        ("environments_organization", "ACCESS EXCLUSIVE"),
+        ("environments_datakey", "SHARE ROW EXCLUSIVE"),
+        ("environments_environment", "ACCESS EXCLUSIVE"),
     ]
 
 

@@ -13,7 +13,7 @@ from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import Worker, WorkerInstance
 
-migration = import_module("workers.migrations.0008_fill_queue_of_instances")
+migration = import_module("workers.migrations.0009_fill_queue_of_instances")
 
 
 @pytest.fixture

@@ -31,17 +31,6 @@ class Migration(SchemaChange):
             name="labels",
             field=environments.models.TagsField(blank=True, db_default="", default="", max_length=500),
         ),
-        migrations.AddField(
-            model_name="workerinstance",
-            name="configuration_revision",
-            field=models.CharField(
-                blank=True,
-                db_default="",
-                default="",
-                help_text="Of what it was given at its start.",
-                max_length=12,
-            ),
-        ),
         migrations.AddIndex(
             model_name="apikey",
             index=models.Index(

@@ -121,6 +121,7 @@ class WorkerInstance(TenantOwned):
             models.UniqueConstraint(
                 fields=["worker"], condition=Q(is_current=True), name="workers_workerinstance_one_current"
             ),
+            *same_organization("worker"),  # of rows without a queue, too
             SameAs(pointer="worker", column="queue", name="workers_workerinstance_worker_queue"),
         ]
         indexes: ClassVar[list[models.Index]] = [

@@ -1,4 +1,4 @@
-"""Each process has the queue of its worker, so that a fleet is counted without joining its workers."""
+"""What a process was given, and the queue of its worker, so that a fleet is counted without joining its workers."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import django.db.models.deletion
 from django.db import migrations, models
 from django.db.migrations.operations.base import Operation
 
-from environments.schema_changes import AddConstraintUnchecked, SchemaChange
+from environments.schema_changes import AddConstraintUnchecked, AddFieldUnlessThere, SchemaChange
 from environments.tenancy import SameAs
 
 TABLE = "workers_workerinstance"
@@ -44,10 +44,21 @@ class FillQueue(Operation):
 
 class Migration(SchemaChange):
     dependencies = [
-        ("workers", "0006_instances_by_time"),
+        ("workers", "0007_queue_key_of_workers"),
     ]
 
     operations = [
+        AddFieldUnlessThere(
+            model_name="workerinstance",
+            name="configuration_revision",
+            field=models.CharField(
+                blank=True,
+                db_default="",
+                default="",
+                help_text="Of what it was given at its start.",
+                max_length=12,
+            ),
+        ),
         migrations.AddField(
             model_name="workerinstance",
             name="queue",
@@ -60,10 +71,6 @@ class Migration(SchemaChange):
                 to="workers.workerqueue",
             ),
         ),
-        migrations.AddConstraint(
-            model_name="worker",
-            constraint=models.UniqueConstraint(fields=("organization", "id", "queue"), name="workers_worker_queue_key"),
-        ),
         AddConstraintUnchecked(
             model_name="workerinstance",
             constraint=SameAs(
@@ -73,6 +80,5 @@ class Migration(SchemaChange):
                 pointer="worker",
             ),
         ),
-        migrations.RemoveConstraint(model_name="workerinstance", name="workers_workerinstance_worker_tenant"),
         FillQueue(),
     ]

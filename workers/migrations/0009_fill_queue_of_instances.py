@@ -58,7 +58,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("workers", "0007_queue_of_instances"),
+        ("workers", "0008_queue_of_instances"),
     ]
 
     operations = [
