@@ -128,7 +128,7 @@ class AddConstraintUnchecked(migrations.AddConstraint):
 
 
 def locks_of(migration: migrations.Migration, state: ProjectState) -> dict[str, str]:
-    """The lock of each table from before a migration that it changes or newly refers to, in the order of taking them."""
+    """The lock of each older table that a migration changes or newly refers to, in the order to take them in."""
     found: dict[tuple[str, str], str] = {}
     for operation in migration.operations:
         for model, mode in _locks_of(operation, migration.app_label, state):

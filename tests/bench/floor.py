@@ -197,6 +197,7 @@ def _record(  # noqa: PLR0913, PLR0917  # as above
         "id": uuid.uuid4(),
         "organization_id": worker["organization_id"],
         "worker_id": worker["id"],
+        "queue_id": worker["queue_id"],
         "api_key_id": claims.api_key_id,
         "started_at": now,
         "last_heartbeat_at": now,
