@@ -10,6 +10,8 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.migrations.utils import resolve_relation
 
+from environments.tenancy import SameOrganization
+
 #: For all locks of a migration together. Shorter than what a start waits for a lock (2 s), since starts queue behind
 #: the migration; and than the time after which PostgreSQL ends one of those who wait for each other (1 s), so that it
 #: is always the migration that gives way.
@@ -118,6 +120,8 @@ class AddConstraintUnchecked(migrations.AddConstraint):
 
     New rows are looked at; a later migration, in no `SchemaChange`, validates the others.
     """
+
+    constraint: SameOrganization
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         if schema_editor.connection.vendor != "postgresql":
