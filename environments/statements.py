@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from django.core.exceptions import EmptyResultSet
 from django.db import DEFAULT_DB_ALIAS, connection, connections, models, transaction
 from django.db.models import sql
 from django.db.models.base import ModelState
@@ -97,6 +98,28 @@ class Select[Row: models.Model](_Statement):
             for name, column in self._annotations:
                 setattr(found, name, row[column])
             yield found
+
+
+class Rows(_Statement):
+    """A query for values, as `values_list` makes it."""
+
+    def __init__(self, build: Callable[[], models.QuerySet[Any, Any]]) -> None:
+        super().__init__()
+        self._build = build
+
+    def __call__(self, **given: Any) -> list[tuple[Any, ...]]:
+        """All rows; none, without asking, of a query that can have none."""
+        try:
+            with self._execute(given) as cursor:
+                found = cursor.fetchall()
+        except EmptyResultSet:
+            return []
+        return list(self._compiler.results_iter(results=[found], tuple_expected=True))
+
+    def _compile(self) -> tuple[str, Sequence[Any]]:
+        self._compiler = self._build().query.get_compiler(connection=connection)
+        text, parameters = self._compiler.as_sql()
+        return text, parameters
 
 
 class _Part:

@@ -3,14 +3,17 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import Count, F, Q, QuerySet, UUIDField, Value
+from django.db.models import Count, DateTimeField, F, Q, QuerySet, UUIDField, Value
 from django.db.models.functions import Cast
 
+from environments.members import Staff
 from environments.models import CONNECTION_POINTERS
-from workers.models import LIVE, Worker, WorkerQueue, WorkerStart
+from environments.statements import Parameter, Rows
+from workers.models import LIVE, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.instances import InstanceQuerySet
 from workers.revisions import GROUP, Group, queues_of, revisions_in
 
@@ -19,6 +22,9 @@ CRASH_LOOP_STARTS = 3
 CRASH_LOOP_WINDOW = timedelta(minutes=10)
 
 
+#: For how many people's organizations a statement is kept compiled.
+SCOPES = 64
+NOW = Parameter("now", DateTimeField())
 #: The connections that workers point to themselves, as they are called in statements here, and who has any.
 OWN = ("own_temporal", "own_litellm", "own_telemetry")
 HAS_OWN = Q(*((f"worker__{name}__isnull", False) for name in CONNECTION_POINTERS), _connector=Q.OR)
@@ -33,17 +39,14 @@ class Running(NamedTuple):
     workers: int
 
 
-def running(instances: InstanceQuerySet) -> list[Running]:
-    """The current ones of the processes, loaded `with_liveness`, counted by group, liveness and their revision.
+def running(staff: Staff, now: datetime, *, may_be_held: bool = True) -> list[Running]:
+    """The current processes within the person's organizations, counted by group, liveness and their revision.
 
     One statement, which joins no worker but the few that point to connections themselves: all are counted as of their
-    queue, and those are taken out of there.
+    queue, and those are taken out of there. `may_be_held` as for `liveness_of`.
     """
-    current = instances.filter(is_current=True)
-    none = _counted(current, *(Cast(Value(None), UUIDField()) for _ in OWN))
-    some = _counted(current.filter(HAS_OWN), *(F(f"worker__{name}") for name in GROUP[1:]))
     counts = Counter[tuple[Group, str, str]]()
-    for queue_id, *own, liveness, revision, count in none.union(some, all=True).order_by():
+    for queue_id, *own, liveness, revision, count in _running(staff, may_be_held)(now=now):
         group = Group(queue_id, *own)
         counts[group, liveness, revision] += count
         if any(own):
@@ -51,9 +54,21 @@ def running(instances: InstanceQuerySet) -> list[Running]:
     return [Running(*state, count) for state, count in counts.items() if count]
 
 
+@lru_cache(maxsize=SCOPES)
+def _running(staff: Staff, may_be_held: bool) -> Rows:  # noqa: FBT001  # named above
+    def build() -> Any:
+        instances = WorkerInstance.objects.with_liveness(NOW, may_be_held=may_be_held).filter(is_current=True)
+        current = staff.within(instances.order_by(), "organization")
+        none = _counted(current, *(Cast(Value(None), UUIDField()) for _ in OWN))
+        some = _counted(current.filter(HAS_OWN), *(F(f"worker__{name}") for name in GROUP[1:]))
+        return none.union(some, all=True).order_by()
+
+    return Rows(build)
+
+
 def _counted(instances: InstanceQuerySet, *own: Any) -> Any:
     """Counted by queue, own connections, liveness and revision."""
-    named = instances.order_by().annotate(**dict(zip(OWN, own, strict=True)))
+    named = instances.annotate(**dict(zip(OWN, own, strict=True)))
     return named.values_list("queue_id", *OWN, "liveness", "configuration_revision").annotate(count=Count("*"))
 
 
@@ -69,12 +84,12 @@ def stale(live: Iterable[Running], queues: Mapping[UUID, WorkerQueue]) -> list[R
     return [each for each in known if each.revision != revisions[each.group]]
 
 
-def outdated(workers: QuerySet[Worker], instances: InstanceQuerySet) -> QuerySet[Worker]:
+def outdated(workers: QuerySet[Worker], staff: Staff, now: datetime, *, may_be_held: bool = True) -> QuerySet[Worker]:
     """Those of workers `with_liveness` that live with an older revision; a few statements for any number of workers.
 
-    Their processes, loaded `with_liveness`, tell which revisions are older; others among them do no harm.
+    They are workers within the person's organizations; `may_be_held` as for `liveness_of`.
     """
-    live = live_among(running(instances))
+    live = live_among(running(staff, now, may_be_held=may_be_held))
     old = stale(live, queues_of(each.group for each in live))
     up_to_date = {each.revision for each in set(live).difference(old)}
     condition = Q(runs_with__in={each.revision for each in old} - up_to_date)
@@ -88,5 +103,10 @@ def outdated(workers: QuerySet[Worker], instances: InstanceQuerySet) -> QuerySet
 
 def crash_looping(now: datetime) -> QuerySet[WorkerStart, Any]:
     """The ids of workers that started too often lately."""
-    lately = WorkerStart.objects.filter(started_at__gt=now - CRASH_LOOP_WINDOW).order_by()
+    return crash_looping_since(now - CRASH_LOOP_WINDOW)
+
+
+def crash_looping_since(moment: datetime | Value) -> QuerySet[WorkerStart, Any]:
+    """The same, `moment` being when the time began in which they did."""
+    lately = WorkerStart.objects.filter(started_at__gt=moment).order_by()
     return lately.values("worker_id").annotate(starts=Count("pk")).filter(starts__gte=CRASH_LOOP_STARTS)

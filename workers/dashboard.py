@@ -4,10 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import CharField, Count, Exists, Q, Value
+from django.db.models import CharField, Count, DateField, DateTimeField, Exists, Q, Value
 from django.db.models.functions import Cast, TruncHour
 
 from environments.members import Staff
@@ -18,7 +19,17 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from workers.attention import Running, crash_looping, live_among, running, stale
+from environments.statements import Parameter, Rows
+from workers.attention import (
+    CRASH_LOOP_WINDOW,
+    NOW,
+    SCOPES,
+    Running,
+    crash_looping_since,
+    live_among,
+    running,
+    stale,
+)
 from workers.charts import HOUR, Chart, hourly_chart
 from workers.models import ApiKey, Liveness, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
@@ -90,14 +101,13 @@ def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool 
 
     A further one for each kind of connection that workers themselves point to. `may_be_held` as for `liveness_of`.
     """
-    instances = WorkerInstance.objects.with_liveness(now, may_be_held=may_be_held)
-    found = running(staff.within(instances, "organization"))
+    found = running(staff, now, may_be_held=may_be_held)
     counts = Counter[str]()
     for each in found:
         counts[each.liveness] += each.workers
     live = live_among(found)
     queues = queues_of(each.group for each in live)
-    tallies = _tallies(staff, WorkerInstance.objects.duplicates(now, may_be_held=may_be_held), now)
+    tallies = _tallies(staff, now, may_be_held=may_be_held)
     counts[Liveness.NEVER_STARTED] = max(0, tallies[WORKERS].first - counts.total())
     duplicates = Counter({UUID(kind): tally.first for kind, tally in tallies.items() if kind not in KINDS})
     attention = Attention(
@@ -130,27 +140,39 @@ def _loads(live: list[Running], duplicates: Counter[UUID], queues: Mapping[UUID,
     return sorted(loads, key=lambda load: (load.queue.max_workers is None, -load.share))[:MOST_QUEUES]
 
 
-def _tallies(staff: Staff, duplicates: Any, now: datetime) -> dict[str, Tally]:
+def _tallies(staff: Staff, now: datetime, *, may_be_held: bool) -> dict[str, Tally]:
     """How many workers there are and what is wrong, by kind; duplicates by the id of their queue; in one statement."""
     soon = now + SOON
-    crashing = Worker.objects.filter(pk__in=crash_looping(now).values("worker_id"))
-    keys = ApiKey.objects.filter(revoked_at=None, expires_at__gt=now, expires_at__lte=soon)
-    is_failing = ~Q(verification_problem="")
-    parts = [
-        _tally(staff, Worker.objects, Value(WORKERS)),
-        _tally(staff, crashing, Value(CRASH_LOOPING)),
-        _tally(staff, keys, Value(EXPIRING_KEYS)),
-        _tally(staff, duplicates, Cast("queue_id", CharField())),
-        _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
-        *(
-            _tally(
-                staff, model.objects, Value(model._meta.model_name), is_failing, Q(api_key_expires_on__lte=soon.date())
-            )
-            for model in (TemporalConnection, LiteLLMConnection)
-        ),
-    ]
-    found = parts[0].union(*parts[1:], all=True).order_by()
+    moments = {"soon": soon, "last_day": soon.date(), "crash_looping_since": now - CRASH_LOOP_WINDOW}
+    found = _wrong(staff, may_be_held)(now=now, **moments)
     return defaultdict(Tally) | {kind: Tally(*counts) for kind, *counts in found}
+
+
+@lru_cache(maxsize=SCOPES)
+def _wrong(staff: Staff, may_be_held: bool) -> Rows:  # noqa: FBT001  # named above
+    soon, last_day = Parameter("soon", DateTimeField()), Parameter("last_day", DateField())
+    is_failing = ~Q(verification_problem="")
+
+    def build() -> Any:
+        looping = crash_looping_since(Parameter("crash_looping_since", DateTimeField()))
+        keys = ApiKey.objects.filter(revoked_at=None, expires_at__gt=NOW, expires_at__lte=soon)
+        duplicates = WorkerInstance.objects.duplicates(NOW, may_be_held=may_be_held)
+        parts = [
+            _tally(staff, Worker.objects, Value(WORKERS)),
+            _tally(staff, Worker.objects.filter(pk__in=looping.values("worker_id")), Value(CRASH_LOOPING)),
+            _tally(staff, keys, Value(EXPIRING_KEYS)),
+            _tally(staff, duplicates, Cast("queue_id", CharField())),
+            _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
+            *(
+                _tally(
+                    staff, model.objects, Value(model._meta.model_name), is_failing, Q(api_key_expires_on__lte=last_day)
+                )
+                for model in (TemporalConnection, LiteLLMConnection)
+            ),
+        ]
+        return parts[0].union(*parts[1:], all=True).order_by()
+
+    return Rows(build)
 
 
 def _tally(staff: Staff, rows: Any, kind: Any, first: Q | None = None, second: Q | None = None) -> Any:
@@ -162,15 +184,20 @@ def _tally(staff: Staff, rows: Any, kind: Any, first: Q | None = None, second: Q
 
 def _starts_per_hour(staff: Staff, hours: int, now: datetime) -> list[tuple[datetime, int]]:
     first = now.replace(minute=0, second=0, microsecond=0) - HOUR * (hours - 1)
-    starts = staff.within(WorkerStart.objects.filter(started_at__gte=first, started_at__lte=now), "organization")
-    counted = (
-        starts.order_by()
-        .annotate(hour=TruncHour("started_at", tzinfo=UTC))
-        .values_list("hour")
-        .annotate(count=Count("*"))
-    )
-    counts = dict(counted)
+    counts = dict(_by_hour(staff)(now=now, first=first))
     return [(hour, counts.get(hour, 0)) for hour in (first + HOUR * index for index in range(hours))]
+
+
+@lru_cache(maxsize=SCOPES)
+def _by_hour(staff: Staff) -> Rows:
+    first = Parameter("first", DateTimeField())
+
+    def build() -> Any:
+        starts = staff.within(WorkerStart.objects.filter(started_at__gte=first, started_at__lte=NOW), "organization")
+        hourly = starts.order_by().annotate(hour=TruncHour("started_at", tzinfo=UTC))
+        return hourly.values_list("hour").annotate(count=Count("*"))
+
+    return Rows(build)
 
 
 def _latest_starts(staff: Staff) -> list[WorkerStart]:

@@ -8,10 +8,11 @@ from uuid import UUID
 
 from django.db.models import Case, CharField, Count, Q, Value, When
 
+from environments.members import EVERYWHERE
 from environments.models import LiteLLMConnection, TemporalConnection
 from workers.attention import running
 from workers.expiries import OVERDUE_FOR
-from workers.models import ApiKey, Liveness, WorkerInstance, WorkerQueue
+from workers.models import ApiKey, Liveness, WorkerQueue
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
 from workers.pulse import recovery
 
@@ -44,8 +45,7 @@ def count_workers(now: datetime) -> list[QueueFigure]:
     Two statements, and those by which `recovery` knows whether an outage of ours still excuses anybody.
     """
     counts = Counter[tuple[UUID, str]]()
-    instances = WorkerInstance.objects.with_liveness(now, may_be_held=recovery(now) is not None)
-    for each in running(instances):
+    for each in running(EVERYWHERE, now, may_be_held=recovery(now) is not None):
         counts[each.group.queue_id, each.liveness] += each.workers
     queues = list(
         WorkerQueue.objects.order_by()

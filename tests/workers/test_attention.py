@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
+from environments.members import EVERYWHERE
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
@@ -24,9 +25,7 @@ def fleet(db: None) -> Fleet:
 
 def outdated_names() -> set[str]:
     now = timezone.now()
-    return {
-        worker.name for worker in outdated(Worker.objects.with_liveness(now), WorkerInstance.objects.with_liveness(now))
-    }
+    return {worker.name for worker in outdated(Worker.objects.with_liveness(now), EVERYWHERE, now)}
 
 
 def started(fleet: Fleet, worker: Worker) -> Worker:
@@ -91,7 +90,7 @@ def test_what_runs_is_counted_by_what_a_start_would_be_given(
     for instance in WorkerInstance.objects.with_liveness(now).filter(is_current=True).select_related("worker"):
         expected[group_of(instance.worker), instance.liveness, instance.configuration_revision] += 1
     with django_assert_num_queries(1):
-        found = running(WorkerInstance.objects.with_liveness(now))
+        found = running(EVERYWHERE, now)
     assert sorted(map(repr, found)) == sorted(repr(Running(*state, count)) for state, count in expected.items())
     assert {each.liveness in LIVE for each in found} == {True, False}
     assert {any(each.group[1:]) for each in found} == {True, False}

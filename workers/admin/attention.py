@@ -32,6 +32,5 @@ class AttentionFilter(admin.SimpleListFilter):
             duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held)
             return queryset.filter(pk__in=duplicates.values("worker_id"))
         if self.value() == OUTDATED:
-            instances = WorkerInstance.objects.with_liveness(now, may_be_held=may_be_held)
-            return outdated(queryset, staff_of(request).within(instances, "organization"))
+            return outdated(queryset, staff_of(request), now, may_be_held=may_be_held)
         return queryset

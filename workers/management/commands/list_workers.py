@@ -12,10 +12,11 @@ from django.db.models import Q
 from django.utils import timezone
 
 from environments.management.printing import printable, until_nobody_reads
+from environments.members import EVERYWHERE
 from workers.attention import outdated
 from workers.listing import ListedWorker, listed
 from workers.management.arguments import organization_id
-from workers.models import Liveness, Worker, WorkerInstance, WorkerQueue
+from workers.models import Liveness, Worker, WorkerQueue
 from workers.models.workers import WorkerQuerySet
 from workers.paths import queues_at
 from workers.tokens import UUID_TEXT
@@ -70,9 +71,7 @@ def _wanted(options: dict[str, Any]) -> WorkerQuerySet:
         workers = workers.filter(queue=_queue(options["queue"]))
     if options["liveness"]:
         workers = workers.filter(Q(liveness__in=[CHOICES[name] for name in options["liveness"]]))
-    if options["outdated"]:
-        return outdated(workers, WorkerInstance.objects.with_liveness(now))  # type: ignore[return-value]  # the same class
-    return workers
+    return outdated(workers, EVERYWHERE, now) if options["outdated"] else workers  # type: ignore[return-value]  # the same class
 
 
 def _queue(text: str) -> WorkerQueue:
