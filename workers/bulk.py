@@ -176,6 +176,7 @@ def _change(ids: Collection[UUID], values: dict[str, Any], *, actor: Actor, now:
             setattr(worker, name, value)
         if changed := audit.difference(before, audit.snapshot(worker)):
             changes[worker.pk] = (worker, changed)
-    Worker.objects.filter(pk__in=changes.keys()).update(**values)
     audit.record_many("worker.updated", changes.values(), actor=actor, now=now)
+    # Last, since heartbeats wait from here on until it is over: processes go with their workers to another queue.
+    Worker.objects.filter(pk__in=changes.keys()).update(**values)
     return Outcome(changed=len(changes), unchanged=len(workers) - len(changes))

@@ -11,7 +11,13 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from environments.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile, SchemaChange, locks_of
+from environments.schema_changes import (
+    AddFieldUnlessThere,
+    AddIndexMeanwhile,
+    DropIndexMeanwhile,
+    SchemaChange,
+    locks_of,
+)
 
 PROBE = AddField("organization", "probe", models.CharField(max_length=9, default="50%", db_default="50%"))
 PROBES = [PROBE, AddField("Environment", "probe", models.IntegerField(null=True))]
@@ -52,6 +58,20 @@ def test_does_what_django_would_and_can_be_taken_back(transactional_db: None) ->
         with connection.schema_editor(atomic=True) as editor:
             migration.unapply(before, editor)
     assert "probe" not in columns("environments_organization") | columns("environments_environment")
+
+
+def test_a_column_that_an_earlier_migration_added_is_not_added_again(transactional_db: None) -> None:
+    """Databases of an earlier checkout have it; it is taken back with the one that has it now."""
+    before = state()
+    column = AddFieldUnlessThere("organization", "probe", models.IntegerField(null=True))
+    apply(change(column))
+    try:
+        apply(change(column))
+        assert "probe" in columns("environments_organization")
+    finally:
+        with connection.schema_editor(atomic=True) as editor:
+            change(column).unapply(before, editor)
+    assert "probe" not in columns("environments_organization")
 
 
 def test_gives_up_within_a_moment_what_somebody_reads_and_leaves_everything_as_it_was(another: Any) -> None:
