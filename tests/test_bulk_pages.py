@@ -476,5 +476,5 @@ def test_selected_workers_without_history_are_deleted_and_others_not(client: Cli
 
 
 def test_the_limits_are_what_the_messages_and_the_documents_say() -> None:
-    assert (bulk.MOST_WORKERS, bulk.MOST_KEYS) == (10_000, 500)
+    assert (bulk.MOST_WORKERS, bulk.MOST_KEYS) == (5_000, 500)
     assert url(Worker, "changelist") == LIST

@@ -16,8 +16,8 @@ from workers.impact import QueueImpact, compare
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
 from workers.revisions import GROUP, Given, Group, current_revisions
 
-#: Beyond these, one transaction would keep starts waiting for too long.
-MOST_WORKERS = 10_000
+#: Beyond these, one transaction would keep starts waiting for too long, and heartbeats of workers that it moves.
+MOST_WORKERS = 5_000
 MOST_KEYS = 500
 #: Names that a message repeats.
 SHOWN_NAMES = 10
