@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from itertools import groupby
 from typing import Any
 
 from django.db import migrations
@@ -17,8 +18,8 @@ from environments.tenancy import SameOrganization
 #: is always the migration that gives way.
 LOCKS_WITHIN = timedelta(milliseconds=500)
 #: The order in which a start touches tables. Whoever waits for a lock of a migration holds what comes before: were that
-#: locked later, each would wait for the other. A heartbeat touches them the other way round, beginning with its
-#: process; so no migration changes both the processes and what comes before.
+#: locked later, each would wait for the other. Heartbeats, and starts in a queue, touch keys, workers, queues and
+#: processes in other orders; so no migration changes more than one of these.
 ORDER = (
     "workers_apikey",
     "workers_worker",
@@ -55,10 +56,11 @@ class SchemaChange(migrations.Migration):
         with schema_editor.connection.schema_editor(collect_sql=True, atomic=False) as maker:
             state = super().apply(project_state, maker)
         give_way_at = time.monotonic() + LOCKS_WITHIN.total_seconds()
-        for table, mode in locks.items():
+        for mode, tables in groupby(locks, key=lambda table: locks[table]):
             left = max(1, round(1000 * (give_way_at - time.monotonic())))
+            names = ", ".join(schema_editor.quote_name(table) for table in tables)
             schema_editor.execute(f"SET LOCAL statement_timeout = {left}", params=None)
-            schema_editor.execute(f"LOCK TABLE {schema_editor.quote_name(table)} IN {mode} MODE", params=None)
+            schema_editor.execute(f"LOCK TABLE {names} IN {mode} MODE", params=None)
         if locks:
             schema_editor.execute("SET LOCAL statement_timeout TO DEFAULT", params=None)
         for statement in maker.collected_sql:
@@ -116,7 +118,7 @@ class DropIndexMeanwhile(migrations.RunSQL):
 
 
 class AddConstraintUnchecked(migrations.AddConstraint):
-    """Adds a foreign key of ours without a look at the rows that are there, which takes as long as they are many.
+    """Adds a foreign key of ours without looking at the rows that are there, which may be many.
 
     New rows are looked at; a later migration, in no `SchemaChange`, validates the others.
     """
@@ -153,5 +155,5 @@ def _locks_of(operation: Operation, app_label: str, state: ProjectState) -> Iter
     if isinstance(operation, AddConstraintUnchecked):
         fields.append(state.models[app_label, name].fields[operation.constraint.pointer])
     for field in fields:
-        if field is not None and field.remote_field and field.db_constraint:
+        if field is not None and field.remote_field and getattr(field, "db_constraint", True):
             yield resolve_relation(field.remote_field.model, app_label, name), REFERRED_TO

@@ -25,8 +25,9 @@ CRASH_LOOP_WINDOW = timedelta(minutes=10)
 #: For how many people's organizations a statement is kept compiled.
 SCOPES = 64
 NOW = Parameter("now", DateTimeField())
-#: The connections that workers point to themselves, as they are called in statements here, and who has any.
+#: What a statement calls the connections that workers point to themselves.
 OWN = ("own_temporal", "own_litellm", "own_telemetry")
+#: Processes of workers that point to any.
 HAS_OWN = Q(*((f"worker__{name}__isnull", False) for name in CONNECTION_POINTERS), _connector=Q.OR)
 
 
@@ -42,8 +43,8 @@ class Running(NamedTuple):
 def running(staff: Staff, now: datetime, *, may_be_held: bool = True) -> list[Running]:
     """The current processes within the person's organizations, counted by group, liveness and their revision.
 
-    One statement, which joins no worker but the few that point to connections themselves: all are counted as of their
-    queue, and those are taken out of there. `may_be_held` as for `liveness_of`.
+    One statement, which joins no worker but the few that point to connections themselves: first all are counted in the
+    group of their queue, then those few in their own, and taken off their queue's. `may_be_held` as for `liveness_of`.
     """
     counts = Counter[tuple[Group, str, str]]()
     for queue_id, *own, liveness, revision, count in _running(staff, may_be_held)(now=now):
@@ -57,7 +58,7 @@ def running(staff: Staff, now: datetime, *, may_be_held: bool = True) -> list[Ru
 @lru_cache(maxsize=SCOPES)
 def _running(staff: Staff, may_be_held: bool) -> Rows:  # noqa: FBT001  # named above
     def build() -> Any:
-        instances = WorkerInstance.objects.with_liveness(NOW, may_be_held=may_be_held).filter(is_current=True)
+        instances = WorkerInstance.objects.current(NOW, may_be_held=may_be_held)
         current = staff.within(instances.order_by(), "organization")
         none = _counted(current, *(Cast(Value(None), UUIDField()) for _ in OWN))
         some = _counted(current.filter(HAS_OWN), *(F(f"worker__{name}") for name in GROUP[1:]))

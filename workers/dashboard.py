@@ -161,7 +161,7 @@ def _wrong(staff: Staff, may_be_held: bool) -> Rows:  # noqa: FBT001  # named ab
             _tally(staff, Worker.objects, Value(WORKERS)),
             _tally(staff, Worker.objects.filter(pk__in=looping.values("worker_id")), Value(CRASH_LOOPING)),
             _tally(staff, keys, Value(EXPIRING_KEYS)),
-            _tally(staff, duplicates, Cast("queue_id", CharField())),
+            _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
             _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
             *(
                 _tally(

@@ -78,11 +78,10 @@ PROCESSES = """
 INSERT INTO workers_workerinstance (
     id, organization_id, worker_id, is_current, is_contested, hostname, pid, client_address, api_key_id,
     configuration_revision, started_at, last_heartbeat_at, activity, tasks_processed, current_task_id, stopped_at,
-    stop_reason, error_message, queue_id)
+    stop_reason, error_message)
 SELECT id, organization_id, worker_id, false, false, worker_name, 12345, client_address, api_key_id,
        configuration_revision, started_at, started_at + interval '1 hour', 'active', 0, '',
-       started_at + interval '1 hour', 'shutdown', '',
-       (SELECT queue_id FROM workers_worker worker WHERE worker.id = worker_id)
+       started_at + interval '1 hour', 'shutdown', ''
 FROM workers_workerstart start
 WHERE NOT EXISTS (SELECT FROM workers_workerinstance instance WHERE instance.id = start.id)
 """

@@ -170,7 +170,7 @@ SELECT id, organization_id, worker_id, rank = 1, false, 'worker-000123.seed-1.ex
        '0123456789ab', started_at, CASE rank WHEN 1 THEN now() ELSE started_at + interval '1 hour' END, 'active', 0, '',
        CASE rank WHEN 1 THEN NULL ELSE started_at + interval '1 hour' END,
        CASE rank WHEN 1 THEN '' ELSE 'shutdown' END, '',
-       (SELECT queue_id FROM workers_worker worker WHERE worker.id = worker_id)
+       CASE rank WHEN 1 THEN (SELECT queue_id FROM workers_worker worker WHERE worker.id = worker_id) END
 FROM (
     SELECT *, CASE WHEN started_at > (
         SELECT started_at FROM workers_workerstart ORDER BY started_at DESC OFFSET {workers} LIMIT 1

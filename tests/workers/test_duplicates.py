@@ -368,7 +368,6 @@ def test_who_speaks_is_found_without_looking_at_all_processes_of_the_past(send: 
             id=uuid4(),
             organization=fleet.organization,
             worker=fleet.worker,
-            queue=fleet.queue,
             is_current=False,
             started_at=now - timedelta(days=1, seconds=number),
             last_heartbeat_at=now - timedelta(days=1),

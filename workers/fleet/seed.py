@@ -246,7 +246,7 @@ class _Tenant:
     def _duplicate(self, start: WorkerStart, worker: Worker) -> WorkerInstance:
         """A process that goes on although the worker has started again."""
         instance = self._instance(start, worker)
-        instance.is_current, instance.stopped_at, instance.stop_reason = False, None, ""
+        instance.is_current, instance.queue_id, instance.stopped_at, instance.stop_reason = False, None, None, ""
         instance.last_heartbeat_at = self.now
         return instance
 

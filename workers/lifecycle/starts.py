@@ -91,9 +91,9 @@ _LOCK_QUEUE = Select(lambda: WorkerQueue.objects.filter(pk=_ID).select_for_updat
 _LOAD_OF_QUEUE: Select[Any] = Select(
     lambda: WorkerQueue.objects.filter(pk=_ID).annotate(live=live_in_queue(_NOW)).order_by()
 )
-_RETIRE = Update(lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False)
+_RETIRE = Update(lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False, queue=None)
 _RETIRE_REPEATED = Update(
-    lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False, stopped_at=_NOW, stop_reason=REPEATED
+    lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False, queue=None, stopped_at=_NOW, stop_reason=REPEATED
 )
 _END_ALL = Update(
     lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, stopped_at=None), stopped_at=_NOW, stop_reason=SUPERSEDED

@@ -32,12 +32,6 @@ class Migration(SchemaChange):
             field=environments.models.TagsField(blank=True, db_default="", default="", max_length=500),
         ),
         migrations.AddIndex(
-            model_name="apikey",
-            index=models.Index(
-                condition=models.Q(("revoked_at", None)), fields=["expires_at"], name="workers_apikey_expiring"
-            ),
-        ),
-        migrations.AddIndex(
             model_name="worker",
             index=models.Index(fields=["organization", "name", "id"], name="workers_worker_by_name"),
         ),

@@ -16,6 +16,12 @@ class Migration(migrations.Migration):
 
     operations = [
         AddIndexMeanwhile(
+            model_name="apikey",
+            index=models.Index(
+                condition=models.Q(("revoked_at", None)), fields=["expires_at"], name="workers_apikey_expiring"
+            ),
+        ),
+        AddIndexMeanwhile(
             model_name="workerinstance",
             index=models.Index(
                 condition=models.Q(("is_current", False), ("stopped_at", None)),

@@ -1,4 +1,4 @@
-"""What a process was given, and the queue of its worker, so that a fleet is counted without joining its workers."""
+"""What a process was given, and the current one's queue, so that a fleet is counted without joining its workers."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class FillQueue(Operation):
         )
         schema_editor.execute(
             f"CREATE TRIGGER {TRIGGER} BEFORE INSERT ON {TABLE} "
-            f"FOR EACH ROW WHEN (NEW.queue_id IS NULL) EXECUTE FUNCTION {TRIGGER}()"
+            f"FOR EACH ROW WHEN (NEW.queue_id IS NULL AND NEW.is_current) EXECUTE FUNCTION {TRIGGER}()"
         )
 
     def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:

@@ -1,35 +1,37 @@
-"""Fills in the queue of the processes that were recorded without one, in steps that nobody waits for."""
+"""Fills in the queue of each worker's current process, in steps for which nobody waits long."""
 
 import time
 from typing import Any
 from uuid import UUID
 
-from django.db import migrations
+from django.db import OperationalError, migrations
+from psycopg.errors import LockNotAvailable
 
 #: Rows written in one transaction.
 BATCH = 2_000
 #: Those of which the process or its worker is being changed at the moment are left for the next round.
 FILL = """
 WITH batch AS (
-    SELECT instance.id, worker.queue_id
+    SELECT instance.id, instance.worker_id, worker.queue_id
     FROM workers_workerinstance instance JOIN workers_worker worker ON worker.id = instance.worker_id
-    WHERE instance.queue_id IS NULL AND instance.id > %s
-    ORDER BY instance.id
+    WHERE instance.is_current AND instance.queue_id IS NULL AND instance.worker_id > %s
+    ORDER BY instance.worker_id
     LIMIT %s
     FOR NO KEY UPDATE OF instance SKIP LOCKED
     FOR KEY SHARE OF worker SKIP LOCKED
 ), filled AS (
     UPDATE workers_workerinstance instance SET queue_id = batch.queue_id
-    FROM batch WHERE batch.id = instance.id RETURNING instance.id
+    FROM batch WHERE batch.id = instance.id RETURNING instance.worker_id
 )
-SELECT id FROM filled ORDER BY id DESC LIMIT 1
+SELECT worker_id FROM filled ORDER BY worker_id DESC LIMIT 1
 """
 FILL_ALL = """
 UPDATE workers_workerinstance
 SET queue_id = (SELECT queue_id FROM workers_worker WHERE workers_worker.id = workers_workerinstance.worker_id)
-WHERE queue_id IS NULL
+WHERE is_current AND queue_id IS NULL
 """
-ROUND_AGAIN_AFTER = 0.1
+#: In seconds: between rounds, and for all of them; then `migrate` says so and tries again.
+PAUSE, PATIENCE = 0.2, 10
 
 
 def fill(_apps: Any, schema_editor: Any) -> None:
@@ -38,19 +40,30 @@ def fill(_apps: Any, schema_editor: Any) -> None:
         if schema_editor.connection.vendor != "postgresql":
             cursor.execute(FILL_ALL)
             return
-        while _is_left(cursor):
-            last: UUID | None = UUID(int=0)
-            while last:
-                cursor.execute(FILL, [last, BATCH])
-                last = next((found for (found,) in cursor.fetchall()), None)
-            time.sleep(ROUND_AGAIN_AFTER)
+        _fill_in_rounds(cursor)
         cursor.execute("SET statement_timeout = 0")
         cursor.execute("ALTER TABLE workers_workerinstance VALIDATE CONSTRAINT workers_workerinstance_worker_queue")
+        cursor.execute("ANALYZE workers_workerinstance")
         cursor.execute("RESET statement_timeout")
 
 
+def _fill_in_rounds(cursor: Any) -> None:
+    """OperationalError, as of a lock that is not to be had, when some are being changed for long."""
+    give_way_at = time.monotonic() + PATIENCE
+    while _is_left(cursor):
+        last: UUID | None = UUID(int=0)
+        while last:
+            cursor.execute(FILL, [last, BATCH])
+            last = next((found for (found,) in cursor.fetchall()), None)
+            give_way_at = time.monotonic() + PATIENCE if last else give_way_at
+        if time.monotonic() > give_way_at:
+            message = "A worker or its process is being changed in a transaction that does not end."
+            raise OperationalError(message) from LockNotAvailable()
+        time.sleep(PAUSE)
+
+
 def _is_left(cursor: Any) -> bool:
-    cursor.execute("SELECT EXISTS (SELECT FROM workers_workerinstance WHERE queue_id IS NULL)")
+    cursor.execute("SELECT EXISTS (SELECT FROM workers_workerinstance WHERE is_current AND queue_id IS NULL)")
     return bool(cursor.fetchone()[0])
 
 

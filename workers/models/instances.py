@@ -20,7 +20,7 @@ HOSTNAME_LENGTH = 255
 TASK_ID_LENGTH = 255
 #: How many of the last reported log lines are kept.
 LOG_LINES = 100
-INTERVAL = "queue__heartbeat_interval"
+INTERVAL = "worker__queue__heartbeat_interval"
 
 #: The stop reason of an instance that another one took over from.
 SUPERSEDED = "superseded"
@@ -40,6 +40,11 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
     def with_liveness(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """With `liveness`."""
         return self.annotate(liveness=liveness_of("", INTERVAL, now, may_be_held=may_be_held))
+
+    def current(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
+        """Each worker's current one with `liveness`, found by the queue that it has itself."""
+        liveness = liveness_of("", "queue__heartbeat_interval", now, may_be_held=may_be_held)
+        return self.filter(is_current=True).annotate(liveness=liveness)
 
     def with_held(self, now: datetime) -> Self:
         """With `is_held`: not heard of since our latest outage, but not Offline before it."""
@@ -71,7 +76,8 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
 class WorkerInstance(TenantOwned):
     """One process of a worker: narrow, and all that a heartbeat writes. Its id is that of the start it began with.
 
-    Its queue is its worker's, which the database sees to: a fleet's processes are counted without their workers.
+    The current one has its worker's queue, which the database sees to, so that what runs is counted without joining the
+    workers. Older ones have none: a worker that moves takes one row along, and not all that ever ran.
 
     The host, process id and address with which it started are the evidence that tells its heartbeats from those of
     another process of the same worker, since those carry the worker's id alone.
@@ -84,7 +90,7 @@ class WorkerInstance(TenantOwned):
     worker = models.ForeignKey(  # whose index is the one by age below
         Worker, on_delete=models.CASCADE, related_name="instances", db_index=False
     )
-    queue = models.ForeignKey(  # null in rows of the release before, until the database has filled it in
+    queue = models.ForeignKey(
         WorkerQueue, on_delete=models.DO_NOTHING, related_name="+", null=True, db_index=False, db_constraint=False
     )
     is_current = models.BooleanField(default=True)
@@ -121,7 +127,7 @@ class WorkerInstance(TenantOwned):
             models.UniqueConstraint(
                 fields=["worker"], condition=Q(is_current=True), name="workers_workerinstance_one_current"
             ),
-            *same_organization("worker"),  # of rows without a queue, too
+            *same_organization("worker"),  # of those without a queue, too
             SameAs(pointer="worker", column="queue", name="workers_workerinstance_worker_queue"),
         ]
         indexes: ClassVar[list[models.Index]] = [
