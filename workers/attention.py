@@ -22,7 +22,7 @@ CRASH_LOOP_STARTS = 3
 CRASH_LOOP_WINDOW = timedelta(minutes=10)
 
 
-#: For how many people's organizations a statement is kept compiled.
+#: For how many people's roles a statement is kept compiled.
 SCOPES = 64
 NOW = Parameter("now", DateTimeField())
 #: What a statement calls the connections that workers point to themselves.

@@ -16,7 +16,7 @@ from workers.impact import QueueImpact, compare
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
 from workers.revisions import GROUP, Given, Group, current_revisions
 
-#: Beyond these, one transaction would keep starts waiting for too long, and heartbeats of workers that it moves.
+#: Beyond these, one transaction would keep starts waiting for too long.
 MOST_WORKERS = 5_000
 MOST_KEYS = 500
 #: Names that a message repeats.
@@ -177,6 +177,6 @@ def _change(ids: Collection[UUID], values: dict[str, Any], *, actor: Actor, now:
         if changed := audit.difference(before, audit.snapshot(worker)):
             changes[worker.pk] = (worker, changed)
     audit.record_many("worker.updated", changes.values(), actor=actor, now=now)
-    # Last, since heartbeats wait from here on until it is over: processes go with their workers to another queue.
+    # Last, since heartbeats wait from here on until it is over: the current process goes with its worker to a queue.
     Worker.objects.filter(pk__in=changes.keys()).update(**values)
     return Outcome(changed=len(changes), unchanged=len(workers) - len(changes))
