@@ -1,7 +1,7 @@
 """Statements that the ORM compiles once and that are run with new parameters each time.
 
-Compiling a query costs ten times what the database takes to answer it, and a start or heartbeat always asks the same, as
-the dashboard does.
+Compiling a query costs ten times what the database takes to answer it, and a start or heartbeat always asks the same,
+as the dashboard does.
 What is kept is the ORM's own SQL for the models as they are, once for each thread, as a connection is a thread's own.
 """
 
