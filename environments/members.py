@@ -38,7 +38,7 @@ class Staff:
         return rows.filter(**{f"{path}__in": mine}) if mine else rows.none()
 
 
-#: Whoever works at the machine itself.
+#: A superuser, and whoever works at the machine itself.
 EVERYWHERE = Staff(is_superuser=True)
 
 
@@ -55,6 +55,6 @@ def _load(user: Any) -> Staff:
     if not (user.is_active and user.is_staff):
         return Staff()
     if user.is_superuser:
-        return Staff(is_superuser=True)
+        return EVERYWHERE
     found = Membership.objects.filter(user=user.pk).order_by().values_list("organization_id", "role")
     return Staff(roles={organization_id: Role(role) for organization_id, role in found})

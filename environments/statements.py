@@ -8,6 +8,7 @@ What is kept is the ORM's own SQL for the models as they are, once for each thre
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from django.core.exceptions import EmptyResultSet
@@ -16,6 +17,8 @@ from django.db.models import sql
 from django.db.models.base import ModelState
 from django.db.models.constants import OnConflict
 
+#: How many statements of one kind are kept, which differ by who may see what.
+KEPT = 64
 #: The fields of which PostgreSQL's driver takes Python's own values as they are.
 NATIVE = frozenset({"UUIDField", "CharField", "BooleanField", "DateTimeField", "GenericIPAddressField"})
 
@@ -121,6 +124,19 @@ class Rows(_Statement):
         self._compiler = self._build().query.get_compiler(connection=connection)
         text, parameters = self._compiler.as_sql()
         return text, parameters
+
+
+def kept[**P](build: Callable[P, models.QuerySet[Any, Any]]) -> Callable[P, Rows]:
+    """Makes of a function that builds a query one that gives its statement: the same one for the same arguments.
+
+    Those that were not asked for lately are forgotten.
+    """
+
+    @lru_cache(maxsize=KEPT)
+    def statement(*args: P.args, **kwargs: P.kwargs) -> Rows:
+        return Rows(partial(build, *args, **kwargs))
+
+    return statement  # type: ignore[return-value]  # it takes what `build` takes
 
 
 class _Part:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,7 +11,7 @@ from django.db.models.functions import Cast
 
 from environments.members import Staff
 from environments.models import CONNECTION_POINTERS
-from environments.statements import Parameter, Rows
+from environments.statements import Parameter, kept
 from workers.models import LIVE, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.instances import InstanceQuerySet
 from workers.revisions import GROUP, Group, queues_of, revisions_in
@@ -22,8 +21,6 @@ CRASH_LOOP_STARTS = 3
 CRASH_LOOP_WINDOW = timedelta(minutes=10)
 
 
-#: For how many people's roles a statement is kept compiled.
-SCOPES = 64
 NOW = Parameter("now", DateTimeField())
 #: What a statement calls the connections that workers point to themselves.
 OWN = ("own_temporal", "own_litellm", "own_telemetry")
@@ -47,7 +44,7 @@ def running(staff: Staff, now: datetime, *, may_be_held: bool = True) -> list[Ru
     group of their queue, then those few in their own, and taken off their queue's. `may_be_held` as for `liveness_of`.
     """
     counts = Counter[tuple[Group, str, str]]()
-    for queue_id, *own, liveness, revision, count in _running(staff, may_be_held)(now=now):
+    for queue_id, *own, liveness, revision, count in _running(staff, may_be_held=may_be_held)(now=now):
         group = Group(queue_id, *own)
         counts[group, liveness, revision] += count
         if any(own):
@@ -55,19 +52,16 @@ def running(staff: Staff, now: datetime, *, may_be_held: bool = True) -> list[Ru
     return [Running(*state, count) for state, count in counts.items() if count]
 
 
-@lru_cache(maxsize=SCOPES)
-def _running(staff: Staff, may_be_held: bool) -> Rows:  # noqa: FBT001  # named above
-    def build() -> Any:
-        instances = WorkerInstance.objects.current(NOW, may_be_held=may_be_held)
-        current = staff.within(instances.order_by(), "organization")
-        none = _counted(current, *(Cast(Value(None), UUIDField()) for _ in OWN))
-        some = _counted(current.filter(HAS_OWN), *(F(f"worker__{name}") for name in GROUP[1:]))
-        return none.union(some, all=True).order_by()
-
-    return Rows(build)
+@kept
+def _running(staff: Staff, *, may_be_held: bool) -> QuerySet[WorkerInstance, Any]:
+    instances = WorkerInstance.objects.current(NOW, may_be_held=may_be_held)
+    current = staff.within(instances.order_by(), "organization")
+    none = _counted(current, *(Cast(Value(None), UUIDField()) for _ in OWN))
+    some = _counted(current.filter(HAS_OWN), *(F(f"worker__{name}") for name in GROUP[1:]))
+    return none.union(some, all=True).order_by()
 
 
-def _counted(instances: InstanceQuerySet, *own: Any) -> Any:
+def _counted(instances: InstanceQuerySet, *own: Any) -> QuerySet[WorkerInstance, Any]:
     """Counted by queue, own connections, liveness and revision."""
     named = instances.annotate(**dict(zip(OWN, own, strict=True)))
     return named.values_list("queue_id", *OWN, "liveness", "configuration_revision").annotate(count=Count("*"))

@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,11 +18,10 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.statements import Parameter, Rows
+from environments.statements import Parameter, kept
 from workers.attention import (
     CRASH_LOOP_WINDOW,
     NOW,
-    SCOPES,
     Running,
     crash_looping_since,
     live_among,
@@ -144,35 +142,29 @@ def _tallies(staff: Staff, now: datetime, *, may_be_held: bool) -> dict[str, Tal
     """How many workers there are and what is wrong, by kind; duplicates by the id of their queue; in one statement."""
     soon = now + SOON
     moments = {"soon": soon, "last_day": soon.date(), "crash_looping_since": now - CRASH_LOOP_WINDOW}
-    found = _wrong(staff, may_be_held)(now=now, **moments)
+    found = _tallied(staff, may_be_held=may_be_held)(now=now, **moments)
     return defaultdict(Tally) | {kind: Tally(*counts) for kind, *counts in found}
 
 
-@lru_cache(maxsize=SCOPES)
-def _wrong(staff: Staff, may_be_held: bool) -> Rows:  # noqa: FBT001  # named above
+@kept
+def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
     soon, last_day = Parameter("soon", DateTimeField()), Parameter("last_day", DateField())
+    looping = crash_looping_since(Parameter("crash_looping_since", DateTimeField()))
+    keys = ApiKey.objects.filter(revoked_at=None, expires_at__gt=NOW, expires_at__lte=soon)
+    duplicates = WorkerInstance.objects.duplicates(NOW, may_be_held=may_be_held)
     is_failing = ~Q(verification_problem="")
-
-    def build() -> Any:
-        looping = crash_looping_since(Parameter("crash_looping_since", DateTimeField()))
-        keys = ApiKey.objects.filter(revoked_at=None, expires_at__gt=NOW, expires_at__lte=soon)
-        duplicates = WorkerInstance.objects.duplicates(NOW, may_be_held=may_be_held)
-        parts = [
-            _tally(staff, Worker.objects, Value(WORKERS)),
-            _tally(staff, Worker.objects.filter(pk__in=looping.values("worker_id")), Value(CRASH_LOOPING)),
-            _tally(staff, keys, Value(EXPIRING_KEYS)),
-            _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
-            _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
-            *(
-                _tally(
-                    staff, model.objects, Value(model._meta.model_name), is_failing, Q(api_key_expires_on__lte=last_day)
-                )
-                for model in (TemporalConnection, LiteLLMConnection)
-            ),
-        ]
-        return parts[0].union(*parts[1:], all=True).order_by()
-
-    return Rows(build)
+    parts = [
+        _tally(staff, Worker.objects, Value(WORKERS)),
+        _tally(staff, Worker.objects.filter(pk__in=looping.values("worker_id")), Value(CRASH_LOOPING)),
+        _tally(staff, keys, Value(EXPIRING_KEYS)),
+        _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
+        _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
+        *(
+            _tally(staff, model.objects, Value(model._meta.model_name), is_failing, Q(api_key_expires_on__lte=last_day))
+            for model in (TemporalConnection, LiteLLMConnection)
+        ),
+    ]
+    return parts[0].union(*parts[1:], all=True).order_by()
 
 
 def _tally(staff: Staff, rows: Any, kind: Any, first: Q | None = None, second: Q | None = None) -> Any:
@@ -188,16 +180,12 @@ def _starts_per_hour(staff: Staff, hours: int, now: datetime) -> list[tuple[date
     return [(hour, counts.get(hour, 0)) for hour in (first + HOUR * index for index in range(hours))]
 
 
-@lru_cache(maxsize=SCOPES)
-def _by_hour(staff: Staff) -> Rows:
+@kept
+def _by_hour(staff: Staff) -> Any:
     first = Parameter("first", DateTimeField())
-
-    def build() -> Any:
-        starts = staff.within(WorkerStart.objects.filter(started_at__gte=first, started_at__lte=NOW), "organization")
-        hourly = starts.order_by().annotate(hour=TruncHour("started_at", tzinfo=UTC))
-        return hourly.values_list("hour").annotate(count=Count("*"))
-
-    return Rows(build)
+    starts = staff.within(WorkerStart.objects.filter(started_at__gte=first, started_at__lte=NOW), "organization")
+    hourly = starts.order_by().annotate(hour=TruncHour("started_at", tzinfo=UTC))
+    return hourly.values_list("hour").annotate(count=Count("*"))
 
 
 def _latest_starts(staff: Staff) -> list[WorkerStart]:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from environments.members import Staff
+from environments.members import EVERYWHERE, Staff
 from environments.models import Environment, LiteLLMConnection, Organization, Role, TemporalConnection
 from tests import factories
 from tests.factories import Fleet
@@ -12,15 +12,13 @@ from tests.workers import fresh_fleet, start
 from workers.dashboard import Dashboard, Trouble, first_steps, look_at_fleet
 from workers.models import Liveness, WorkerInstance, WorkerQueue
 
-EVERYTHING = Staff(is_superuser=True)
-
 
 @pytest.fixture
 def fleet(db: None) -> Fleet:
     return fresh_fleet()
 
 
-def look(staff: Staff = EVERYTHING, hours: int = 24) -> Dashboard:
+def look(staff: Staff = EVERYWHERE, hours: int = 24) -> Dashboard:
     return look_at_fleet(staff, hours=hours, now=timezone.now())
 
 
@@ -112,11 +110,11 @@ def test_the_statements_do_not_grow_with_the_fleet(
 
 
 def test_the_first_steps_tick_themselves_off(db: None) -> None:
-    assert [is_done for _, _, is_done in first_steps(EVERYTHING)] == [False] * 7
+    assert [is_done for _, _, is_done in first_steps(EVERYWHERE)] == [False] * 7
     organization = factories.create_organization("acme")
-    assert [is_done for _, _, is_done in first_steps(EVERYTHING)] == [True] + [False] * 6
+    assert [is_done for _, _, is_done in first_steps(EVERYWHERE)] == [True] + [False] * 6
     factories.create_queue(factories.create_environment(organization))
-    assert [model for _, model, is_done in first_steps(EVERYTHING) if is_done] == [
+    assert [model for _, model, is_done in first_steps(EVERYWHERE) if is_done] == [
         Organization,
         Environment,
         WorkerQueue,

@@ -259,6 +259,10 @@ def test_the_expression_agrees_with_the_rule_in_plain_python(
     assert may_be_held == (is_away or any(answers[row.pk][1] for row in live))
     shorter = WorkerInstance.objects.with_liveness(now, may_be_held=may_be_held)
     assert {row.pk: row.liveness for row in shorter} == {pk: liveness for pk, (liveness, _) in answers.items()}
+    for current in (WorkerInstance.objects.current(now), WorkerInstance.objects.current(now, may_be_held=may_be_held)):
+        assert {row.pk: row.liveness for row in current} == {
+            row.pk: answers[row.pk][0] for row in crew if row.is_current
+        }
     assert set(WorkerInstance.objects.duplicates(now, may_be_held=may_be_held)) == {r for r in live if not r.is_current}
     counted = WorkerQueue.objects.annotate(live_count=live_in_queue(now)).filter(live_count=1)
     assert set(counted) == {row.worker.queue for row in live}

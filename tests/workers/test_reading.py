@@ -877,12 +877,7 @@ def test_a_worker_whose_start_is_no_longer_on_record_is_still_shown(fleet: Fleet
     """The ledger may be pruned."""
     now = timezone.now()
     WorkerInstance.objects.create(
-        id=uuid4(),
-        organization=fleet.organization,
-        worker=fleet.worker,
-        queue=fleet.queue,
-        started_at=now,
-        last_heartbeat_at=now,
+        id=uuid4(), organization=fleet.organization, worker=fleet.worker, started_at=now, last_heartbeat_at=now
     )
     assert not WorkerStart.objects.exists()
     (row,) = read(fleet, "worker-queues/{queue}/workers")

@@ -14,7 +14,7 @@ TRIGGER = f"{TABLE}_fill_queue"
 
 
 class FillQueue(Operation):
-    """Fills in the queue of the processes that the release before records meanwhile, which knows of none.
+    """Fills in the queue of what the release before records meanwhile, which knows of none.
 
     For PostgreSQL, where it serves while this one migrates; the next release drops it.
     """

@@ -51,15 +51,20 @@ def _fill_in_rounds(cursor: Any) -> None:
     """OperationalError, as of a lock that is not to be had, when some are being changed for long."""
     give_way_at = time.monotonic() + PATIENCE
     while _is_left(cursor):
-        last: UUID | None = UUID(int=0)
-        while last:
-            cursor.execute(FILL, [last, BATCH])
-            last = next((found for (found,) in cursor.fetchall()), None)
-            give_way_at = time.monotonic() + PATIENCE if last else give_way_at
+        last = UUID(int=0)
+        while found := _fill_after(last, cursor):
+            (last,) = found
+            give_way_at = time.monotonic() + PATIENCE
         if time.monotonic() > give_way_at:
             message = "A worker or its process is being changed in a transaction that does not end."
             raise OperationalError(message) from LockNotAvailable()
         time.sleep(PAUSE)
+
+
+def _fill_after(worker_id: UUID, cursor: Any) -> Any:
+    """A row with the last worker whose process was filled in; none when there is no further one to be had."""
+    cursor.execute(FILL, [worker_id, BATCH])
+    return cursor.fetchone()
 
 
 def _is_left(cursor: Any) -> bool:
