@@ -1,11 +1,21 @@
 """The effective configuration: which level's connection wins each section; knows nothing of HTTP."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
-from environments.models import HasConnections, LiteLLMConnection, TelemetrySettings, TemporalConnection
+from environments.models import (
+    CONNECTION_POINTERS,
+    HasConnections,
+    LiteLLMConnection,
+    TelemetrySettings,
+    TemporalConnection,
+)
+
+#: What each section is called, by the pointer that levels have to its connection, in the order of `Sections`.
+SECTIONS = dict(zip(CONNECTION_POINTERS, ("Temporal", "LiteLLM", "telemetry"), strict=True))
 
 
 class Level(StrEnum):
@@ -36,25 +46,23 @@ class Candidate[Row]:
 
 @dataclass(frozen=True)
 class Section[Row]:
-    """One section of the configuration: the candidates from the narrowest level to the widest; the first one wins."""
+    """One section of the configuration: the row that wins, if any, and what it was chosen from."""
 
     name: str
     searched: tuple[Level, ...]
-    candidates: tuple[Candidate[Row], ...]
+    row: Row | None
+    #: From the narrowest level to the widest; the first one wins. None where the database chose (`winning_id`).
+    candidates: tuple[Candidate[Row], ...] = ()
 
     @property
     def winner(self) -> Candidate[Row] | None:
         return self.candidates[0] if self.candidates else None
 
-    @property
-    def row(self) -> Row | None:
-        return self.candidates[0].row if self.candidates else None
-
     def require(self) -> Row:
         """The winning connection; ConfigurationIncompleteError when no level points to one."""
-        if not self.candidates:
+        if self.row is None:
             raise ConfigurationIncompleteError(self.name, self.searched)
-        return self.candidates[0].row
+        return self.row
 
 
 class ConfigurationIncompleteError(Exception):
@@ -83,17 +91,30 @@ def resolve(layers: Sequence[Layer]) -> Sections:
     The narrowest level that points to a connection wins the whole section; fields are never merged across levels, so
     that one level's API key can never meet another level's host.
     """
+    found = {pointer: _candidates(pointer, layers) for pointer in CONNECTION_POINTERS}
+    rows = {pointer: candidates[0].row if candidates else None for pointer, candidates in found.items()}
+    return sections(tuple(layer.level for layer in layers), rows, found)
+
+
+def winning_id(pointer: str, levels: Iterable[str]) -> str:
+    """The same rule in SQL: the id that wins, of tables named for the levels, the narrowest first."""
+    return f"COALESCE({', '.join(f'{level}.{pointer}_id' for level in levels)})"
+
+
+def sections(
+    searched: tuple[Level, ...],
+    rows: Mapping[str, Any],
+    candidates: Mapping[str, tuple[Candidate[Any], ...]] = MappingProxyType({}),
+) -> Sections:
+    """The sections with the rows that won, by the pointers that led to them."""
     return Sections(
-        temporal=_section("Temporal", "temporal_connection", layers),
-        litellm=_section("LiteLLM", "litellm_connection", layers),
-        telemetry=_section("telemetry", "telemetry_settings", layers),
+        *(Section(name, searched, rows[pointer], candidates.get(pointer, ())) for pointer, name in SECTIONS.items())
     )
 
 
-def _section[Row](name: str, pointer: str, layers: Sequence[Layer]) -> Section[Row]:
-    candidates = tuple(
+def _candidates(pointer: str, layers: Sequence[Layer]) -> tuple[Candidate[Any], ...]:
+    return tuple(
         Candidate(layer.level, layer.holder, row)
         for layer in layers
         if (row := getattr(layer.holder, pointer)) is not None
     )
-    return Section(name, tuple(layer.level for layer in layers), candidates)

@@ -21,15 +21,15 @@ LOCKS_WITHIN = timedelta(milliseconds=500)
 #: locked later, each would wait for the other. Heartbeats, and starts in a queue, touch keys, workers, queues and
 #: processes in other orders; so no migration changes more than one of these.
 ORDER = (
-    "workers_apikey",
     "workers_worker",
+    "workers_workerqueue",
+    "environments_environment",
     "environments_organization",
+    "workers_apikey",
     "environments_temporalconnection",
     "environments_litellmconnection",
     "environments_telemetrysettings",
     "environments_datakey",
-    "workers_workerqueue",
-    "environments_environment",
     "workers_workerinstance",
     "workers_workerstart",
 )

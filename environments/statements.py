@@ -1,18 +1,17 @@
-"""Statements that the ORM compiles once and that are run with new parameters each time.
+"""Statements that are made once and run with new parameters each time.
 
 Compiling a query costs ten times what the database takes to answer it, and a start or heartbeat always asks the same,
-as the dashboard does.
-What is kept is the ORM's own SQL for the models as they are, once for each thread, as a connection is a thread's own.
+as the dashboard does. What is kept is made for the models as they are, once for each thread, as a connection is a
+thread's own. Nearly all of it is the ORM's own SQL; `Joined` and `Together` say what the ORM cannot.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from django.core.exceptions import EmptyResultSet
-from django.db import DEFAULT_DB_ALIAS, connection, connections, models, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, connections, models
 from django.db.models import sql
 from django.db.models.base import ModelState
 from django.db.models.constants import OnConflict
@@ -20,7 +19,9 @@ from django.db.models.constants import OnConflict
 #: How many statements of one kind are kept, which differ by who may see what.
 KEPT = 64
 #: The fields of which PostgreSQL's driver takes Python's own values as they are.
-NATIVE = frozenset({"UUIDField", "CharField", "BooleanField", "DateTimeField", "GenericIPAddressField"})
+NATIVE = frozenset({"UUIDField", "CharField", "BooleanField", "DateTimeField", "GenericIPAddressField", "TextField"})
+#: The fields whose values it would send as the smallest type that holds them.
+NUMBERS = frozenset({"IntegerField", "PositiveIntegerField", "BigIntegerField", "PositiveSmallIntegerField"})
 
 
 class Parameter(models.Value):
@@ -31,18 +32,20 @@ class Parameter(models.Value):
         self.name = name
 
     def as_sql(self, _compiler: Any, _connection: Any) -> tuple[str, tuple[Any]]:
-        return "%s", (_Slot(self.name, self.output_field),)
+        return "%s", (Slot(self.name, self.output_field),)
 
 
-class _Slot(NamedTuple):
+class Slot(NamedTuple):
     """Where among a statement's parameters a given value goes."""
 
     name: str
     field: Any
     is_saved: bool = False
+    #: Whether the statement itself says of which type it is, so that it may go there as text.
+    is_cast: bool = False
 
 
-class _Statement(threading.local):
+class Statement(threading.local):
     """Compiles itself at its first run in a thread."""
 
     def __init__(self) -> None:
@@ -56,7 +59,7 @@ class _Statement(threading.local):
         """Compiles it, if it is not yet: for whoever is about to take a lock that others wait for."""
         if not self._sql:
             self._sql, parameters = self._compile()
-            self._parameters = [_prepared(part) for part in parameters]
+            self._parameters = [prepared(part) for part in parameters]
 
     def _execute(self, given: dict[str, Any]) -> Any:
         """The cursor of a run, which the caller closes."""
@@ -71,19 +74,21 @@ class _Statement(threading.local):
         return cursor
 
 
-class Select[Row: models.Model](_Statement):
+class Select[Row: models.Model](Statement):
     """A query for model instances."""
 
     def __init__(self, build: Callable[[], models.QuerySet[Row]]) -> None:
         super().__init__()
         self._build = build
 
-    def __call__(self, **given: Any) -> "Pending[Row]":
-        """Asks; the rows are there to be taken, in a pipeline no earlier than somebody does."""
-        pending = Pending(self, self._execute(given))
-        if not _is_in_pipeline():
-            pending.fetch()
-        return pending
+    def __call__(self, **given: Any) -> list[Row]:
+        """All rows."""
+        with self._execute(given) as cursor:
+            return list(self._instances(cursor.fetchall()))
+
+    def first(self, **given: Any) -> Row | None:
+        """The first row, if there is one."""
+        return next(iter(self(**given)), None)
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         compiler = self._build().query.get_compiler(connection=connection)
@@ -94,7 +99,7 @@ class Select[Row: models.Model](_Statement):
         self._compiler = compiler
         return text, parameters
 
-    def instances(self, rows: Any) -> Iterator[Row]:
+    def _instances(self, rows: Any) -> Iterator[Row]:
         """What `QuerySet` makes of the rows of its query; what several rows point to is one object here."""
         known: dict[Any, Any] = {}
         for row in self._compiler.apply_converters(rows, self._converters) if self._converters else rows:
@@ -104,7 +109,7 @@ class Select[Row: models.Model](_Statement):
             yield found
 
 
-class Rows(_Statement):
+class Rows(Statement):
     """A query for values, as `values_list` makes it."""
 
     def __init__(self, build: Callable[[], models.QuerySet[Any, Any]]) -> None:
@@ -174,43 +179,31 @@ class _Part:
         return known.get((self, key))
 
 
-class Pending[Row: models.Model]:
-    """The answer to a query."""
-
-    def __init__(self, statement: Select[Row], cursor: Any) -> None:
-        self._statement = statement
-        self._cursor = cursor
-        self._rows: Any = None
-
-    def fetch(self) -> None:
-        """Waits for the rows."""
-        if self._rows is None:
-            with self._cursor as cursor:
-                self._rows = cursor.fetchall()
-
-    def first(self) -> Row | None:
-        """The first row, if there is one."""
-        self.fetch()
-        return next(self._statement.instances(self._rows), None)
-
-    def all(self) -> list[Row]:
-        """All rows."""
-        self.fetch()
-        return list(self._statement.instances(self._rows))
-
-
-class Update(_Statement):
+class Update(Statement):
     """An update of the rows of a query; plain values are fixed, each `Parameter` is given."""
 
-    def __init__(self, build: Callable[[], models.QuerySet[Any]], **values: Any) -> None:
+    def __init__(
+        self, build: Callable[[], models.QuerySet[Any]], values: dict[str, Any], *, has_to_find: bool = False
+    ) -> None:
         super().__init__()
         self._build = build
         self._values = values
+        #: Whether what comes after it in a `Together` is done only if it found a row.
+        self.has_to_find = has_to_find
 
     def __call__(self, **given: Any) -> int:
-        """How many rows were updated; -1 in a pipeline, where that is not known yet."""
+        """How many rows were updated."""
         with self._execute(given) as cursor:
             return int(cursor.rowcount)
+
+    def complete(self, given: dict[str, Any]) -> dict[str, Any]:
+        """All parameters of a run."""
+        return given
+
+    def behind(self, gate: str) -> tuple[str, Sequence[Any]]:
+        """The statement for when the part of a larger one that is called `gate` has found something."""
+        text, parameters = self._compile()
+        return f"{text} AND EXISTS (SELECT 1 FROM {gate})", parameters  # noqa: S608  # made of our own texts
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         query: sql.UpdateQuery = self._build().query.chain(sql.UpdateQuery)  # type: ignore[assignment]  # as it says
@@ -219,11 +212,13 @@ class Update(_Statement):
         return text, parameters
 
 
-class Insert(_Statement):
+class Insert(Statement):
     """Inserts a row, all its columns, without signals; what is not given has the model's default.
 
     With `replaces` it takes the place of a row with the same id, of which those columns are written.
     """
+
+    has_to_find = True
 
     def __init__(self, model: type[models.Model], *, replaces: Sequence[str] = ()) -> None:
         super().__init__()
@@ -231,10 +226,22 @@ class Insert(_Statement):
         self._replaces = replaces
         self._defaults = [(field.attname, field.get_default) for field in model._meta.concrete_fields]
 
-    def __call__(self, **given: Any) -> None:
-        """Each value under the name of its column, so a foreign key's ends with `_id`."""
-        row = {name: given[name] if name in given else default() for name, default in self._defaults}
-        self._execute(row).close()
+    def __call__(self, **given: Any) -> int:
+        """Each value under the name of its column, so a foreign key's ends with `_id`; always one row."""
+        with self._execute(self.complete(given)) as cursor:
+            return int(cursor.rowcount)
+
+    def complete(self, given: dict[str, Any]) -> dict[str, Any]:
+        """All parameters of a run."""
+        return {name: given[name] if name in given else default() for name, default in self._defaults}
+
+    def behind(self, gate: str) -> tuple[str, Sequence[Any]]:
+        """The statement for when the part of a larger one that is called `gate` has found something."""
+        fields = self._model._meta.concrete_fields
+        columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
+        values = ", ".join(f"CAST(%s AS {_type_of(field)})" for field in fields)
+        text = f"INSERT INTO {connection.ops.quote_name(self._model._meta.db_table)} ({columns}) SELECT {values}"
+        return f"{text} FROM {gate}", [Slot(field.attname, field, is_saved=True, is_cast=True) for field in fields]
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         conflict: dict[str, Any] = {}
@@ -245,45 +252,27 @@ class Insert(_Statement):
         query = sql.InsertQuery(self._model, **conflict)
         query.insert_values(self._model._meta.concrete_fields, [self._model()])
         ((text, _),) = query.get_compiler(connection=connection).as_sql()
-        return text, [_Slot(field.attname, field, is_saved=True) for field in self._model._meta.concrete_fields]
+        return text, [Slot(field.attname, field, is_saved=True) for field in self._model._meta.concrete_fields]
 
 
-def _prepared(part: Any) -> tuple[str | None, Any, Any]:
+def _type_of(field: Any) -> str:
+    """The type to cast to; text for what has a longest length, since a cast would cut where the column refuses."""
+    kind = str(field.db_type(connection))
+    return "text" if kind.startswith("varchar") else kind
+
+
+def prepared(part: Any) -> tuple[str | None, Any, Any]:
     """A parameter's name with what prepares its value for the database, if anything has to; else the value itself."""
-    if type(part) is not _Slot:
+    if type(part) is not Slot:
         return None, None, part
     field = part.field.target_field if isinstance(part.field, models.ForeignKey) else part.field
     if connection.vendor == "postgresql" and field.get_internal_type() in NATIVE:
-        return part.name, None, None
+        return part.name, _as_text if part.is_cast else None, None
+    if part.is_cast and field.get_internal_type() in NUMBERS:
+        return part.name, _as_text, None
     return part.name, field.get_db_prep_save if part.is_saved else field.get_db_prep_value, None
 
 
-@contextmanager
-def pipelined_transaction() -> Iterator[None]:
-    """A durable transaction; on PostgreSQL no statement waits for the answer to the one before.
-
-    Only rows that somebody takes are waited for, and the end: the commit goes out with the last statements, and all
-    errors are raised. SQLite is called, not sent anything.
-    """
-    database = connections[DEFAULT_DB_ALIAS]
-    is_outermost = not database.in_atomic_block  # but for a test's own transaction it always is
-    with transaction.atomic(durable=True):
-        if database.vendor != "postgresql":
-            yield
-            return
-        database.ensure_connection()
-        driver = database.connection
-        with database.wrap_database_errors:
-            if is_outermost:
-                driver.autocommit = True  # a transaction that the driver begins by itself costs a round trip
-            with driver.pipeline():
-                if is_outermost:
-                    driver.execute("BEGIN")
-                yield
-                if is_outermost:
-                    driver.execute("COMMIT")  # then there is nothing left for Django to commit
-
-
-def _is_in_pipeline() -> bool:
-    database = connections[DEFAULT_DB_ALIAS]
-    return database.vendor == "postgresql" and database.connection.pgconn.pipeline_status != 0
+def _as_text(value: Any, _database: Any) -> str | None:
+    """As text, whatever it is: a statement whose parameters are of other types is another one to prepare."""
+    return None if value is None else str(value)

@@ -7,13 +7,12 @@ from typing import NoReturn, cast
 
 from django.db import models
 from django.utils import timezone
-from django.utils.functional import cached_property
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 
 from environments.encryption import Secret
-from environments.statements import Parameter, Pending, Select
+from environments.statements import Parameter, Select
 from workers import tokens
 from workers.api_keys import find_by_token
 from workers.models import ApiKey
@@ -67,23 +66,22 @@ class PresentedKey:
         self.id = claims.api_key_id
         self.organization_id = claims.organization_id
         self.token_hash = token_hash
-        self._asked: Pending[ApiKey] | None = None
+        self._row: ApiKey | None = None
 
-    def ask(self) -> Pending[ApiKey]:
-        """Asks for the row; in a pipeline, what is asked next does not wait for it."""
-        self._asked = _KEY(id=self.id, organization_id=self.organization_id)
-        return self._asked
-
-    @cached_property
+    @property
     def row(self) -> ApiKey:
         """The usable key's row; 401 when there is none."""
-        asked, self._asked = self._asked or self.ask(), None  # once: what a failed transaction asked gives nothing
-        key = asked.first()
-        if key is None or not hmac.compare_digest(key.token_hash, self.token_hash):
+        return self._row or self.settle(_KEY.first(id=self.id, organization_id=self.organization_id))
+
+    def settle(self, row: ApiKey | None) -> ApiKey:
+        """The same with the row that somebody has just read; what was read before no longer counts."""
+        self._row = None
+        if row is None or not hmac.compare_digest(row.token_hash, self.token_hash):
             _refuse("no such key")
-        if not key.is_usable(timezone.now()):
-            _refuse_unusable(key)
-        return key
+        if not row.is_usable(timezone.now()):
+            _refuse_unusable(row)
+        self._row = row
+        return row
 
 
 class ApiKeyAuthentication(BaseAuthentication):

@@ -8,10 +8,12 @@ from django.conf import settings
 
 from environments.configuration import ConfigurationIncompleteError, Layer, Level, Sections, resolve
 from environments.encryption import Secret
-from environments.models import TelemetrySettings
+from environments.models import DataKey, TelemetrySettings
 from environments.sealing import open_api_key
 from workers.models import Worker, WorkerQueue
 
+#: A worker's chain, the narrowest level first.
+LEVELS = (Level.WORKER, Level.QUEUE, Level.ENVIRONMENT, Level.ORGANIZATION)
 #: Of workers for which no level sets any.
 _DEFAULTS = TelemetrySettings()
 
@@ -41,14 +43,8 @@ class WorkerConfiguration[Credential]:
 
 def sections_of(worker: Worker) -> Sections:
     """Which level wins each section for a worker loaded with `with_chain`."""
-    return resolve(
-        (
-            Layer(Level.WORKER, worker),
-            Layer(Level.QUEUE, worker.queue),
-            Layer(Level.ENVIRONMENT, worker.queue.environment),
-            Layer(Level.ORGANIZATION, worker.organization),
-        )
-    )
+    holders = (worker, worker.queue, worker.queue.environment, worker.organization)
+    return resolve([Layer(level, holder) for level, holder in zip(LEVELS, holders, strict=True)])
 
 
 def show_configuration(worker: Worker, sections: Sections) -> WorkerConfiguration[str]:
@@ -80,10 +76,12 @@ def show_configuration(worker: Worker, sections: Sections) -> WorkerConfiguratio
 
 
 def open_configuration(
-    shown: WorkerConfiguration[str], worker: Worker, sections: Sections
+    shown: WorkerConfiguration[str], sections: Sections, data_key: DataKey | None
 ) -> WorkerConfiguration[Secret]:
-    """The same with the credentials opened; CannotOpenError when one does not open."""
-    data_key = getattr(worker.organization, "active_data_key", None)
+    """The same with the credentials opened; CannotOpenError when one does not open.
+
+    `data_key` is the organization's active one, if there is any.
+    """
     opened = {
         "temporal_api_key": open_api_key(sections.temporal.require(), data_key=data_key),
         "litellm_api_key": open_api_key(sections.litellm.require(), data_key=data_key),

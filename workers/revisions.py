@@ -52,7 +52,7 @@ def queues_of(groups: Iterable[Group]) -> dict[UUID, WorkerQueue]:
     """The groups' queues, loaded with their chains; one statement, whose many rows `Select` makes faster."""
     ids = {group.queue_id for group in groups}
     queues = Select(lambda: WorkerQueue.objects.with_chain().filter(pk__in=ids).order_by())
-    return {queue.pk: queue for queue in queues().all()} if ids else {}
+    return {queue.pk: queue for queue in queues()} if ids else {}
 
 
 def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group]) -> dict[Group, str]:

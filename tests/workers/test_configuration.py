@@ -185,7 +185,9 @@ def test_a_missing_section_is_409_naming_it_and_the_levels(fleet: Fleet, pointer
 def test_opens_secrets_that_stay_secret_until_the_response(fleet: Fleet) -> None:
     worker = load(fleet)
     sections = sections_of(worker)
-    configuration = open_configuration(show_configuration(worker, sections), worker, sections)
+    configuration = open_configuration(
+        show_configuration(worker, sections), sections, worker.organization.active_data_key
+    )
     assert configuration.temporal_api_key == Secret(fleet.temporal_secret)
     assert fleet.temporal_secret not in repr(configuration)
     assert fleet.litellm_secret not in repr(configuration)

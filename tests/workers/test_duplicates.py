@@ -339,7 +339,7 @@ SENDERS = Select(lambda: WorkerInstance.objects.filter(MAY_BE))
 def test_the_evidence_is_weighed_alike_in_python_and_in_the_database(fleet: Fleet, told: Any, kept: Any) -> None:
     process = Process(*told)
     WorkerInstance.objects.update(**dict(zip(("hostname", "pid", "client_address"), kept, strict=True)))
-    is_found = SENDERS(**process.as_parameters()).first() is not None
+    is_found = SENDERS.first(**process.as_parameters()) is not None
     is_addressless = process.client_address is None and not (process.hostname and kept[0])
     assert is_found == (process.may_be(WorkerInstance.objects.get()) and not is_addressless)
 

@@ -276,7 +276,9 @@ def test_a_refusal_costs_one_statement_beside_the_start_s_own(transactional_db: 
     with CaptureQueriesContext(connection) as captured:
         assert start(fleet, token=token, worker_id=worker_id).status_code == status
     verbs = [query["sql"].split()[0] for query in captured.captured_queries]
-    own = ["SELECT"] if status == 401 else ["BEGIN", "SELECT", "SELECT", "SELECT", "ROLLBACK"]
+    own = ["SELECT", "SELECT"] if status == 404 else ["SELECT"]  # the key, where no worker leads to it
+    if connection.vendor == "sqlite" and status != 401:
+        own = ["BEGIN", *own, "ROLLBACK"]
     assert verbs == [*own, "INSERT"]
 
 

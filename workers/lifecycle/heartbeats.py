@@ -94,7 +94,7 @@ def _beat(**where: Any) -> Update:
     names = ("last_heartbeat_at", "activity", "tasks_processed", "current_task_id", "api_key_id")
     return Update(
         lambda: instances.filter(Q(is_contested=False) | MAY_BE, worker__in=workers.covered_by(key)),
-        **{name: Parameter(name, WorkerInstance._meta.get_field(name)) for name in names},
+        values={name: Parameter(name, WorkerInstance._meta.get_field(name)) for name in names},
     )
 
 
@@ -150,7 +150,7 @@ def _keep_report(worker_id: UUID, instance_id: UUID | None, heartbeat: Heartbeat
     Without an id it is the worker's current instance.
     """
     if instance_id is None:
-        instance = _REPORTER(worker_id=worker_id).first()
+        instance = _REPORTER.first(worker_id=worker_id)
     else:
         instance = WorkerInstance.objects.filter(pk=instance_id, stopped_at=None).select_related("report").first()
     if instance is None:

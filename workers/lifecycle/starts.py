@@ -1,30 +1,33 @@
 """Starts: of a worker by its id, of a new worker in a queue; each on record before a secret leaves."""
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
-from django.db import models
+from django.db import IntegrityError, connection, models, transaction
 from django.utils.text import slugify
 
 from environments.configuration import Sections
 from environments.encryption import Secret
+from environments.joint_statements import Together
 from environments.models import Environment
-from environments.statements import Insert, Parameter, Select, Update, pipelined_transaction
-from workers.access import KeyOutOfScopeError, UnknownObjectError, name_within, permit
+from environments.statements import Insert, Parameter, Select, Update
+from workers.access import KeyOutOfScopeError, UnknownObjectError, name_within
 from workers.authentication import PresentedKey
-from workers.configuration import (
-    WorkerConfiguration,
-    open_configuration,
-    revision_of,
-    sections_of,
-    show_configuration,
+from workers.configuration import WorkerConfiguration, open_configuration, revision_of, show_configuration
+from workers.lifecycle.circumstances import (
+    Circumstances,
+    circumstances_of_queue,
+    circumstances_of_worker,
+    writing_for_queue,
+    writing_for_worker,
 )
 from workers.lifecycle.process import Client, Process
-from workers.models import LIVE, ApiKey, DuplicatePolicy, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import ApiKey, DuplicatePolicy, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.instances import SUPERSEDED, live_in_queue
 
 logger = logging.getLogger(__name__)
@@ -73,76 +76,96 @@ class Attempt:
 
 _ID = Parameter("id", models.UUIDField())
 _WORKER_ID = Parameter("worker_id", models.UUIDField())
-_ORGANIZATION_ID = Parameter("organization_id", models.CharField())
 _NOW = Parameter("now", models.DateTimeField())
-_WORKER = Select(
-    lambda: (
-        Worker.objects.with_chain()
-        .select_for_update(of=("self",), no_key=True)
-        .filter(pk=_ID, organization=_ORGANIZATION_ID)
-        .order_by()
-    )
-)
-_QUEUE = Select(lambda: WorkerQueue.objects.with_chain().filter(pk=_ID, organization=_ORGANIZATION_ID).order_by())
-_CURRENT = Select(
-    lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=True).with_liveness(_NOW).order_by()
-)
-_LOCK_QUEUE = Select(lambda: WorkerQueue.objects.filter(pk=_ID).select_for_update(no_key=True).order_by())
+_LOCK_WORKER = Select(lambda: Worker.objects.filter(pk=_ID).select_for_update(no_key=True).only("id").order_by())
+_LOCK_QUEUE = Select(lambda: WorkerQueue.objects.filter(pk=_ID).select_for_update(no_key=True).only("id").order_by())
 _LOAD_OF_QUEUE: Select[Any] = Select(
     lambda: WorkerQueue.objects.filter(pk=_ID).annotate(live=live_in_queue(_NOW)).order_by()
 )
-_RETIRE = Update(lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False, queue=None)
-_RETIRE_REPEATED = Update(
-    lambda: WorkerInstance.objects.filter(pk=_ID), is_current=False, queue=None, stopped_at=_NOW, stop_reason=REPEATED
+
+
+def _current() -> models.QuerySet[WorkerInstance]:
+    """The process that a start has read, unless anything was heard of it since."""
+    seen = Parameter("last_heartbeat_at", models.DateTimeField())
+    return WorkerInstance.objects.filter(pk=_ID, is_current=True, last_heartbeat_at=seen)
+
+
+_GONE = {"is_current": False, "queue": None}
+_RETIRE = Update(_current, _GONE, has_to_find=True)
+_END = Update(
+    lambda: _current().filter(stopped_at=None),
+    {**_GONE, "stopped_at": _NOW, "stop_reason": Parameter("stop_reason", models.CharField())},
+    has_to_find=True,
 )
-_END_ALL = Update(
-    lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, stopped_at=None), stopped_at=_NOW, stop_reason=SUPERSEDED
+_END_OLDER = Update(
+    lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=False, stopped_at=None),
+    {"stopped_at": _NOW, "stop_reason": SUPERSEDED},
 )
 _NEW_WORKER, _START, _INSTANCE = Insert(Worker), Insert(WorkerStart), Insert(WorkerInstance)
+#: What a start of a worker writes: what becomes of the process before, if there is one, and of older ones.
+_WRITINGS: dict[tuple[Update, ...], Together] = {
+    steps: writing_for_worker(*steps, _START, _INSTANCE)
+    for steps in ((), (_RETIRE,), (_END,), (_RETIRE, _END_OLDER), (_END, _END_OLDER))
+}
+_WRITING_OF_EPHEMERAL = writing_for_queue(_NEW_WORKER, _START, _INSTANCE)
+#: How often a start looks again when what it has read changes before it can write; more is a fault.
+TRIES = 5
+
+
+class StartContendedError(Exception):
+    """What a start depends on changed each time that it was looked at."""
+
+
+class _ChangedError(Exception):
+    """Something that was read has changed before it could be written."""
 
 
 def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secret]:
     """Records the start of a worker and returns its complete configuration with opened credentials.
 
-    The record is committed when this returns, so no secret leaves without one. Starts of one worker take turns; starts
-    of different workers do not wait for each other, unless their queue has a limit to keep.
+    The record is committed when this returns, so no secret leaves without one. What is answered was so when it was
+    committed: the statement that writes compares what was read once more.
     """
-    with _transaction():
-        attempt.key.ask()
-        found = _WORKER(id=worker_id, organization_id=attempt.key.organization_id)
-        current = _CURRENT(worker_id=worker_id, now=attempt.now)  # read when the worker is locked
-        worker = permit(found.first(), attempt.api_key)
-        _require_startable(worker)
-        predecessor = _make_way(worker, current.first(), attempt)
-        if not predecessor.has_place:
-            _require_capacity(worker, attempt.now)
-        configuration = _start(worker, predecessor, attempt)
+
+    def start() -> WorkerConfiguration[Secret]:
+        return _start_known(circumstances_of_worker(worker_id, attempt.key, attempt.now), attempt)
+
+    configuration = _settled(start, _LOCK_WORKER, worker_id)
     _warn_of_expiry(attempt)
     return configuration
 
 
 def start_in_queue(queue_id: UUID, attempt: Attempt) -> Started:
     """Makes an ephemeral worker in a queue and starts it."""
-    with _transaction():
-        attempt.key.ask()
-        found = _QUEUE(id=queue_id, organization_id=attempt.key.organization_id)
-        started = _start_ephemeral(permit(found.first(), attempt.api_key), attempt)
+
+    def start() -> Started:
+        return _start_ephemeral(circumstances_of_queue(queue_id, attempt.key, attempt.now), attempt)
+
+    started = _settled(start, _LOCK_QUEUE, queue_id)
     _warn_of_expiry(attempt)
     return started
+
+
+def _settled[Result](start: Callable[[], Result], lock: Select[Any], identifier: UUID) -> Result:
+    """The outcome of a start: first without any lock that it would wait for, then waiting for who changes the row.
+
+    On SQLite, whose writers take turns, there is nothing to lock.
+    """
+    is_shared = connection.vendor == "postgresql"
+    if is_shared:
+        with suppress(_ChangedError, IntegrityError):
+            return start()
+    for _ in range(TRIES):
+        with suppress(_ChangedError, IntegrityError), transaction.atomic(durable=True):
+            if is_shared:
+                lock(id=identifier)
+            return start()
+    raise StartContendedError
 
 
 def register_worker(environment_name: str, attempt: Attempt) -> Started:
     """The same in the queue `default` of an environment, given as `environment` or `organization.environment`."""
-    with _transaction():
-        started = _start_ephemeral(_default_queue(environment_name, attempt.api_key), attempt)
-    _warn_of_expiry(attempt)
-    return started
-
-
-def _transaction() -> AbstractContextManager[None]:
-    """Compiles before it what takes longest: others wait for its locks, on SQLite from its first statement on."""
-    _LOAD_OF_QUEUE.prepare()
-    return pipelined_transaction()
+    return start_in_queue(_default_queue(environment_name, attempt.api_key).pk, attempt)
 
 
 def _require_startable(worker: Worker) -> None:
@@ -160,7 +183,7 @@ def _default_queue(environment_name: str, api_key: ApiKey) -> WorkerQueue:
     environment = Environment.objects.filter(organization=api_key.organization_id, name=name).first()
     if environment is None:
         raise UnknownObjectError
-    queue = WorkerQueue.objects.with_chain().filter(environment=environment, name=DEFAULT_QUEUE).first()
+    queue = WorkerQueue.objects.filter(environment=environment, name=DEFAULT_QUEUE).first()
     if not api_key.covers(queue or environment):
         raise KeyOutOfScopeError
     if queue is None:
@@ -178,62 +201,93 @@ def _require_open(queue: WorkerQueue) -> None:
         raise StartRefusedError(msg)
 
 
-def _require_capacity(worker: Worker, now: datetime) -> None:
-    """Counts the queue's live instances; where there is a limit, one start at a time gets here."""
-    if worker.queue.max_workers is None:
-        return
-    _LOCK_QUEUE(id=worker.queue_id)
-    queue = _LOAD_OF_QUEUE(id=worker.queue_id, now=now).first()
-    if queue and queue.max_workers is not None and queue.live >= queue.max_workers:
-        msg = f"This worker's queue is full: it takes {queue.max_workers} live workers."
-        raise StartRefusedError(msg)
-
-
 @dataclass(frozen=True)
-class _Predecessor:
-    """What a start has to know of the worker's instances before: the one still live, and whether any may come back."""
+class _Succession:
+    """What becomes of the worker's process before: the steps that write it, each with its parameters."""
 
+    steps: tuple[Update, ...] = ()
+    parameters: tuple[dict[str, Any], ...] = ()
     displaced_id: UUID | None = None
+    #: Whether any process before may come back.
     is_contested: bool = False
     #: Whether the worker was live already, so that a restart needs no further place in a full queue.
     has_place: bool = False
 
 
-def _make_way(worker: Worker, previous: WorkerInstance | None, attempt: Attempt) -> _Predecessor:
-    """Retires the worker's current instance; StartRefusedError when it is live and the queue rejects duplicates.
+def _succession(worker: Worker, found: Circumstances, attempt: Attempt) -> _Succession:
+    """Makes way for a start; StartRefusedError when another process is live and the queue rejects duplicates.
 
     A process that starts twice, since the answer to its first start was lost, is no duplicate of itself.
     """
+    previous = found.process
     if previous is None:
-        return _Predecessor()
+        return _Succession()
+    is_live = found.is_live(attempt.now)
     is_repeated = previous.stopped_at is None and attempt.process.is_certainly(previous)
-    is_rival = previous.liveness in LIVE and not is_repeated
-    policy = worker.queue.duplicate_policy
-    if is_rival and policy == DuplicatePolicy.REJECT:
+    policy = found.queue.duplicate_policy
+    if is_live and not is_repeated and policy == DuplicatePolicy.REJECT:
         msg = "Another process of this worker is online, and its queue rejects a second one."
         raise StartRefusedError(msg)
-    if is_repeated:
-        _RETIRE_REPEATED(id=previous.pk, now=attempt.now)
-    else:
-        _RETIRE(id=previous.pk)
-    if policy == DuplicatePolicy.TAKE_OVER and not is_repeated:
-        _END_ALL(worker_id=worker.pk, now=attempt.now)
-    may_come_back = previous.is_contested or (previous.stopped_at is None and not is_repeated)
-    return _Predecessor(previous.pk if is_rival else None, may_come_back, previous.liveness in LIVE)
+    takes_over = policy == DuplicatePolicy.TAKE_OVER and not is_repeated
+    ends = previous.stopped_at is None and (is_repeated or takes_over)
+    retired = {"id": previous.pk, "last_heartbeat_at": previous.last_heartbeat_at, "now": attempt.now}
+    retired |= {"stop_reason": REPEATED if is_repeated else SUPERSEDED} if ends else {}
+    return _Succession(
+        steps=(_END if ends else _RETIRE, *((_END_OLDER,) if takes_over else ())),
+        parameters=(retired, *(({"worker_id": worker.pk, "now": attempt.now},) if takes_over else ())),
+        displaced_id=previous.pk if is_live and not is_repeated else None,
+        is_contested=previous.is_contested or (previous.stopped_at is None and not is_repeated),
+        has_place=is_live,
+    )
 
 
-def _start_ephemeral(queue: WorkerQueue, attempt: Attempt) -> Started:
-    _require_open(queue)
+def _start_known(found: Circumstances, attempt: Attempt) -> WorkerConfiguration[Secret]:
+    worker = cast("Worker", found.worker)
+    _require_startable(worker)
+    succession = _succession(worker, found, attempt)
+    configuration, *entries = _entries(worker, found, attempt, succession)
+    _write(
+        lambda: _WRITINGS[succession.steps](found.guard, *succession.parameters, *entries),
+        None if succession.has_place else found.queue,
+        attempt.now,
+    )
+    return configuration
+
+
+def _start_ephemeral(found: Circumstances, attempt: Attempt) -> Started:
+    _require_open(found.queue)
     worker = Worker(
-        organization=queue.organization,
-        queue=queue,
+        organization_id=found.queue.organization_id,
+        queue=found.queue,
         name=_ephemeral_name(attempt.process.hostname),
         is_ephemeral=True,
         created_at=attempt.now,
     )
-    _require_capacity(worker, attempt.now)
-    _NEW_WORKER(**{name: value for name, value in vars(worker).items() if name != "_state"})
-    return Started(worker, _start(worker, _Predecessor(), attempt))
+    configuration, *entries = _entries(worker, found, attempt, _Succession())
+    row = {name: value for name, value in vars(worker).items() if name != "_state"}
+    _write(lambda: _WRITING_OF_EPHEMERAL(found.guard, row, *entries), found.queue, attempt.now)
+    return Started(worker, configuration)
+
+
+def _write(write: Callable[[], bool], queue: WorkerQueue | None, now: datetime) -> None:
+    """Writes if what was read still holds, and where a place in a queue is needed, if one is free.
+
+    Places are counted one start at a time: whoever else wants one in this queue waits for it.
+    """
+    is_full, is_done = False, False
+    if queue is None or queue.max_workers is None:
+        is_done = write()
+    else:
+        with transaction.atomic(savepoint=False):
+            if connection.vendor == "postgresql":
+                _LOCK_QUEUE(id=queue.pk)
+            is_full = _LOAD_OF_QUEUE(id=queue.pk, now=now)[0].live >= queue.max_workers
+            is_done = not is_full and write()
+    if queue is not None and is_full:
+        msg = f"This worker's queue is full: it takes {queue.max_workers} live workers."
+        raise StartRefusedError(msg)
+    if not is_done:
+        raise _ChangedError
 
 
 def _ephemeral_name(hostname: str) -> str:
@@ -242,11 +296,12 @@ def _ephemeral_name(hostname: str) -> str:
     return f"{host or 'worker'}-{uuid4().hex[:12]}"
 
 
-def _start(worker: Worker, predecessor: _Predecessor, attempt: Attempt) -> WorkerConfiguration[Secret]:
-    """Opens what the worker is given, and writes the start and its instance."""
-    sections = sections_of(worker)
-    shown = show_configuration(worker, sections)
-    configuration = open_configuration(shown, worker, sections)
+def _entries(
+    worker: Worker, found: Circumstances, attempt: Attempt, succession: _Succession
+) -> tuple[WorkerConfiguration[Secret], dict[str, Any], dict[str, Any]]:
+    """What the worker is given, opened, and the rows of its start and its instance."""
+    shown = show_configuration(worker, found.sections)
+    configuration = open_configuration(shown, found.sections, found.data_key)
     known = {
         "id": uuid4(),
         "organization_id": worker.organization_id,
@@ -256,25 +311,25 @@ def _start(worker: Worker, predecessor: _Predecessor, attempt: Attempt) -> Worke
         "client_address": attempt.client.address,
         "configuration_revision": revision_of(shown),
     }
-    _START(
+    start = {
         **known,
-        worker_name=worker.name,
-        task_queue_name=shown.task_queue_name,
-        user_agent=attempt.client.user_agent,
-        system_info=attempt.system_info,
-        displaced_instance_id=predecessor.displaced_id,
-        **_given_by(sections),
-    )
+        "worker_name": worker.name,
+        "task_queue_name": shown.task_queue_name,
+        "user_agent": attempt.client.user_agent,
+        "system_info": attempt.system_info,
+        "displaced_instance_id": succession.displaced_id,
+        **_given_by(found.sections),
+    }
     process = attempt.process
-    _INSTANCE(
+    instance = {
         **known,
-        queue_id=worker.queue_id,
-        is_contested=predecessor.is_contested,
-        hostname=process.hostname,
-        pid=process.pid,
-        last_heartbeat_at=attempt.now,
-    )
-    return configuration
+        "queue_id": worker.queue_id,
+        "is_contested": succession.is_contested,
+        "hostname": process.hostname,
+        "pid": process.pid,
+        "last_heartbeat_at": attempt.now,
+    }
+    return configuration, start, instance
 
 
 def _given_by(sections: Sections) -> dict[str, Any]:

@@ -107,6 +107,29 @@ def offline_after(heartbeat_interval: int) -> timedelta:
     return max(timedelta(seconds=heartbeat_interval) * OFFLINE_AFTER_INTERVALS, OFFLINE_AFTER_AT_LEAST)
 
 
+def was_heard_of(last_heartbeat_at: datetime, heartbeat_interval: int, now: datetime) -> bool:
+    """Whether a process that has not said goodbye is live whatever happened to us: it beat lately enough."""
+    return last_heartbeat_at >= now - offline_after(heartbeat_interval)
+
+
+def recovered_at(pulse: Pulse | None, outage: Outage | None, now: datetime) -> datetime | None:
+    """When our own latest outage ended: now, while nobody has noted that yet; None where there was none."""
+    if pulse is not None and pulse.beat_at < now - AWAY_AFTER:
+        return now
+    return outage.recovered_at if outage else None
+
+
+def may_be_excused(
+    last_heartbeat_at: datetime, heartbeat_interval: int, now: datetime, recovered_at: datetime | None
+) -> bool:
+    """Whether `liveness_of` could find a process live that was not heard of lately: it may be held to our outage."""
+    return (
+        recovered_at is not None
+        and last_heartbeat_at < recovered_at
+        and was_heard_of(recovered_at, heartbeat_interval, now)
+    )
+
+
 class _Absence:
     """Our own latest outage, as expressions."""
 
