@@ -35,6 +35,15 @@ SYSTEM_INFO = {
     "disk_used": 210_453_397_504,
     "disk_percent": 41.1,
     "uptime_seconds": 86_400,
+    "cpu_model": "Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz",
+    "container_image": "registry.example.internal/agents/worker:1.0.2-bookworm",
+    "packages": {
+        "temporalio": "1.18.0",
+        "pydantic": "2.11.7",
+        "httpx": "0.28.1",
+        "grpcio": "1.74.0",
+        "protobuf": "6.31.1",
+    },
 }
 #: Seconds after which a caller gives up; longer than anything here may take.
 PATIENCE = 30
