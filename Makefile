@@ -22,7 +22,7 @@ help:
 	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
 	@echo 'make drills try quickly what docs/reliability.md promises, on real servers (ARGS=crash chooses one)'
 	@echo 'make soak   the same at full size'
-	@echo 'make bench  measure starts and heartbeats against a bare floor (needs wrk; ARGS="--seconds 1 --rounds 1" is quick)'
+	@echo 'make bench  measure starts and heartbeats against a fixed floor (needs wrk; ARGS="--seconds 1 --rounds 1" is quick)'
 	@echo 'make measure-console time the console with 100,000 workers and 1,000,000 starts on PostgreSQL'
 	@echo 'make measure-ledger  time starts, queries and pruning with 10,000,000 starts on PostgreSQL'
 	@echo 'make lint   check style, format, types and the direction of imports'

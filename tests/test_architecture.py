@@ -201,3 +201,27 @@ def test_temporals_client_is_loaded_by_nobody_who_only_serves() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     assert "temporalio" not in done.stdout.split()
     assert "workers.boot.polling" in done.stdout.split()
+
+
+# --- The benchmark's yardstick -----------------------------------------------------------------------------------------
+
+
+REFERENCE = sorted((ROOT / "tests" / "bench" / "reference").glob("*.py"))
+REFERENCE_MODULES = [name_of(path).removesuffix(".py").replace("/", ".") for path in REFERENCE]
+
+
+def test_the_reference_floor_names_nothing_of_the_product() -> None:
+    """Not within a function either, where it would be imported later."""
+    assert "tests.bench.reference.application" in REFERENCE_MODULES
+    roots = {module.split(".")[0] for path in REFERENCE for module in imported_modules(tree_of(path))}
+    assert "jwt" in roots
+    assert not roots & {*PACKAGES, "django", "rest_framework", "rest_framework_simplejwt"}
+
+
+def test_the_reference_floor_loads_nothing_of_the_product() -> None:
+    """Not by way of another module either."""
+    program = f"import sys, {', '.join(REFERENCE_MODULES)}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)  # noqa: S603
+    loaded = set(done.stdout.split())
+    assert {"tests", "psycopg_pool"} <= loaded
+    assert not loaded & {*PACKAGES, "django"}

@@ -3,11 +3,12 @@
 local calls, at = {}, 0
 
 function init(arguments)
-  local header = io.open(arguments[1]):read("*l")
-  for line in io.lines(arguments[2]) do
-    local path, body = line:match("^(%S+) (.*)$")
-    calls[#calls + 1] = wrk.format("POST", path, {["Authorization"] = header, ["Content-Type"] = "application/json"}, body)
+  for line in io.lines(arguments[1]) do
+    local path, token, body = line:match("^(%S+) (%S+) (.*)$")
+    local headers = {["Authorization"] = "Bearer " .. token, ["Content-Type"] = "application/json"}
+    calls[#calls + 1] = wrk.format("POST", path, headers, body)
   end
+  math.randomseed(os.time())
   at = math.random(#calls)
 end
 
