@@ -5,13 +5,14 @@ import logging
 import re
 from typing import NoReturn, cast
 
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 
-from environments.encryption import Secret
+from environments.encryption import KeyRing, Secret
 from environments.statements import Parameter, Select
 from workers import tokens
 from workers.api_keys import find_by_token
@@ -59,10 +60,40 @@ class UnusableKeyError(AuthenticationFailed):
         return "This API key is revoked." if self.api_key.revoked_at else "This API key has expired."
 
 
+class VerifiedTokens:
+    """What tokens say whose signature and form were good, and whose row was found, by the token's SHA-256.
+
+    Verifying one costs more than asking for its row, which is asked for and decides each time. It holds at most
+    `LARGEST` tokens of one ring, of which the one that came first goes first.
+    """
+
+    LARGEST = 10_000
+
+    def __init__(self) -> None:
+        self._ring: KeyRing | None = None
+        self._claims: dict[str, tokens.Claims] = {}
+
+    def get(self, token_hash: str) -> tokens.Claims | None:
+        """What the token says, if it is remembered."""
+        return self._claims.get(token_hash) if self._ring is settings.API_KEY_SIGNING_KEYS else None
+
+    def add(self, token_hash: str, claims: tokens.Claims) -> None:
+        """Remembers a token; to be called when its row was found."""
+        if self._ring is not settings.API_KEY_SIGNING_KEYS:
+            self._ring, self._claims = settings.API_KEY_SIGNING_KEYS, {}
+        if len(self._claims) >= self.LARGEST:
+            self._claims.pop(next(iter(self._claims)), None)
+        self._claims[token_hash] = claims
+
+
+verified_tokens = VerifiedTokens()
+
+
 class PresentedKey:
     """A key of ours by its signature and times; whether it is good for anything, its row decides on every request."""
 
     def __init__(self, claims: tokens.Claims, token_hash: str) -> None:
+        self._claims = claims
         self.id = claims.api_key_id
         self.organization_id = claims.organization_id
         self.token_hash = token_hash
@@ -73,11 +104,16 @@ class PresentedKey:
         """The usable key's row; 401 when there is none."""
         return self._row or self.settle(_KEY.first(id=self.id, organization_id=self.organization_id))
 
+    def was_found(self) -> None:
+        """Some statement has found the row with the key's hash, whatever else it says."""
+        verified_tokens.add(self.token_hash, self._claims)
+
     def settle(self, row: ApiKey | None) -> ApiKey:
         """The same with the row that somebody has just read; what was read before no longer counts."""
         self._row = None
         if row is None or not hmac.compare_digest(row.token_hash, self.token_hash):
             _refuse("no such key")
+        self.was_found()
         if not row.is_usable(timezone.now()):
             _refuse_unusable(row)
         self._row = row
@@ -98,13 +134,8 @@ class ApiKeyAuthentication(BaseAuthentication):
         found = HEADER.fullmatch(header)
         if found is None:
             _refuse("malformed header")
-        try:
-            claims = tokens.verify(found[1])
-        except tokens.ExpiredTokenError:
-            _refuse_expired(found[1])
-        except tokens.InvalidTokenError as error:
-            _refuse(str(error))
-        key = PresentedKey(claims, tokens.digest(found[1]))
+        token_hash = tokens.digest(found[1])
+        key = PresentedKey(verified_tokens.get(token_hash) or _verify(found[1]), token_hash)
         if not getattr(request.parser_context["view"], "asks_key_itself", False):
             _ = key.row
         return None, key
@@ -112,6 +143,15 @@ class ApiKeyAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """RFC 6750, section 3: an error code only if a token was given."""
         return 'Bearer error="invalid_token"' if "HTTP_AUTHORIZATION" in request.META else "Bearer"
+
+
+def _verify(token: str) -> tokens.Claims:
+    try:
+        return tokens.verify(token)
+    except tokens.ExpiredTokenError:
+        _refuse_expired(token)
+    except tokens.InvalidTokenError as error:
+        _refuse(str(error))
 
 
 def _refuse_expired(token: str) -> NoReturn:

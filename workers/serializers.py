@@ -10,6 +10,7 @@ from rest_framework import serializers
 
 from environments.encryption import Secret
 from workers.api_keys import IssuedApiKey
+from workers.configuration import WorkerConfiguration
 from workers.installation import WORKER_SDK_VERSION
 from workers.lifecycle.starts import Started
 from workers.models import Activity
@@ -97,6 +98,10 @@ class WorkerConfigResponseSerializer(serializers.Serializer[Any]):
     otel_service_name = serializers.CharField(default="agent-control-plane-worker")
     otel_traces_sampler = serializers.CharField(default="parentbased_always_on")
     otel_traces_sampler_arg = serializers.FloatField(allow_null=True, required=False)
+
+    def to_representation(self, instance: WorkerConfiguration[Secret]) -> dict[str, Any]:
+        """The configuration has these fields in this order and in their types already."""
+        return {name: value.reveal() if isinstance(value, Secret) else value for name, value in vars(instance).items()}
 
 
 class Fixed(serializers.Field):  # type: ignore[type-arg]  # DRF's fields are not generic when run

@@ -1,14 +1,18 @@
 import logging
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
+from environments.encryption import KeyRing, generate_key
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import INVALID_TOKEN, assert_refused, fresh_fleet, start
+from workers import tokens
 from workers.api_keys import revoke_api_key, rotate_api_key
+from workers.authentication import VerifiedTokens, verified_tokens
 from workers.models import ApiKey, Scope
 
 
@@ -121,3 +125,41 @@ def test_a_refused_key_writes_nothing(fleet: Fleet) -> None:
     before = list(ApiKey.objects.order_by("pk").values())
     start(fleet, token=fleet.token[:-6])
     assert list(ApiKey.objects.order_by("pk").values()) == before
+
+
+# --- What is remembered of a token ------------------------------------------------------------------------------------
+
+
+def test_a_remembered_token_is_refused_as_soon_as_its_row_says_so(fleet: Fleet) -> None:
+    assert start(fleet).status_code == 200
+    assert verified_tokens.get(tokens.digest(fleet.token)) is not None
+    for change in ({"revoked_at": timezone.now()}, {"expires_at": timezone.now()}, {"token_hash": "0" * 64}):
+        before = {name: getattr(fleet.api_key, name) for name in change}
+        ApiKey.objects.filter(pk=fleet.api_key.pk).update(**change)
+        assert start(fleet).status_code == 401, change
+        ApiKey.objects.filter(pk=fleet.api_key.pk).update(**before)
+    assert start(fleet).status_code == 200
+    ApiKey.objects.all().delete()
+    assert start(fleet).status_code == 401
+
+
+def test_nothing_is_remembered_of_a_token_whose_row_was_not_found(fleet: Fleet) -> None:
+    ApiKey.objects.all().delete()
+    assert start(fleet).status_code == 401
+    assert verified_tokens.get(tokens.digest(fleet.token)) is None
+
+
+def test_no_more_tokens_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VerifiedTokens, "LARGEST", 3)
+    remembered = VerifiedTokens()
+    for number in range(5):
+        remembered.add(str(number), tokens.Claims(uuid4(), "acme"))
+    assert [remembered.get(str(number)) is not None for number in range(5)] == [False, False, True, True, True]
+
+
+def test_a_token_is_forgotten_with_the_ring_that_verified_it(settings: Settings) -> None:
+    remembered = VerifiedTokens()
+    remembered.add("a", tokens.Claims(uuid4(), "acme"))
+    assert remembered.get("a")
+    settings.API_KEY_SIGNING_KEYS = KeyRing([generate_key("acp-another")])
+    assert remembered.get("a") is None

@@ -1,5 +1,6 @@
 """What a start answers was so when it was committed, whoever changes what at the same moment."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from django.test import Client
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
+from workers.lifecycle.heartbeats import LONGEST_WAIT
 from workers.models import Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 WRITING = "WITH guard"
@@ -149,14 +151,8 @@ def test_an_edit_between_reading_and_writing_decides_the_start(stage: Stage, edi
 
 
 def in_thread(call: Callable[[], Any]) -> Future[Any]:
-    def run() -> Any:
-        try:
-            return call()
-        finally:
-            connection.close()
-
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(run)
+    future = pool.submit(closing, call)
     pool.shutdown(wait=False)
     return future
 
@@ -188,3 +184,105 @@ def wait_until_somebody_waits(stage: Stage) -> None:
             return
         seen.wait(0.01)
     pytest.fail("nobody waits")
+
+
+# --- Starts in a queue, registrations, heartbeats, goodbyes ---------------------------------------------------------------
+
+
+def post(stage: Stage, path: str, body: Any) -> Any:
+    key = f"Bearer {stage.fleet.token}"
+    return Client(raise_request_exception=False).post(
+        f"/api/v1/{path}", json.dumps(body), "application/json", HTTP_AUTHORIZATION=key
+    )
+
+
+def start_in_queue(stage: Stage) -> Any:
+    return post(stage, f"worker-queues/{stage.fleet.queue.pk}/start", {})
+
+
+def register(stage: Stage) -> Any:
+    return post(stage, "workers/register", {"environment_name": stage.fleet.environment.name})
+
+
+POINTED = "UPDATE workers_workerqueue SET temporal_connection_id = %(own)s WHERE id = %(queue)s"
+#: The same for calls that make a worker in a queue.
+EDITS_OF_QUEUES: dict[str, tuple[str, int, str | None]] = {
+    "another connection": (POINTED, 200, "own-secret"),
+    "renamed": (EDITS["queue renamed"][0], 200, None),
+    "disabled": (EDITS["queue disabled"][0], 409, None),
+    "draining": (EDITS["queue draining"][0], 409, None),
+    "deleted": ("DELETE FROM workers_workerqueue WHERE id = %(queue)s", 404, None),
+    "key revoked": (EDITS["key revoked"][0], 401, None),
+    "key narrowed": (EDITS["key narrowed"][0], 403, None),
+}
+
+
+@pytest.mark.parametrize("call", [start_in_queue, register])
+@pytest.mark.parametrize("edit", EDITS_OF_QUEUES)
+def test_an_edit_between_reading_and_writing_decides_a_start_in_a_queue(
+    stage: Stage, edit: str, call: Callable[[Stage], Any]
+) -> None:
+    statement, status, secret = EDITS_OF_QUEUES[edit]
+    stage.fleet.worker.delete()
+
+    def commit() -> None:
+        stage.change(statement)
+        stage.session.commit()
+
+    with before_writing(commit):
+        response = call(stage)
+    assert response.status_code == status, response.content
+    assert WorkerStart.objects.count() == Worker.objects.count() == (status == 200)
+    if status == 200:
+        answer = response.json()
+        assert answer["temporal_api_key"] == (secret or stage.fleet.temporal_secret)
+        queue = WorkerQueue.objects.select_related("environment").get(pk=stage.fleet.queue.pk)
+        assert WorkerStart.objects.get().task_queue_name == queue.task_queue_name
+
+
+def heartbeat(stage: Stage) -> Any:
+    return post(stage, f"workers/{stage.fleet.worker.pk}/heartbeat", {"status": "busy"})
+
+
+def disconnect(stage: Stage) -> Any:
+    return post(stage, f"workers/{stage.fleet.worker.pk}/disconnect", {"reason": "shutdown"})
+
+
+#: What is committed while a call waits for its process's row, and how the call is answered.
+MEANWHILE: dict[str, tuple[str, int, int]] = {
+    "key revoked": (EDITS["key revoked"][0], 401, 204),
+    "key narrowed": (EDITS["key narrowed"][0], 403, 204),
+    "worker disabled": (EDITS["worker disabled"][0], 409, 204),
+    "queue disabled": (EDITS["queue disabled"][0], 409, 204),
+    "described": ("UPDATE workers_worker SET description = 'x' WHERE id = %(worker)s", 204, 204),
+}
+
+
+@pytest.mark.parametrize("edit", MEANWHILE)
+@pytest.mark.parametrize("call", [heartbeat, disconnect])
+def test_a_call_that_waits_for_its_process_looks_again(stage: Stage, edit: str, call: Callable[[Stage], Any]) -> None:
+    """A goodbye has told what it had to tell, so its key and its worker no longer matter."""
+    statement, beats, leaves = MEANWHILE[edit]
+    assert start(stage.fleet).status_code == 200
+    stage.session.execute("SELECT FROM workers_workerinstance FOR UPDATE")
+    stage.change(statement)
+    future = in_thread(lambda: call(stage))
+    wait_until_somebody_waits(stage)
+    threading.Event().wait(LONGEST_WAIT)
+    stage.session.commit()
+    assert future.result(timeout=10).status_code == (beats if call is heartbeat else leaves)
+
+
+def test_starts_of_one_worker_at_once_leave_one_current_and_all_recorded(stage: Stage) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: closing(lambda: start(stage.fleet, client=Client()).status_code), range(24)))
+    assert statuses == [200] * 24
+    assert WorkerStart.objects.count() == WorkerInstance.objects.count() == 24
+    assert WorkerInstance.objects.filter(is_current=True).count() == 1
+
+
+def closing(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    finally:
+        connection.close()

@@ -1,5 +1,6 @@
 """What a running worker tells: that it lives and what it does."""
 
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,9 @@ from workers.lifecycle.process import MAY_BE, Client, Process, newest
 from workers.models import Activity, ApiKey, InstanceReport, Worker, WorkerInstance
 from workers.models.instances import LOG_LINES, SUPERSEDED, TASK_ID_LENGTH
 
+#: Seconds after which a heartbeat has waited for somebody who changes its worker, so that all is looked at anew: what
+#: its statement has read of other rows is as old as its wait.
+LONGEST_WAIT = 0.5
 #: A line beyond this is cut: a report stays a page that a person can load.
 LOG_LINE_LENGTH = 1_000
 
@@ -70,7 +74,13 @@ def record_heartbeat(  # noqa: PLR0913  # a heartbeat comes with these; each is 
     if environment_name:
         beat, asked["environment_name"] = _BEAT_IN_ENVIRONMENT, name_within(environment_name, key.organization_id)
     instance_id = None
-    if not beat(**noted, **asked, **process.as_parameters()):
+    began = time.monotonic()
+    if beat(**noted, **asked, **process.as_parameters()):
+        key.was_found()
+        has_waited = time.monotonic() - began > LONGEST_WAIT
+    else:
+        has_waited = True
+    if has_waited:
         instance_id = _note_unusual(worker_id, process, noted, key.row, asked.get("environment_name"))
     if heartbeat.system_info or heartbeat.logs or heartbeat.worker_metadata:
         _keep_report(worker_id, instance_id, heartbeat, now)

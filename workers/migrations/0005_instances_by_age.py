@@ -53,6 +53,7 @@ class Migration(migrations.Migration):
                     model_name="workerinstance",
                     name="worker",
                     field=models.ForeignKey(
+                        db_constraint=False,
                         db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="instances",

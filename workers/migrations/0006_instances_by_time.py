@@ -36,6 +36,7 @@ class Migration(migrations.Migration):
                     model_name="workerinstance",
                     name="organization",
                     field=models.ForeignKey(
+                        db_constraint=False,
                         db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",

@@ -84,11 +84,12 @@ class WorkerInstance(TenantOwned):
     """
 
     id = models.UUIDField("ID", primary_key=True, editable=False)
-    organization = models.ForeignKey(  # whose index is the tenant's key
-        Organization, on_delete=models.PROTECT, related_name="+", db_index=False
+    # Their indexes are the tenant's key and the one by age below; the tenant's constraint on the worker checks both.
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
     )
-    worker = models.ForeignKey(  # whose index is the one by age below
-        Worker, on_delete=models.CASCADE, related_name="instances", db_index=False
+    worker = models.ForeignKey(
+        Worker, on_delete=models.CASCADE, related_name="instances", db_index=False, db_constraint=False
     )
     queue = models.ForeignKey(
         WorkerQueue, on_delete=models.DO_NOTHING, related_name="+", null=True, db_index=False, db_constraint=False

@@ -12,12 +12,14 @@ from workers.models.workers import Worker
 class WorkerStart(models.Model):
     """The append-only ledger of starts: who started with which key from where, and what it was given.
 
-    A row states facts: `worker` and `api_key` are kept as ids without a foreign key in the database, so that the row
-    outlives them. A trigger refuses updates.
+    A row states facts: what it names are ids without a foreign key in the database, so that the row outlives worker and
+    key, and no start locks the one row of its organization that all of them name. A trigger refuses updates.
     """
 
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+", db_index=False)
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
     worker = models.ForeignKey(
         Worker, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="starts"
     )
