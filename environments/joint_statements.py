@@ -24,26 +24,37 @@ class Table(NamedTuple):
 
     model: type[models.Model]
     columns: tuple[str, ...]
-    #: Whether a change of its row between reading and writing matters.
-    is_guarded: bool = True
+
+
+class Source(NamedTuple):
+    """What a `Joined` reads from, in SQL; `%(name)s` in it is a parameter."""
+
+    #: Begins with FROM. A change of these rows between reading and writing matters to whoever has read them.
+    guarded: str
+    #: Further joins, of which a change does not.
+    others: str
+    where: str
 
 
 class Joined(Statement):
     """A query whose row becomes one instance of each table's model, with the columns that are read.
 
-    `tables` are under the names that `source`, which begins with FROM, gives them; `%(name)s` in it is a parameter of
-    the kind that `parameters` has for it.
+    `guarded` and `others` have the tables under the names that the source gives them; `parameters` has of which kind
+    each is.
     """
 
     def __init__(
-        self, source: str, tables: Mapping[str, Table], parameters: Mapping[str, AnyField], *, locks: str
+        self,
+        source: Source,
+        guarded: Mapping[str, Table],
+        others: Mapping[str, Table],
+        parameters: Mapping[str, AnyField],
     ) -> None:
         super().__init__()
-        self.source = source
-        self.parameters = parameters
-        #: The table whose row `Together` holds, so that it is neither deleted nor moved meanwhile.
-        self.locks = locks
-        self._tables = tables
+        self._source = source
+        self._guarded = guarded
+        self._tables = {**guarded, **others}
+        self._asked = parameters
 
     def first(self, **given: Any) -> dict[str, Any] | None:
         """An instance for each table, None where there is no row of it, and the `version` of them all."""
@@ -58,12 +69,23 @@ class Joined(Statement):
         found = {name: part(row) for name, part in self._parts.items()}
         return {**found, VERSION: row[-1]}
 
-    def version(self) -> str:
+    def guard(self) -> tuple[str, list[Slot]]:
+        """A query that finds something if the guarded rows are still as they were at a `version` that is given.
+
+        It holds the row of the first table, so that it is neither deleted nor moved meanwhile.
+        """
+        source = self._source
+        text = (
+            f"SELECT 1 {source.guarded} {source.where} AND {self._version()} = %({VERSION})s "
+            f"FOR KEY SHARE OF {next(iter(self._guarded))} SKIP LOCKED"
+        )
+        return _positional(text, {**self._asked, VERSION: models.TextField()})
+
+    def _version(self) -> str:
         """An expression that differs whenever a guarded row does; "" where writers take turns."""
         if connection.vendor != "postgresql":
             return "''"
-        guarded = [f"{name}.xmin" for name, table in self._tables.items() if table.is_guarded]
-        return f"concat_ws(' ', {', '.join(guarded)})"
+        return f"concat_ws(' ', {', '.join(f'{name}.xmin' for name in self._guarded)})"
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         columns: list[str] = []
@@ -77,7 +99,7 @@ class Joined(Statement):
                 converters = connection.ops.get_db_converters(expression) + expression.get_db_converters(connection)
                 self._converters += [(len(columns), expression, convert) for convert in converters]
                 columns.append(f"{name}.{field.column}")  # type: ignore[union-attr]  # as above
-        return positional(f"SELECT {', '.join(columns)}, {self.version()} {self.source}", self.parameters)
+        return _positional(f"SELECT {', '.join(columns)}, {self._version()} {' '.join(self._source)}", self._asked)
 
 
 class _Part:
@@ -126,11 +148,7 @@ class Together(Statement):
             return bool(cursor.rowcount)
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
-        source = (
-            f"SELECT 1 {self._guard.source} AND {self._guard.version()} = %({VERSION})s "
-            f"FOR KEY SHARE OF {self._guard.locks} SKIP LOCKED"
-        )
-        text, asked = positional(source, {**self._guard.parameters, VERSION: models.TextField()})
+        text, asked = self._guard.guard()
         parts, parameters, gate = [f"guard AS ({text})"], _numbered(0, asked), "guard"
         for number, step in enumerate(self._steps, start=1):
             text, slots = step.behind(gate)
@@ -141,7 +159,7 @@ class Together(Statement):
         return f"WITH {', '.join(parts)} SELECT 1 FROM {gate}", parameters  # noqa: S608  # made of our own texts
 
 
-def positional(text: str, fields: Mapping[str, AnyField]) -> tuple[str, list[Slot]]:
+def _positional(text: str, fields: Mapping[str, AnyField]) -> tuple[str, list[Slot]]:
     """The text with `%s` for each `%(name)s`, and what goes there."""
     return PARAMETER.sub("%s", text), [Slot(name, fields[name]) for name in PARAMETER.findall(text)]
 

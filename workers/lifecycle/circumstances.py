@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import models
 
 from environments.configuration import Sections, sections, winning_id
-from environments.joint_statements import VERSION, AnyField, Joined, Table, Together
+from environments.joint_statements import VERSION, AnyField, Joined, Source, Table, Together
 from environments.models import (
     DataKey,
     Environment,
@@ -54,15 +54,15 @@ _CONNECTIONS = {
     "litellm_connection": Table(LiteLLMConnection, (*_CREDENTIAL, "api_url")),
     "telemetry_settings": Table(TelemetrySettings, _TELEMETRY),
 }
-#: What every chain ends with: where the queue lies, and the key that opens what its organization has sealed.
-_COMMON = {
-    "api_key": _API_KEY,
+_CHAIN = {
     "queue": _QUEUE,
     "environment": Table(Environment, ("id", "organization_id", "name")),
     "organization": Table(Organization, ("id",)),
+    "api_key": _API_KEY,
     **_CONNECTIONS,
-    "data_key": Table(DataKey, ("id", "organization_id", "wrapped_key", "wrapped_by"), is_guarded=False),
 }
+#: It opens what the organization has sealed, whatever becomes of it.
+_DATA_KEY = {"data_key": Table(DataKey, ("id", "organization_id", "wrapped_key", "wrapped_by"))}
 _PARAMETERS: dict[str, AnyField] = {
     "api_key_id": models.UUIDField(),
     "organization_id": models.TextField(),
@@ -70,25 +70,23 @@ _PARAMETERS: dict[str, AnyField] = {
 }
 
 
-def _source(levels: tuple[str, ...], first: str, *others: str) -> str:
+def _source(levels: tuple[str, ...], first: str, *others: str) -> Source:
     """The tables of a chain, of which `first` names the narrowest ones, beside the key that asks."""
     won = (
         f"LEFT JOIN {table.model._meta.db_table} {pointer} ON {pointer}.id = {winning_id(pointer, levels)}"
         for pointer, table in _CONNECTIONS.items()
     )
-    return " ".join(
-        (
-            f"FROM {first}",
-            "JOIN environments_environment environment ON environment.id = queue.environment_id",
-            "JOIN environments_organization organization ON organization.id = queue.organization_id",
-            "LEFT JOIN workers_apikey api_key",
-            "ON api_key.id = %(api_key_id)s AND api_key.organization_id = organization.id",
-            *won,
-            "LEFT JOIN environments_datakey data_key ON data_key.active_for_id = organization.id",
-            *others,
-            f"WHERE {levels[0]}.id = %(id)s AND {levels[0]}.organization_id = %(organization_id)s",
-        )
+    guarded = (
+        f"FROM {first}",
+        "JOIN environments_environment environment ON environment.id = queue.environment_id",
+        "JOIN environments_organization organization ON organization.id = queue.organization_id",
+        "LEFT JOIN workers_apikey api_key",
+        "ON api_key.id = %(api_key_id)s AND api_key.organization_id = organization.id",
+        *won,
     )
+    data_key = "LEFT JOIN environments_datakey data_key ON data_key.active_for_id = organization.id"
+    where = f"WHERE {levels[0]}.id = %(id)s AND {levels[0]}.organization_id = %(organization_id)s"
+    return Source(" ".join(guarded), " ".join((data_key, *others)), where)
 
 
 #: Of a worker: with its current process, and with our own latest outage, which may excuse that one's silence.
@@ -101,21 +99,17 @@ _OF_WORKER = Joined(
         "LEFT JOIN workers_outage outage",
         "ON outage.id = (SELECT id FROM workers_outage ORDER BY lost_at DESC LIMIT 1)",
     ),
+    {"worker": _WORKER, **_CHAIN},
     {
-        **_COMMON,
-        "worker": _WORKER,
-        "process": Table(WorkerInstance, _PROCESS, is_guarded=False),
-        "pulse": Table(Pulse, ("id", "beat_at"), is_guarded=False),
-        "outage": Table(Outage, ("id", "recovered_at"), is_guarded=False),
+        **_DATA_KEY,
+        "process": Table(WorkerInstance, _PROCESS),
+        "pulse": Table(Pulse, ("id", "beat_at")),
+        "outage": Table(Outage, ("id", "recovered_at")),
     },
     _PARAMETERS,
-    locks="worker",
 )
 _OF_QUEUE = Joined(
-    _source(("queue", "environment", "organization"), "workers_workerqueue queue"),
-    _COMMON,
-    _PARAMETERS,
-    locks="queue",
+    _source(("queue", "environment", "organization"), "workers_workerqueue queue"), _CHAIN, _DATA_KEY, _PARAMETERS
 )
 _LIVENESS = Select(
     lambda: (
