@@ -224,7 +224,8 @@ class Insert(Statement):
         super().__init__()
         self._model = model
         self._replaces = replaces
-        self._defaults = [(field.attname, field.get_default) for field in model._meta.concrete_fields]
+        self._fields = [field for field in model._meta.concrete_fields if not field.generated]
+        self._defaults = [(field.attname, field.get_default) for field in self._fields]
 
     def __call__(self, **given: Any) -> int:
         """Each value under the name of its column, so a foreign key's ends with `_id`; always one row."""
@@ -237,11 +238,12 @@ class Insert(Statement):
 
     def behind(self, gate: str) -> tuple[str, Sequence[Any]]:
         """The statement for when the part of a larger one that is called `gate` has found something."""
-        fields = self._model._meta.concrete_fields
-        columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
-        values = ", ".join(f"CAST(%s AS {_type_of(field)})" for field in fields)
+        columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in self._fields)
+        values = ", ".join(f"CAST(%s AS {_type_of(field)})" for field in self._fields)
         text = f"INSERT INTO {connection.ops.quote_name(self._model._meta.db_table)} ({columns}) SELECT {values}"
-        return f"{text} FROM {gate}", [Slot(field.attname, field, is_saved=True, is_cast=True) for field in fields]
+        return f"{text} FROM {gate}", [
+            Slot(field.attname, field, is_saved=True, is_cast=True) for field in self._fields
+        ]
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         conflict: dict[str, Any] = {}
@@ -250,9 +252,9 @@ class Insert(Statement):
             key = [self._model._meta.pk]
             conflict = {"on_conflict": OnConflict.UPDATE, "update_fields": fields, "unique_fields": key}
         query = sql.InsertQuery(self._model, **conflict)
-        query.insert_values(self._model._meta.concrete_fields, [self._model()])
+        query.insert_values(self._fields, [self._model()])
         ((text, _),) = query.get_compiler(connection=connection).as_sql()
-        return text, [Slot(field.attname, field, is_saved=True) for field in self._model._meta.concrete_fields]
+        return text, [Slot(field.attname, field, is_saved=True) for field in self._fields]
 
 
 def _type_of(field: Any) -> str:

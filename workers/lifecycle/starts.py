@@ -246,11 +246,8 @@ def _start_known(found: Circumstances, attempt: Attempt) -> WorkerConfiguration[
     _require_startable(worker)
     succession = _succession(worker, found, attempt)
     configuration, *entries = _entries(worker, found, attempt, succession)
-    _write(
-        lambda: _WRITINGS[succession.steps](found.guard, *succession.parameters, *entries),
-        None if succession.has_place else found.queue,
-        attempt.now,
-    )
+    writing, rows = _WRITINGS[succession.steps], (*succession.parameters, *entries)
+    _write(writing, (found.guard, *rows), None if succession.has_place else found.queue, attempt.now)
     return configuration
 
 
@@ -265,24 +262,26 @@ def _start_ephemeral(found: Circumstances, attempt: Attempt) -> Started:
     )
     configuration, *entries = _entries(worker, found, attempt, _Succession())
     row = {name: value for name, value in vars(worker).items() if name != "_state"}
-    _write(lambda: _WRITING_OF_EPHEMERAL(found.guard, row, *entries), found.queue, attempt.now)
+    _write(_WRITING_OF_EPHEMERAL, (found.guard, row, *entries), found.queue, attempt.now)
     return Started(worker, configuration)
 
 
-def _write(write: Callable[[], bool], queue: WorkerQueue | None, now: datetime) -> None:
+def _write(writing: Together, rows: tuple[dict[str, Any], ...], queue: WorkerQueue | None, now: datetime) -> None:
     """Writes if what was read still holds, and where a place in a queue is needed, if one is free.
 
     Places are counted one start at a time: whoever else wants one in this queue waits for it.
     """
     is_full, is_done = False, False
     if queue is None or queue.max_workers is None:
-        is_done = write()
+        is_done = writing(*rows)
     else:
+        for statement in (writing, _LOAD_OF_QUEUE):
+            statement.prepare()  # here, since it takes longer than all that is done while others wait
         with transaction.atomic(savepoint=False):
             if connection.vendor == "postgresql":
                 _LOCK_QUEUE(id=queue.pk)
             is_full = _LOAD_OF_QUEUE(id=queue.pk, now=now)[0].live >= queue.max_workers
-            is_done = not is_full and write()
+            is_done = not is_full and writing(*rows)
     if queue is not None and is_full:
         msg = f"This worker's queue is full: it takes {queue.max_workers} live workers."
         raise StartRefusedError(msg)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar, Self
 
 from django.db import models
-from django.db.models import Count, OuterRef, Q, Subquery, Value
+from django.db.models import Case, Count, F, OuterRef, Q, Subquery, Value, When
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
@@ -56,13 +56,13 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         They are looked for among each worker's current one and those older ones that were heard of lately, which
         indexes find: what is read grows with the number of workers, and not with that of their starts.
         """
-        lately = Q(is_current=False, last_heartbeat_at__gte=live_since(now))
+        lately = Q(is_current=False, older_heartbeat_at__gte=live_since(now))
         return self.filter(Q(is_current=True) | lately).that_live(now)
 
     def duplicates(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """Live processes of workers of which a newer one has started since."""
         since = live_since(now, may_be_held=may_be_held)
-        return self.filter(is_current=False, last_heartbeat_at__gte=since).that_live(now, may_be_held=may_be_held)
+        return self.filter(is_current=False, older_heartbeat_at__gte=since).that_live(now, may_be_held=may_be_held)
 
     def that_live(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """Those of these that are live: each of them is looked at."""
@@ -107,6 +107,13 @@ class WorkerInstance(TenantOwned):
     )
     started_at = models.DateTimeField()
     last_heartbeat_at = models.DateTimeField(help_text="The start counts as the first.")
+    # No index has what each heartbeat changes: PostgreSQL then writes the row alone, and not an entry in every index.
+    older_heartbeat_at = models.GeneratedField(
+        expression=Case(When(is_current=False, then=F("last_heartbeat_at"))),
+        output_field=models.DateTimeField(null=True),
+        db_persist=True,
+        help_text="The last heartbeat, once a newer process has started.",
+    )
     activity = models.CharField(max_length=6, choices=Activity, default=Activity.ACTIVE)
     tasks_processed = models.BigIntegerField(default=0)
     current_task_id = models.CharField("current task", max_length=TASK_ID_LENGTH, blank=True, default="")
@@ -136,12 +143,12 @@ class WorkerInstance(TenantOwned):
                 fields=["worker", "-is_current", "-started_at"], name="workers_instance_of_worker"
             ),
             models.Index(  # the dashboard's duplicates
-                fields=["last_heartbeat_at"],
+                fields=["older_heartbeat_at"],
                 condition=Q(is_current=False, stopped_at=None),
                 name="workers_instance_older",
             ),
             models.Index(  # the same of a queue, at a start where there is a limit
-                fields=["worker", "last_heartbeat_at"],
+                fields=["worker", "older_heartbeat_at"],
                 condition=Q(is_current=False, stopped_at=None),
                 name="workers_instance_older_of",
             ),
