@@ -219,7 +219,15 @@ def answer_to(port: str, path: str) -> tuple[int, Any]:
 
 def test_the_image_holds_the_product_and_nothing_else() -> None:
     copied = {value.split()[0] for name, value in dockerfile() if name == "COPY" and "--from" not in value}
-    assert copied == {"requirements.txt", "manage.py", "controlplane", "workers", "environments", "templates"}
+    assert copied == {
+        "requirements.txt",
+        "manage.py",
+        "controlplane",
+        "workers",
+        "environments",
+        "templates",
+        "examples",
+    }
     lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     assert {line[1:] for line in lines if line.startswith("!")} == copied

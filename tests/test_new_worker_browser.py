@@ -5,6 +5,8 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,16 @@ def expect_steps(page: Page, **states: str) -> None:
         expect(page.locator(f"[data-step={name}]")).to_have_attribute("data-state", state)
 
 
-def program(text: str, api_key: str) -> subprocess.Popen[str]:
-    environ: dict[str, Any] = {**os.environ, "API_KEY": api_key}
-    return subprocess.Popen([sys.executable, "-u", "-c", text], env=environ, text=True, stdout=subprocess.PIPE)  # noqa: S603
+@contextmanager
+def running(*command: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """A program, which ends well when it is told to."""
+    given = {**os.environ, **environ}
+    with subprocess.Popen(command, env=given, text=True, stdout=subprocess.PIPE) as process:  # noqa: S603
+        try:
+            yield process
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
 
 def test_a_person_makes_a_worker_and_watches_its_first_boot(
@@ -67,20 +76,15 @@ def test_a_person_makes_a_worker_and_watches_its_first_boot(
     expect(page.get_by_text("A key of another organization was used.")).to_be_visible()
     expect_steps(page, key="Failed", start="Waiting")
 
-    text = copied(page, "shell")
-    done = subprocess.run(["sh"], input=text, text=True, capture_output=True, timeout=SHORT, check=True)  # noqa: S607
-    assert done.stdout == "200\n"
-    expect_steps(page, key="Done", start="Done", heartbeat="Waiting")
-
-    process = program(copied(page, "python"), api_key)
-    try:
+    with running("sh", "-c", copied(page, "shell")) as process:
+        expect_steps(page, key="Done", start="Done", heartbeat="Done")
+        assert process.stdout
+        assert process.stdout.readline().startswith(f"Started as worker {worker_id}")
+    with running(sys.executable, "-u", "-c", copied(page, "python"), API_KEY=api_key) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith(f"Started as worker {worker_id}")
         expect_steps(page, key="Done", start="Done", heartbeat="Done")
         screenshot("worker-created")
-    finally:
-        process.terminate()
-        output, _ = process.communicate(timeout=SHORT)
-    assert output.startswith(f"Started as worker {worker_id}")
-    assert process.returncode == 0
     assert page.evaluate("window.isTheSamePage")
 
     page.get_by_role("link", name="This checklist on a page of its own").click()

@@ -6,4 +6,32 @@ if [ ! -e "$environment/is-installed" ]; then
     "{{ requirement }}"{% endfor %}
   touch "$environment/is-installed"
 fi
-exec "$environment/bin/{{ program }}"
+
+# A group of its own: the worker gets what is sent from here and nothing else, and ends by itself when that is SIGINT.
+set -m
+run() {
+  "$@" </dev/null &
+  child=$!
+  wait "$child"
+}
+stop() {
+  trap '' HUP INT TERM
+  kill -INT "$child" || true
+  { sleep 20; kill -KILL "$child"; } >/dev/null 2>&1 &
+  status=0
+  wait "$child" || status=$?
+  kill -KILL -- "-$!" || true
+  exit "$status"
+}
+trap stop HUP INT TERM
+
+# The worker ends when its start is not answered, as while the control plane restarts, and when it does not reach Temporal.
+longest=1
+until began=$SECONDS && run "$environment/bin/{{ program }}"; do
+  [ $((SECONDS - began)) -lt 600 ] || longest=1
+  longest=$((longest < 64 ? longest * 2 : 120))
+  # Any time up to the longest, so that a thousand workers that wait for one control plane do not come all at once.
+  pause=$((RANDOM % longest + 1))
+  echo "The worker has ended; it is started again in $pause s." >&2
+  run sleep "$pause"
+done

@@ -6,7 +6,6 @@ They are half a gigabyte from the Python Package Index, so only `make test-upstr
 import http
 import json
 import os
-import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -80,11 +79,18 @@ class Worker:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would fetch a list of prices
         }
         self.process = ServerProcess(["bash", script], log=directory / "worker", cwd=directory, env=environ)
-        self.pid = self.process._process.pid
+        self._pid = 0
+
+    @property
+    def pid(self) -> int:
+        """The process id of what the script runs, which in the end is the worker, or ran last."""
+        self._pid = next(iter(self.process.descendants()), self._pid)
+        return self._pid
 
     def shown(self) -> dict[str, Any]:
         """What the control plane tells of this process; nothing before it has started."""
-        rows = [row for row in self.queue.workers() if (row["system_info"] or {}).get("pid") == self.pid]
+        pid = self.pid
+        rows = [row for row in self.queue.workers() if (row["system_info"] or {}).get("pid") == pid]
         return rows[0] if rows else {}
 
     def is_ready(self) -> bool:
@@ -93,7 +99,7 @@ class Worker:
 
     def kill(self) -> None:
         """Ends the worker and all it has started without a word."""
-        os.killpg(self.pid, signal.SIGKILL)
+        self.process.kill()
 
 
 @pytest.fixture(scope="session")

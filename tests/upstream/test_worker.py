@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers import ControlPlane, TemporalServer
-from tests.test_first_start import Console
+from tests.test_first_start import console_of
 from tests.upstream.conftest import HEARTBEAT_INTERVAL, PYTHON, Queue, Worker
 from workers.installation import WORKER_SDK_VERSION
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
@@ -37,14 +37,14 @@ def last_heartbeat(worker: Worker) -> datetime:
 
 def shown_in_list(plane: ControlPlane, worker: Worker) -> str:
     """The words of the worker's row in the console's list."""
-    page = Console(plane).get("/admin/workers/worker/")
+    page = console_of(plane).get("/admin/workers/worker/")
     (row,) = [row for row in page.split("<tr") if worker.shown()["worker_id"] in row]
     return " ".join(words(row.partition("</tr>")[0]))
 
 
 def shown_on_page(plane: ControlPlane, worker: Worker) -> str:
     """The words of the worker's page."""
-    return " ".join(words(Console(plane).get(f"/admin/workers/worker/{worker.shown()['worker_id']}/change/")))
+    return " ".join(words(console_of(plane).get(f"/admin/workers/worker/{worker.shown()['worker_id']}/change/")))
 
 
 def words(html: str) -> list[str]:
@@ -61,8 +61,7 @@ def python_version() -> str:
 # --- It runs -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_last_line_of_the_install_script_becomes_the_worker(worker: Worker) -> None:
-    """The script's own process has the worker's id."""
+def test_the_install_script_runs_the_worker(worker: Worker) -> None:
     shown = worker.shown()
     assert shown["status"] == "active"
     assert shown["system_info"]["hostname"] == socket.gethostname()
@@ -149,8 +148,22 @@ def test_a_worker_that_does_not_reach_temporal_tells_why_it_stopped(
 ) -> None:
     stranded = Worker(unreachable_queue, tmp_path)
     wait_for(lambda: stranded.shown().get("status") == "disconnected", seconds=60)
-    assert stranded.process._process.wait(10) == 1
     page = shown_on_page(control_plane, stranded)
     assert "Current, Stopped" in page
     assert "exit code 1: Failed client connect" in page
     assert unreachable_queue.read()["active_workers"] == 0
+    wait_for(lambda: "it is started again in" in stranded.process.log_text(), seconds=10)
+    stranded.process.stop()
+
+
+def test_a_worker_whose_control_plane_is_away_starts_once_it_is_back(
+    worker: Worker, queue: Queue, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    """It ends itself when its start is not answered; the install script brings it back, and says goodbye for it."""
+    waiting = Worker(queue, tmp_path)
+    control_plane.process.stop()
+    wait_for(lambda: "it is started again in" in waiting.process.log_text(), seconds=60)
+    control_plane.start()
+    wait_for(lambda: waiting.shown().get("status") == "active", seconds=60)
+    waiting.process.stop()
+    assert waiting.shown()["status"] == "disconnected"

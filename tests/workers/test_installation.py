@@ -8,7 +8,9 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import yaml
 
 from tests import factories
 from tests.factories import Fleet
+from tests.processes import ServerProcess
 from workers.installation import (
     PACKAGES_UNTIL,
     PROGRAM,
@@ -47,7 +50,8 @@ set -eu
 [ "$1" = -c ] && exit 0
 [ "$1 $2 $3" = "-m venv --clear" ]
 rm -rf "$4" && mkdir -p "$4/bin"
-for program in python uv {program}; do cp {recorder} "$4/bin/$program"; done
+for program in python uv; do cp {recorder} "$4/bin/$program"; done
+cp {worker} "$4/bin/{program}"
 """
 
 
@@ -58,12 +62,13 @@ def fleet(db: None) -> Fleet:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder with recorders named `docker` and `uvx`, and a stand-in for Python."""
+    """A folder with recorders named `docker`, `uvx` and, once it is installed, as the worker, and a stand-in for Python."""
     folder = tmp_path / "programs"
     folder.mkdir()
-    for name in ("docker", "recorder", "uvx"):
+    for name in ("docker", "recorder", "uvx", "worker"):
         write_program(folder / name, RECORDER)
-    write_program(folder / "python-stand-in", PYTHON.format(program=PROGRAM, recorder=folder / "recorder"))
+    paths = {"recorder": folder / "recorder", "worker": folder / "worker"}
+    write_program(folder / "python-stand-in", PYTHON.format(program=PROGRAM, **paths))
     return folder
 
 
@@ -181,6 +186,89 @@ def test_local_says_that_no_python_was_found(fleet: Fleet, programs: Path) -> No
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("No Python 3.10 or newer was found")
+
+
+# --- It is brought back ------------------------------------------------------------------------------------------------
+
+#: Ends as the existing worker does when its start is answered 503, so often, and then well.
+FAILS = """#!/usr/bin/env bash
+echo started >> "$HOME/starts"
+[ "$(wc -l < "$HOME/starts")" -gt {times} ]
+"""
+#: Says goodbye on SIGINT only, as the existing worker does.
+RUNS = """#!/usr/bin/env python3
+import pathlib, signal, sys
+def say_goodbye(*_):
+    print("goodbye", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGINT, say_goodbye)
+print("running", flush=True)
+signal.pause()
+"""
+
+
+def script_that_runs(program: str, queue: WorkerQueue, kind: DeploymentType, programs: Path) -> str:
+    """The script of this kind as far as it is bash, with this program for the worker."""
+    write_program(programs / "worker", program)
+    if kind in CLUSTER:
+        (script,) = container(deployment(queue, kind))["args"]
+    else:
+        script = install_script(queue, kind)
+    if kind == DeploymentType.DOCKER:
+        (docker,) = calls(script, programs)
+        script = docker["arguments"][-1]
+    return in_container(programs, f"set -euo pipefail\n{script}")
+
+
+@each_type
+def test_a_worker_whose_start_fails_is_started_again_later_and_later(
+    fleet: Fleet, deployment_type: DeploymentType, programs: Path
+) -> None:
+    script = script_that_runs(FAILS.format(times=10), fleet.queue, deployment_type, programs)
+    write_program(programs / "sleep", '#!/bin/sh\necho "$1" >> "$HOME/pauses"\n')
+    done = run(script, programs, KUBIYA_API_KEY=KEY)
+    assert done.returncode == 0
+    home = programs.parent / "home"
+    pauses = [int(line) for line in (home / "pauses").read_text().split()]
+    assert done.stderr.splitlines() == [f"The worker has ended; it is started again in {pause} s." for pause in pauses]
+    assert len((home / "starts").read_text().splitlines()) == 11
+    longest = [2, 4, 8, 16, 32, 64, 120, 120, 120, 120]
+    assert all(1 <= pause <= most for pause, most in zip(pauses, longest, strict=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [(RUNS, "running"), (FAILS.format(times=99), "The worker has ended")],
+    ids=["while it runs", "before it is started again"],
+)
+def test_whoever_ends_the_script_ends_the_worker_which_says_goodbye(
+    fleet: Fleet, programs: Path, number: int, program: str, told: str
+) -> None:
+    script = script_that_runs(program, fleet.queue, DeploymentType.LOCAL, programs)
+    write_program(programs / "sleep", f"#!/bin/sh\nexec {shutil.which('sleep')} 300\n")
+    (programs.parent / "home").mkdir(exist_ok=True)
+    environ = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(programs.parent / "home"), "KUBIYA_API_KEY": KEY}
+    process = ServerProcess(
+        [BASH, "-c", script], log=programs / "log", env=environ | {"PYTHON": str(programs / "python-stand-in")}
+    )
+    process.wait_until(lambda: told in process.log_text(), seconds=10)
+    process.wait_until(lambda: len(process.descendants()) == 1, seconds=10)
+    process._process.send_signal(number)
+    is_running = program == RUNS
+    assert process._process.wait(10) == (0 if is_running else 128 + signal.SIGINT)
+    assert ("goodbye" in process.log_text()) == is_running
+    assert in_session(process.pid) == []
+
+
+def in_session(leader: int) -> list[int]:
+    """The ids of a session's processes that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # one that has ended since
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            found += [int(path.parent.name)] if int(session) == leader and state not in {"Z", "X"} else []
+    return found
 
 
 # --- In a container ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
-"""Texts that start one worker: as shell lines, in a container, as a service, in a cluster, as a program."""
+"""Texts that start one worker: as shell lines, in a container, as a service, in a cluster, as a program.
+
+The program is the same in all of them: `examples/plain_worker.py`, which outlives whatever happens to its calls.
+"""
 
 import json
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -14,6 +18,7 @@ from workers.models import Worker
 #: What stands for the key in texts for a worker that has none of its own yet.
 PLACEHOLDER = "YOUR-API-KEY"
 IMAGE = "python:3.13-slim"
+PROGRAM = (Path(__file__).parents[2] / "examples" / "plain_worker.py").read_text()
 #: Names in a cluster have at most 63 characters, of which pods want some for themselves.
 WORKER_IN_NAME = 30
 
@@ -41,16 +46,28 @@ def commands_for(worker: Worker, api_key: str = PLACEHOLDER) -> tuple[Command, .
     }
     # JSON's texts are YAML's and Python's too.
     quoted = [(key, json.dumps(value)) for key, value in variables.items()]
-    program = _render("worker.py", {"variables": dict(quoted)})
-    of_shell = {**context, "variables": [(key, shlex.quote(value)) for key, value in variables.items()]}
+    program = _program(quoted)
+    of_shell = {
+        **context,
+        "variables": [(key, shlex.quote(value)) for key, value in variables.items()],
+        "program": program,
+    }
     of_cluster = {**context, "variables": quoted, "program_lines": program.splitlines()}
     return (
         Command("shell", "Shell", _render("shell.sh", of_shell)),
-        Command("docker", "Docker", _render("docker.sh", {**of_shell, "program": program})),
-        Command("systemd", "systemd", _render("systemd.sh", {**of_shell, "program": program})),
+        Command("docker", "Docker", _render("docker.sh", of_shell)),
+        Command("systemd", "systemd", _render("systemd.sh", of_shell)),
         Command("kubernetes", "Kubernetes", _render("kubernetes.yaml", of_cluster)),
         Command("python", "Python", program),
     )
+
+
+def _program(quoted: list[tuple[str, str]]) -> str:
+    """The program with what it is told filled in, but for its key."""
+    program = PROGRAM
+    for name, value in quoted:
+        program = program.replace(f'"{name}": ""', f'"{name}": {value}')
+    return program
 
 
 def _render(template: str, context: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ EnvironmentFile=/etc/{{ name }}.env
 ExecStart=/usr/bin/python3 -u /usr/local/lib/{{ name }}.py
 Restart=on-failure
 RestartSec=30
+# Another process has taken this one's place.
+RestartPreventExitStatus=3
 DynamicUser=yes
 NoNewPrivileges=yes
 ProtectSystem=strict
