@@ -209,7 +209,7 @@ def run(work: Callable[[Any], None]) -> None:
 
 def do_work(configuration: Any) -> None:
     # Here connect to configuration["temporal_host"] with configuration["temporal_api_key"], and let your worker poll
-    # configuration["task_queue_name"] in configuration["temporal_namespace"]; heartbeats may go into another thread.
+    # configuration["task_queue_name"] in configuration["temporal_namespace"], until the heartbeats end.
     keep_heartbeating(configuration["heartbeat_interval"], threading.Event())
 
 

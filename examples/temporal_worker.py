@@ -13,10 +13,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-import plain_worker
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.worker import Worker
+
+with workflow.unsafe.imports_passed_through():
+    import plain_worker
 
 
 @activity.defn

@@ -82,7 +82,7 @@ def test_it_polls_its_task_queue_on_temporal(worker: Worker, temporal_server: Te
 
 def test_it_is_online_in_the_console_with_its_machine(worker: Worker, control_plane: ControlPlane) -> None:
     row = shown_in_list(control_plane, worker)
-    assert f"{TASK_QUEUE} Online {socket.gethostname()}" in row
+    assert f"Online {TASK_QUEUE} {socket.gethostname()}" in row
     page = shown_on_page(control_plane, worker)
     for text in ("Current, Online", f"Host {socket.gethostname()} Process {worker.pid}", f"Python {python_version()}"):
         assert text in page
@@ -162,8 +162,8 @@ def test_a_worker_whose_control_plane_is_away_starts_once_it_is_back(
     """It ends itself when its start is not answered; the install script brings it back, and says goodbye for it."""
     waiting = Worker(queue, tmp_path)
     control_plane.process.stop()
-    wait_for(lambda: "it is started again in" in waiting.process.log_text(), seconds=60)
+    wait_for(lambda: "it is started again in" in waiting.process.log_text(), seconds=180)
     control_plane.start()
-    wait_for(lambda: waiting.shown().get("status") == "active", seconds=60)
+    wait_for(waiting.is_ready, seconds=180)
     waiting.process.stop()
     assert waiting.shown()["status"] == "disconnected"
