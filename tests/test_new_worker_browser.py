@@ -78,13 +78,13 @@ def test_a_person_makes_a_worker_and_watches_its_first_boot(
 
     with running("sh", "-c", copied(page, "shell")) as process:
         expect_steps(page, key="Done", start="Done", heartbeat="Done")
+        screenshot("worker-created")
         assert process.stdout
         assert process.stdout.readline().startswith(f"Started as worker {worker_id}")
     with running(sys.executable, "-u", "-c", copied(page, "python"), API_KEY=api_key) as process:
         assert process.stdout
         assert process.stdout.readline().startswith(f"Started as worker {worker_id}")
         expect_steps(page, key="Done", start="Done", heartbeat="Done")
-        screenshot("worker-created")
     assert page.evaluate("window.isTheSamePage")
 
     page.get_by_role("link", name="This checklist on a page of its own").click()
