@@ -7,7 +7,7 @@ if [ ! -e "$environment/is-installed" ]; then
   touch "$environment/is-installed"
 fi
 
-# A group of its own: the worker gets what is sent from here and nothing else, and ends by itself when that is SIGINT.
+# With job control a child does not ignore SIGINT: whatever ends this script ends the worker in the same way.
 set -m
 run() {
   "$@" </dev/null &
@@ -16,14 +16,13 @@ run() {
 }
 stop() {
   trap '' HUP INT TERM
-  kill -INT "$child" || true
-  { sleep 20; kill -KILL "$child"; } >/dev/null 2>&1 &
-  status=0
-  wait "$child" || status=$?
-  kill -KILL -- "-$!" || true
-  exit "$status"
+  kill "-$1" "$child"
+  wait "$child"
+  exit
 }
-trap stop HUP INT TERM
+trap 'stop HUP' HUP
+trap 'stop INT' INT
+trap 'stop TERM' TERM
 
 # The worker ends when its start is not answered, as while the control plane restarts, and when it does not reach Temporal.
 longest=1
