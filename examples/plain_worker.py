@@ -180,7 +180,7 @@ def run(work: Callable[[Any], None]) -> None:
     """Starts, works with the configuration that this worker is given, and says goodbye, however the work ends."""
     if sys.stdin.isatty() and not setting("API_KEY"):
         SETTINGS["API_KEY"] = getpass.getpass("API key: ")
-    if missing := [name for name in SETTINGS if not re.fullmatch("[!-~]+", setting(name))]:
+    if missing := [name for name in SETTINGS if not re.fullmatch("[\x21-\x7e]+", setting(name))]:
         sys.exit(f"Set {', '.join(missing)}.")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))

@@ -271,6 +271,11 @@ def test_the_shell_s_texts_are_shell(fleet: Fleet, kind: str, name: str) -> None
         subprocess.run([shell, "-n"], input=texts_of(fleet, fleet.token)[kind], text=True, check=True)  # noqa: S603
 
 
+@pytest.mark.parametrize("kind", ["shell", "docker", "systemd"])
+def test_a_shell_s_history_takes_no_part_of_a_pasted_text_for_its_own(fleet: Fleet, kind: str) -> None:
+    assert not re.search(r"![^\s=(]", texts_of(fleet, fleet.token)[kind])
+
+
 def test_a_url_with_odd_characters_stays_one_word(fleet: Fleet, settings: Settings) -> None:
     settings.CONTROL_PLANE_URL = "https://a.example/$(touch x)';\"\\"
     script = texts_of(fleet)["shell"].partition("\n\n")[0] + '\nprintf %s "$CONTROL_PLANE_URL"'
