@@ -14,6 +14,7 @@ from django.urls import reverse
 from unfold.dataclasses import SearchResult
 
 from controlplane.navigation import admin_of, sections
+from environments.searches import SEARCH_IS_CUT, cut_search
 
 #: Kinds of objects that are found, in this order, and how many of each.
 SEARCHED = (
@@ -27,15 +28,16 @@ SEARCHED = (
     ("environments_telemetrysettings", "monitoring"),
 )
 MOST_OF_A_KIND = 5
-SHORTEST_TERM, LONGEST_TERM = 2, 100
+SHORTEST_TERM = 2
 
 
 def search(request: HttpRequest) -> HttpResponse:
     """What matches the term `s`; nothing for a term too short to tell anything."""
     began = time.monotonic()
-    term = request.GET.get("s", "").replace("\x00", "").strip()[:LONGEST_TERM]
+    term = request.GET.get("s", "").replace("\x00", "").strip()
     if len(term) < SHORTEST_TERM:
         return HttpResponse()
+    term, is_cut = cut_search(term)
     found = [
         *_pages(request, term.lower()),
         *(row for route, icon in SEARCHED for row in _rows(request, route, icon, term)),
@@ -48,9 +50,12 @@ def search(request: HttpRequest) -> HttpResponse:
         "page_counter": 0,
         "execution_time": time.monotonic() - began,
         "command_show_history": False,
+        "note": SEARCH_IS_CUT if is_cut else "",
     }
     headers = {"HX-Trigger": "search", "Cache-Control": "no-store"}
-    return TemplateResponse(request, "unfold/helpers/command_results.html", context, headers=headers)
+    if is_cut:
+        headers["HX-Reselect"] = "#command-results-list, #command-results-cut"  # the palette takes the first alone
+    return TemplateResponse(request, "admin/search.html", context, headers=headers)
 
 
 def _pages(request: HttpRequest, term: str) -> list[SearchResult]:

@@ -8,7 +8,9 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSpli
 from controlplane.errors import api_not_found
 from controlplane.health import HealthView, livez, readyz
 from controlplane.search import search
+from environments.searches import BoundedAutocomplete
 
+autocomplete = BoundedAutocomplete.as_view(admin_site=admin.site)
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("workers.urls")),
     path("api/health", HealthView.as_view()),
@@ -17,6 +19,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^api/", api_not_found),
     path("admin/", include("controlplane.accounts.urls")),
     path("admin/search/", admin.site.admin_view(search), name="console_search"),
+    path("admin/autocomplete/", admin.site.admin_view(autocomplete), name="autocomplete"),
     path("admin/", admin.site.urls),
     path("livez", livez),
     path("readyz", readyz),

@@ -1,7 +1,6 @@
 """The console's pages of members, data keys and the audit trail."""
 
 import json
-import re
 from typing import Any
 
 from django import forms
@@ -11,15 +10,13 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.views import ChangeList
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from environments.console import ConsoleAdmin, ConsoleForm, ReadOnlyAdmin
+from environments.console import MOST_SEARCHED, ConsoleAdmin, ConsoleForm, ReadOnlyAdmin, RecordsAdmin
 from environments.models import AuditEvent, DataKey, Membership, Role
 from environments.moments import moment
+from environments.searches import BoundedList
 from environments.trail import ActionFilter, ActorFilter, ObjectFilter, OccurredWithin, changes_of, pages_of
-
-UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def pretty_json(value: Any) -> SafeString:
@@ -86,7 +83,7 @@ class DataKeyAdmin(ReadOnlyAdmin):
         return row.active_for_id is not None
 
 
-class TrailChangeList(ChangeList):
+class TrailChangeList(BoundedList):
     """A page of events, each with the address of its object's page."""
 
     result_list: Any
@@ -100,8 +97,6 @@ class TrailChangeList(ChangeList):
             row.page = pages.get((row.object_type, row.object_id), "")
 
 
-#: What the trail may be asked beside its filters: whole values of columns that are indexed or short.
-EXACT_LOOKUPS = frozenset({"object_id", "object_type", "actor", "action", "organization", "organization__id"})
 #: Names of actions that end something, which a list shows in red.
 ENDINGS = (".deleted", ".revoked", ".disabled")
 #: Names of changed fields that a list shows.
@@ -109,29 +104,21 @@ SHOWN_FIELDS = 5
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(ReadOnlyAdmin):
+class AuditEventAdmin(RecordsAdmin):
     """Who did what to which object."""
 
     list_display = ("time", "actor", "what", "object", "organization", "origin", "changed_fields")
     list_filter = (OccurredWithin, ActionFilter, ObjectFilter, ActorFilter)
     list_before_template = "admin/environments/auditevent/records.html"
     search_fields = ("actor", "action", "object_name")
-    search_help_text = "Actor, action, name or ID of the object"
+    search_help_text = f"Actor, action, name of the latest {MOST_SEARCHED:,}, or ID of the object"
+    recorded_at = "occurred_at"
+    id_fields = ("object_id",)
     fields = ("time", "actor", "what", "object", "object_type", "object_id", "organization", "origin")
     change_form_after_template = "admin/environments/auditevent/changes.html"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:  # noqa: ARG002
         return TrailChangeList
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:  # noqa: ARG002
-        """Only whole values of what is indexed or short, and the filters; `changes` can be asked nothing."""
-        return lookup.removesuffix("__exact") in EXACT_LOOKUPS | {each.parameter_name for each in self.list_filter}
-
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        """An id is looked up by its index."""
-        if found := UUID_TEXT.fullmatch(search_term.strip().lower()):
-            return queryset.filter(object_id=found[0]), False
-        return super().get_search_results(request, queryset, search_term)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """With the address of its object's page, and with what changed field by field."""

@@ -1,12 +1,18 @@
 """What every page of the console does the same: who may see it, that changes are audited, that secrets stay out."""
 
+import re
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin import ShowFacets
 from django.core.exceptions import PermissionDenied
 from django.db import models
+from django.db.models import Q
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
@@ -17,9 +23,14 @@ from environments.members import staff_of
 from environments.models import Role
 from environments.moments import moment
 from environments.pages import CappedPaginator
+from environments.searches import BoundedList, TooMuchAskedError, cut_search, is_column, parameters_of
 
 #: What no filter in an address may have: `?sealed_api_key__startswith=` would be an oracle, a pattern a load.
 UNSEARCHABLE = ("regex", "sealed_", "_hash", "wrapped_key", "known_answer", "fingerprint_key", "password")
+
+#: Of records that pile up, how many a search looks through.
+MOST_SEARCHED = 100_000
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def actor_of(request: HttpRequest) -> Actor:
@@ -49,6 +60,7 @@ class ConsoleAdmin(ModelAdmin):
     #: What parts the names of a row as it is shown, so that the shown text finds it when it is typed.
     name_separators = ""
     show_full_result_count = False
+    show_facets = ShowFacets.NEVER  # each would count all rows that there are
     paginator = CappedPaginator
     list_per_page = 50
     warn_unsaved_form = True
@@ -90,13 +102,26 @@ class ConsoleAdmin(ModelAdmin):
         return staff_of(request).within(rows, path, self.writer_role)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        words = search_term.translate(dict.fromkeys(map(ord, self.name_separators), " "))
+        """No more words than `cut_search` leaves, whoever asks."""
+        term, _ = cut_search(search_term, self.name_separators)
+        words = term.translate(dict.fromkeys(map(ord, self.name_separators), " "))
         return super().get_search_results(request, queryset, words)
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:  # noqa: ARG002
+        """The list's own filters, and comparisons of its own columns: what else there is, an address may not ask."""
         if any(name in lookup for name in UNSEARCHABLE):
             return False
-        return bool(super().lookup_allowed(lookup, value, request))
+        return lookup in parameters_of(self.list_filter) or is_column(self.model, lookup)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedList]:  # noqa: ARG002
+        return BoundedList
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, or why its address asks for too much."""
+        try:
+            return super().changelist_view(request, extra_context)
+        except TooMuchAskedError as error:
+            return render(request, "error.html", {"title": "Bad request", "message": str(error)}, status=400)
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         fixed = self.fixed_fields if obj else ()
@@ -146,3 +171,29 @@ class ReadOnlyAdmin(ConsoleAdmin):
         return False
 
     has_delete_permission = has_change_permission
+
+
+class RecordsAdmin(ReadOnlyAdmin):
+    """A page of records that pile up: its list is in the order of time, and its search looks through the latest.
+
+    Whoever looks further back chooses a period or another filter: the search is within what that leaves.
+    """
+
+    #: The field that says when, which is indexed.
+    recorded_at: str
+    #: Fields with ids, which are indexed: one that is typed is looked up, however old its record is.
+    id_fields: tuple[str, ...]
+
+    def get_sortable_by(self, request: HttpRequest) -> Any:
+        return [name for name in super().get_sortable_by(request) if self._order_of(name) == self.recorded_at]
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        if found := UUID_TEXT.fullmatch(search_term.strip().lower()):
+            return queryset.filter(reduce(or_, (Q(**{name: found[0]}) for name in self.id_fields))), False
+        if search_term.strip():
+            latest = queryset.order_by(f"-{self.recorded_at}").values("pk")[:MOST_SEARCHED]
+            queryset = queryset.filter(pk__in=latest)
+        return super().get_search_results(request, queryset, search_term)
+
+    def _order_of(self, name: str) -> Any:
+        return getattr(getattr(self, name, None), "admin_order_field", name)

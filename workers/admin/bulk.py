@@ -11,7 +11,6 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
-from django.contrib.admin.views.autocomplete import AutocompleteJsonView
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -27,6 +26,7 @@ from unfold.widgets import (
 from environments.console import ConsoleAdmin, actor_of
 from environments.members import staff_of
 from environments.models import Role
+from environments.searches import BoundedAutocomplete
 from workers import bulk
 from workers.admin.api_keys.forms import LifetimeField
 from workers.admin.confirmation import CONFIRMED, mark_of
@@ -197,7 +197,7 @@ VERBS = {
 }
 
 
-class QueuesOfOrganization(AutocompleteJsonView):
+class QueuesOfOrganization(BoundedAutocomplete):
     """The queues of one organization, as far as the person may see them."""
 
     def get_queryset(self) -> Any:

@@ -10,7 +10,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from environments.admin import pretty_json
-from environments.console import ReadOnlyAdmin
+from environments.console import MOST_SEARCHED, RecordsAdmin
 from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
 from environments.moments import moment
 from environments.periods import PeriodFilter
@@ -42,7 +42,7 @@ class HeardWithin(PeriodFilter):
 
 
 @admin.register(WorkerStart)
-class WorkerStartAdmin(ReadOnlyAdmin):
+class WorkerStartAdmin(RecordsAdmin):
     """The ledger of starts."""
 
     list_display = (
@@ -56,7 +56,10 @@ class WorkerStartAdmin(ReadOnlyAdmin):
     )
     list_filter = (StartedWithin,)
     list_before_template = "admin/environments/auditevent/records.html"
-    search_fields = ("=id", "worker_name", "task_queue_name", "=worker__id", "=client_address")
+    search_fields = ("worker_name", "task_queue_name", "=client_address")
+    search_help_text = f"Worker, task queue, address of the latest {MOST_SEARCHED:,}, or an ID"
+    recorded_at = "started_at"
+    id_fields = ("id", "worker")
     fieldsets = (
         (None, {"fields": ("started", "worker_link", "task_queue_name", "id", "instance", "displaced_instance")}),
         ("From", {"fields": ("key", "client_address", "program")}),
@@ -135,7 +138,7 @@ class WorkerStartAdmin(ReadOnlyAdmin):
 
 
 @admin.register(WorkerInstance)
-class WorkerInstanceAdmin(ShowsLiveness, ReadOnlyAdmin):
+class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
     """Running and past processes of workers."""
 
     list_display = (
@@ -152,7 +155,10 @@ class WorkerInstanceAdmin(ShowsLiveness, ReadOnlyAdmin):
     liveness_pages = ("changelist", "change")
     list_filter = (HeardWithin, "is_current")
     list_before_template = "admin/environments/auditevent/records.html"
-    search_fields = ("=id", "worker__name", "=worker__id", "hostname", "=client_address")
+    search_fields = ("worker__name", "hostname", "=client_address")
+    search_help_text = f"Worker, host, address of the latest {MOST_SEARCHED:,}, or an ID"
+    recorded_at = "started_at"
+    id_fields = ("id", "worker")
     fieldsets = (
         (None, {"fields": ("worker_link", "id", "process", "liveness", "started", "last_heartbeat")}),
         ("Machine", {"fields": ("host", "pid", "client_address")}),

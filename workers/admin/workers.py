@@ -9,10 +9,10 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.views import ChangeList
 
 from environments.models import CONNECTION_POINTERS, Role
 from environments.moments import moment
+from environments.searches import BoundedList
 from workers.admin.attention import AttentionFilter
 from workers.admin.bulk import BulkActions
 from workers.admin.confirmation import ConfirmedAdmin
@@ -43,7 +43,7 @@ class WorkerForm(InOrganizationForm):
     parent = "queue"
 
 
-class FleetChangeList(ChangeList):
+class FleetChangeList(BoundedList):
     """A page of workers, each with the revision of what it would be given now."""
 
     result_list: Any

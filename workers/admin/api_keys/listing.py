@@ -13,9 +13,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
-from unfold.views import ChangeList
 
 from environments.moments import moment
+from environments.searches import BoundedList
 from workers.admin.states import badge
 from workers.expiries import ending
 from workers.key_usage import last_used, still_used
@@ -96,7 +96,7 @@ class KeyColumns:
         return moment(row.expires_at)
 
 
-class KeyList(ChangeList):
+class KeyList(BoundedList):
     """The rows of one page with when each was last used, which takes two statements for all of them."""
 
     result_list: Any

@@ -1,0 +1,134 @@
+"""What an address may ask of the console's lists and searches: so much and no more, whoever wrote it.
+
+What is beyond is cut where the rest still says what was meant, and told; else it is refused.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.views.autocomplete import AutocompleteJsonView
+from django.contrib.admin.views.main import IGNORED_PARAMS, ORDER_VAR, SEARCH_VAR
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models
+from django.http import HttpRequest, JsonResponse
+from django.utils.text import smart_split_re
+from unfold.views import ChangeList
+
+MOST_WORDS = 10
+LONGEST_SEARCH = 200
+SEARCH_IS_CUT = f"Only the first {MOST_WORDS} words are searched, and of these at most {LONGEST_SEARCH} characters."
+#: Columns that a list is put in order by.
+MOST_COLUMNS, LONGEST_NUMBER = 10, 3
+ORDER_IS_CUT = f"The list is in the order of the first {MOST_COLUMNS} columns that were named."
+#: Values of all filters of an address together, those of a list of ids among them.
+MOST_VALUES = 100
+LONGEST_VALUE = 200
+TOO_MUCH = (
+    f"The address asks for more than {MOST_VALUES} values, or for one of more than {LONGEST_VALUE} characters. "
+    "Nothing was looked up: choose fewer filters."
+)
+#: How an address may compare a column: what costs the same for every value.
+COMPARISONS = frozenset({"exact", "in", "isnull", "gt", "gte", "lt", "lte"})
+
+
+class TooMuchAskedError(ValueError):
+    """An address that would decide what a statement costs."""
+
+
+def cut_search(text: str, separators: str = "") -> tuple[str, bool]:
+    """The text up to the end of its last word that is searched, and whether any word was left out.
+
+    `separators` part words as spaces do.
+    """
+    parted = text.translate(dict.fromkeys(map(ord, separators), " "))
+    words = smart_split_re.finditer(parted[:LONGEST_SEARCH])
+    end = max((word.end() for word in islice(words, MOST_WORDS)), default=0)
+    return text[:end], bool(parted[end:].strip())
+
+
+def is_column(model: type[models.Model], lookup: str) -> bool:
+    """Whether a lookup compares a column of the model's own: it joins nothing, looks into no JSON, has no pattern."""
+    name, *rest = lookup.split("__")
+    try:
+        field: Any = model._meta.pk if name == "pk" else model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return False
+    if not field.concrete or isinstance(field, models.JSONField):
+        return False
+    if field.is_relation and rest[:1] in (["pk"], [field.target_field.name]):
+        rest = rest[1:]
+    return not rest or (len(rest) == 1 and rest[0] in COMPARISONS)
+
+
+def parameters_of(filters: Iterable[Any]) -> set[str]:
+    """What a list's own filters are called in its address, but for those of columns."""
+    return {
+        str(each.parameter_name) for each in filters if isinstance(each, type) and issubclass(each, SimpleListFilter)
+    }
+
+
+def require_few(filters: Mapping[str, list[str]]) -> None:
+    """TooMuchAskedError when an address has more values than a list is filtered by, or too long ones."""
+    values = [
+        value
+        for name, given in filters.items()
+        for text in given
+        for value in (text.split(",") if name.endswith("__in") else [text])
+    ]
+    if len(values) > MOST_VALUES or any(len(value) > LONGEST_VALUE for value in values):
+        raise TooMuchAskedError(TOO_MUCH)
+
+
+class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
+    """A page of a list whose statements do not grow with its address."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
+        """Cuts search and order, and says so; TooMuchAskedError for filters, of which none can be left out."""
+        require_few({name: given for name, given in self.filter_params.items() if name not in IGNORED_PARAMS})
+        self._cut_search(request, self.params.get(SEARCH_VAR, ""))
+        self._cut_order(request, self.params.get(ORDER_VAR, "").split("."))
+        return super().get_queryset(request, exclude_parameters)
+
+    def _cut_search(self, request: HttpRequest, text: str) -> None:
+        cut, is_cut = cut_search(text, self.model_admin.name_separators)
+        if is_cut:
+            self.query = cut
+            self._keep(SEARCH_VAR, cut)
+            messages.warning(request, SEARCH_IS_CUT)
+
+    def _cut_order(self, request: HttpRequest, columns: list[str]) -> None:
+        """To those columns that a list is sorted by at all, which Django looks at in its links alone."""
+        if ORDER_VAR not in self.params:
+            return
+        sortable = [column for column in columns if self._name_of(column) in self.sortable_by]
+        self._keep(ORDER_VAR, ".".join(sortable[:MOST_COLUMNS]))
+        if len(sortable) > MOST_COLUMNS:
+            messages.warning(request, ORDER_IS_CUT)
+
+    def _name_of(self, column: str) -> Any:
+        _, _, number = column.rpartition("-")
+        is_known = number.isascii() and number.isdigit() and len(number) <= LONGEST_NUMBER
+        return dict(enumerate(self.list_display)).get(int(number)) if is_known else None
+
+    def _keep(self, name: str, value: str) -> None:
+        """In the links of the page, too."""
+        self.params[name] = value
+        self.filter_params[name] = [value]
+
+
+class BoundedAutocomplete(AutocompleteJsonView):
+    """Choices for a field; one that cannot be chosen says that words of the search were left out."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> JsonResponse:
+        """The choices as Django's own."""
+        response: Any = super().get(request, *args, **kwargs)
+        page: Any = self.model_admin
+        _, is_cut = cut_search(self.term, page.name_separators)
+        if not is_cut:
+            return response  # type: ignore[no-any-return]  # Django's stubs have it as any response
+        found = json.loads(response.content)
+        return JsonResponse({**found, "results": [{"text": SEARCH_IS_CUT, "disabled": True}, *found["results"]]})
