@@ -28,8 +28,10 @@ from tests.factories import ACTOR, Fleet
 from tests.servers import TemporalServer
 from tests.workers import fresh_fleet, start
 from workers.api_keys import revoke_api_key
+from workers.boot import polling
 from workers.boot.commands import PLACEHOLDER, commands_for
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerQueue
+from workers.throttles import counts
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -362,19 +364,6 @@ def test_what_cannot_be_seen_from_here_is_said_and_ends_the_waiting(fleet: Fleet
     assert "data-final" in page(client, "boot_steps", fleet)
 
 
-def test_temporal_is_asked_once_for_many_who_look(
-    fleet: Fleet, client: Client, django_assert_num_queries: DjangoAssertNumQueries
-) -> None:
-    type(fleet.temporal).objects.update(host="127.0.0.1:1", is_tls_enabled=False)
-    start(fleet)
-    heartbeat(fleet)
-    first = page(client, "boot_steps", fleet)
-    type(fleet.temporal).objects.update(host="127.0.0.1:2")
-    assert page(client, "boot_steps", fleet).count("127.0.0.1:1.") == first.count("127.0.0.1:1.") == 1
-    cache.clear()
-    assert "127.0.0.1:2." in page(client, "boot_steps", fleet)
-
-
 def test_the_checklist_costs_a_fixed_number_of_statements(
     fleet: Fleet, client: Client, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
@@ -542,5 +531,6 @@ def polling_becomes(client: Client, fleet: Fleet, state: str) -> bool:
     deadline = time.monotonic() + 20
     while (is_so := told(client, fleet)["polling"] == state) is False and time.monotonic() < deadline:
         time.sleep(0.2)
-        cache.clear()
+        polling.answers.forget()
+        counts.forget()
     return is_so

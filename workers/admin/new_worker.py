@@ -109,7 +109,7 @@ class FirstBootPages(ConsoleAdmin):
 
     def steps_view(self, request: HttpRequest, worker_id: UUID) -> HttpResponse:
         """The checklist alone."""
-        checklist = checklist_of(self._worker(request, worker_id), timezone.now())
+        checklist = checklist_of(self._worker(request, worker_id), timezone.now(), person=str(request.user.pk))
         return TemplateResponse(request, "admin/workers/worker/boot_steps.html", {"checklist": checklist})
 
     def _worker(self, request: HttpRequest, worker_id: UUID) -> Worker:
@@ -130,7 +130,7 @@ class FirstBootPages(ConsoleAdmin):
             "placeholder": PLACEHOLDER,
             "keys": [] if issued else _usable_keys(worker, now),
             "original": worker,
-            "checklist": checklist_of(worker, now),
+            "checklist": checklist_of(worker, now, person=str(request.user.pk)),
         }
         return TemplateResponse(request, "admin/workers/worker/boot.html", context)
 

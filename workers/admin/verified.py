@@ -28,12 +28,11 @@ from environments.verification_records import (
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.links import link_to
 from workers.admin.states import badge
-from workers.throttles import count
+from workers.asking import VERIFYING, AskedTooOftenError, NotAskedError
 
 #: The hidden field of a form that holds what its verification found, signed.
 RESULT = "verification"
-VERIFICATIONS_PER_MINUTE = 30
-TOO_OFTEN = f"These were {VERIFICATIONS_PER_MINUTE} verifications within a minute: try again in a minute."
+LINK = "A link verifies nothing: press Verify on the connection's page."
 OTHER_ENDPOINT = "Type the API key to verify another endpoint: the stored one is sent to the stored endpoint only."
 CHANGED_MEANWHILE = "The result was not kept, since somebody changed the connection meanwhile: verify it again."
 
@@ -83,10 +82,13 @@ class VerifiedAdmin(ConfirmedAdmin):
     def verify_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Verifies what is stored, keeps what was found, and returns to the page."""
         row = self._row(request, object_id)
-        if refusal := _refusal(request):
-            status, problem = refusal
-            return render(request, "error.html", {"title": "Not verified", "message": problem}, status=status)
-        verification, is_kept = verify_stored(row, actor=actor_of(request))
+        if request.method != "POST":
+            return _not_verified(request, HTTPStatus.METHOD_NOT_ALLOWED, LINK)
+        try:
+            with VERIFYING.of(str(request.user.pk)):
+                verification, is_kept = verify_stored(row, actor=actor_of(request))
+        except NotAskedError as error:
+            return _with_wait(_not_verified(request, _status_of(error), str(error)), error)
         self.message_user(request, _told(verification), SUCCESS if verification.is_ok else ERROR)
         if not is_kept:
             self.message_user(request, CHANGED_MEANWHILE, ERROR)
@@ -96,13 +98,13 @@ class VerifiedAdmin(ConfirmedAdmin):
         """Verifies what is typed into the form of a row; answers with a part of a page."""
         stored = self._row(request, object_id)
         form = self.get_form(request, stored, change=True)(request.POST, instance=copy(stored))
-        return self._verify_form(request, form, stored)
+        return self._try_form(request, form, stored)
 
     def verify_new_view(self, request: HttpRequest) -> HttpResponse:
         """Verifies what is typed into the form of a new row; answers with a part of a page."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        return self._verify_form(request, self.get_form(request)(request.POST), None)
+        return self._try_form(request, self.get_form(request)(request.POST), None)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
         """With what the verification of just this found; the API key has to be sealed by now."""
@@ -120,12 +122,18 @@ class VerifiedAdmin(ConfirmedAdmin):
             raise PermissionDenied
         return row
 
-    def _verify_form(self, request: HttpRequest, form: Any, stored: Verifiable | None) -> HttpResponse:
-        if refusal := _refusal(request):
-            status, problem = refusal
-            return _part(request, status, problem=problem)
+    def _try_form(self, request: HttpRequest, form: Any, stored: Verifiable | None) -> HttpResponse:
+        if request.method != "POST":
+            return _part(request, HTTPStatus.METHOD_NOT_ALLOWED, problem=LINK)
         if problem := self._problem_with(form):
             return _part(request, problem=problem)
+        try:
+            with VERIFYING.of(str(request.user.pk)):
+                return self._verify_form(request, form, stored)
+        except NotAskedError as error:
+            return _with_wait(_part(request, _status_of(error), problem=str(error)), error)
+
+    def _verify_form(self, request: HttpRequest, form: Any, stored: Verifiable | None) -> HttpResponse:
         row, secret = form.instance, getattr(form, "secret", None)
         if stored and not secret and _endpoint_of(row) == _endpoint_of(stored):
             verification, is_kept = verify_stored(stored, actor=actor_of(request))
@@ -155,13 +163,18 @@ def _endpoint_of(row: Verifiable) -> list[Any]:
     return [getattr(row, name) for name in row.ENDPOINT]
 
 
-def _refusal(request: HttpRequest) -> tuple[int, str] | None:
-    """Why the control plane does not connect now: a visit changes nothing, and nobody makes it knock without end."""
-    if request.method != "POST":
-        return HTTPStatus.METHOD_NOT_ALLOWED, "A link verifies nothing: press Verify on the connection's page."
-    if count(f"verify:{request.user.pk}") > VERIFICATIONS_PER_MINUTE:
-        return HTTPStatus.TOO_MANY_REQUESTS, TOO_OFTEN
-    return None
+def _not_verified(request: HttpRequest, status: int, problem: str) -> HttpResponse:
+    return render(request, "error.html", {"title": "Not verified", "message": problem}, status=status)
+
+
+def _status_of(error: NotAskedError) -> int:
+    is_too_often = isinstance(error, AskedTooOftenError)
+    return HTTPStatus.TOO_MANY_REQUESTS if is_too_often else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _with_wait(response: HttpResponse, error: NotAskedError) -> HttpResponse:
+    response.headers["Retry-After"] = str(error.seconds)
+    return response
 
 
 def _told(verification: Verification) -> str:

@@ -33,10 +33,10 @@ class Checklist:
         return cls((*reached, *(Step(name) for name in list(TITLES)[len(reached) :])), is_final)
 
 
-def checklist_of(worker: Worker, now: datetime) -> Checklist:
+def checklist_of(worker: Worker, now: datetime, *, person: str) -> Checklist:
     """The steps of the latest attempt, which was answered or refused; the worker has to be loaded with its chain.
 
-    Of another organization's attempt it is told only while no process of the worker lives.
+    Of another organization's attempt it is told only while no process of the worker lives. `person` is who looks.
     """
     instances = WorkerInstance.objects.with_liveness(now).filter(worker=worker.pk, is_current=True)
     instance = instances.first()
@@ -47,7 +47,7 @@ def checklist_of(worker: Worker, now: datetime) -> Checklist:
         return Checklist.of(Step("key", State.FAILED, FOREIGN_KEY, foreign_at))
     if refusal and refused_at > started_at:
         return _refused(worker, refusal)
-    return _started(worker, instance, now) if instance else Checklist.of(Step("key", text=UNSEEN))
+    return _started(worker, instance, now, person) if instance else Checklist.of(Step("key", text=UNSEEN))
 
 
 def _refused(worker: Worker, refusal: Refusal) -> Checklist:
@@ -63,7 +63,7 @@ def _refused(worker: Worker, refusal: Refusal) -> Checklist:
     return Checklist.of(Step("key", State.DONE, at=at, api_key=key), start)
 
 
-def _started(worker: Worker, instance: WorkerInstance, now: datetime) -> Checklist:
+def _started(worker: Worker, instance: WorkerInstance, now: datetime, person: str) -> Checklist:
     key = Step("key", State.DONE, at=instance.started_at, api_key=_key_of(instance))
     start = Step(
         "start",
@@ -75,7 +75,7 @@ def _started(worker: Worker, instance: WorkerInstance, now: datetime) -> Checkli
     heartbeat = _heartbeat_of(worker, instance)
     if heartbeat.state is not State.DONE:
         return Checklist.of(key, start, heartbeat)
-    polling = _polling_of(worker, instance)
+    polling = _polling_of(worker, instance, person)
     is_told = polling.state is State.UNKNOWN and now - instance.started_at > PATIENCE
     return Checklist.of(key, start, heartbeat, polling, is_final=polling.state is State.DONE or is_told)
 
@@ -96,9 +96,9 @@ def _heartbeat_of(worker: Worker, instance: WorkerInstance) -> Step:
     return Step("heartbeat", text=f"One is expected every {worker.queue.heartbeat_interval} s.")
 
 
-def _polling_of(worker: Worker, instance: WorkerInstance) -> Step:
+def _polling_of(worker: Worker, instance: WorkerInstance, person: str) -> Step:
     if instance.stopped_at:
         return Step("polling", State.FAILED, "The process has ended.", instance.stopped_at)
     if instance.liveness == Liveness.OFFLINE:
         return Step("polling", State.FAILED, "The process has not been heard of since.", instance.last_heartbeat_at)
-    return polling_of(worker, instance)
+    return polling_of(worker, instance, person=person)

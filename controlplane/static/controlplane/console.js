@@ -41,16 +41,83 @@
     setTimeout(() => { button.textContent = label; }, 2000);
   }
 
-  // <div data-refresh="/url" data-seconds="3">: its content is replaced by the URL's, until that says it is final.
-  async function refresh(part) {
-    if (document.hidden) return;
-    const response = await fetch(part.dataset.refresh, {headers: {"X-Requested-With": "fetch"}}).catch(() => null);
-    if (!response || !response.ok || response.redirected) return;
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    part.replaceChildren(...page.body.childNodes);
-    if (part.querySelector("[data-final]")) clearInterval(Number(part.dataset.timer));
-    freshen();
+  // Seconds until the control plane is asked again after an answer that is none: as many as it says, and twice as long
+  // as the last time.
+  const LONGEST_PAUSE = 60;
+  function pauseAfter(retryAfter, last) {
+    return Math.max(Number(retryAfter) || 0, Math.min(2 * last, LONGEST_PAUSE));
   }
+
+  const mayPass = (status) => !status || status === 429 || status >= 500;
+  const isBusy = (status) => status === 429 || status === 503;
+  const reason = (status) => `The control plane ${isBusy(status) ? "is busy" : "does not answer"}`;
+
+  function note(text) {
+    const element = document.createElement("p");
+    element.className = "cp-problem";
+    element.role = "status";
+    element.textContent = text;
+    return element;
+  }
+
+  // <div data-refresh="/url" data-seconds="3">: its content is replaced by the URL's, until that says it is final. While
+  // there is none the content stays, with what is wrong below it, and the URL is asked less and less often.
+  async function refresh(part) {
+    const usual = Number(part.dataset.seconds);
+    let pause = usual, told = null;
+    const tell = (text) => {
+      told?.remove();
+      told = text && note(text);
+      if (told) part.after(told);
+    };
+    while (!part.querySelector("[data-final]")) {
+      await new Promise((resolve) => { setTimeout(resolve, 1000 * pause); });
+      if (document.hidden) continue;
+      const response = await fetch(part.dataset.refresh, {headers: {"X-Requested-With": "fetch"}}).catch(() => null);
+      const text = response?.ok && !response.redirected ? await response.text().catch(() => "") : null;
+      if (text !== null) {
+        part.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
+        freshen();
+        tell("");
+        pause = usual;
+      } else if (mayPass(response?.status)) {
+        pause = pauseAfter(response?.headers.get("Retry-After"), pause);
+        tell(`${reason(response?.status)}: it is asked again in ${pause} s.`);
+      } else {
+        tell("Nothing new is shown here any more: reload the page.");
+        return;
+      }
+    }
+  }
+
+  // The palette, which is unfold's and asks with htmx while somebody types: after an answer that is none it is silent
+  // for a while, says so, and then asks for what is typed by then.
+  const PALETTE = "search-input-command";
+  let palettePause = 1, isPaletteSilent = false;
+
+  function silencePalette(event) {
+    const input = event.target;
+    if (input.id !== PALETTE) return;
+    const {status, getResponseHeader} = event.detail.xhr;
+    palettePause = pauseAfter(getResponseHeader.call(event.detail.xhr, "Retry-After"), palettePause);
+    isPaletteSilent = true;
+    const told = note(`${reason(status)}: the search goes on in ${palettePause} s.`);
+    document.getElementById("command-results").replaceChildren(told);
+    setTimeout(() => {
+      isPaletteSilent = false;
+      told.remove();
+      if (input.value) window.htmx.ajax("GET", input.getAttribute("hx-get"), {source: input, target: "#command-results"});
+    }, 1000 * palettePause);
+  }
+
+  document.addEventListener("htmx:responseError", silencePalette);
+  document.addEventListener("htmx:sendError", silencePalette);
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.target.id === PALETTE && isPaletteSilent) event.preventDefault();
+  });
+  document.addEventListener("htmx:afterOnLoad", (event) => {
+    if (event.target.id === PALETTE && event.detail.xhr.status < 400) palettePause = 1;
+  });
 
   // <div data-verify="/url"><button type="button">...<div role="status">: sends the form around it there, saves nothing,
   // and shows the answer until something else is typed.
@@ -60,9 +127,11 @@
     part.ariaBusy = "true";
     status.textContent = "Connecting...";
     const request = {method: "POST", body: new FormData(button.form)};
-    const text = await fetch(part.dataset.verify, request).then((response) => response.text()).catch(() => "");
+    const response = await fetch(part.dataset.verify, request).catch(() => null);
+    const text = await response?.text().catch(() => "") ?? "";
     const outcome = new DOMParser().parseFromString(text, "text/html").querySelector("[data-outcome]");
-    status.replaceChildren(outcome ?? "Nothing was verified. Reload the page and try again.");
+    const next = mayPass(response?.status) ? `${reason(response?.status)}: try again in a moment.` : "Reload the page and try again.";
+    status.replaceChildren(outcome ?? `Nothing was verified. ${next}`);
     part.ariaBusy = "false";
   }
 
@@ -91,7 +160,7 @@
     freshen();
     setInterval(freshen, 5000);
     for (const part of document.querySelectorAll("[data-refresh]")) {
-      part.dataset.timer = setInterval(refresh, 1000 * Number(part.dataset.seconds), part);
+      refresh(part);
     }
   });
 })();
