@@ -1,15 +1,12 @@
 """What every page of the console does the same: who may see it, that changes are audited, that secrets stay out."""
 
 import re
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin import ShowFacets
 from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.db.models import Q
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -189,10 +186,12 @@ class RecordsAdmin(ReadOnlyAdmin):
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         if found := UUID_TEXT.fullmatch(search_term.strip().lower()):
-            return queryset.filter(reduce(or_, (Q(**{name: found[0]}) for name in self.id_fields))), False
+            named = [queryset.filter(**{name: found[0]}) for name in self.id_fields]
+            return next((rows for rows in named if rows.exists()), queryset.none()), False
         if search_term.strip():
-            latest = queryset.order_by(f"-{self.recorded_at}").values("pk")[:MOST_SEARCHED]
-            queryset = queryset.filter(pk__in=latest)
+            times = queryset.order_by(f"-{self.recorded_at}").values_list(self.recorded_at, flat=True)
+            for earliest in times[MOST_SEARCHED - 1 : MOST_SEARCHED]:
+                queryset = queryset.filter(**{f"{self.recorded_at}__gte": earliest})
         return super().get_search_results(request, queryset, search_term)
 
     def _order_of(self, name: str) -> Any:

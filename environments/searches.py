@@ -88,7 +88,9 @@ class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         """Cuts search and order, and says so; TooMuchAskedError for filters, of which none can be left out."""
-        require_few({name: given for name, given in self.filter_params.items() if name not in IGNORED_PARAMS})
+        # Of its own filters a list takes one value each, among those that it knows.
+        free = set(IGNORED_PARAMS) | parameters_of(self.list_filter)
+        require_few({name: given for name, given in self.filter_params.items() if name not in free})
         self._cut_search(request, self.params.get(SEARCH_VAR, ""))
         self._cut_order(request, self.params.get(ORDER_VAR, "").split("."))
         return super().get_queryset(request, exclude_parameters)

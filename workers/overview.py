@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Count, Max, Q, Sum
@@ -76,10 +77,12 @@ def describe_environments(environments: Iterable[Environment], now: datetime) ->
     return _describe(list(environments), "worker__queue__environment", now)
 
 
-def instances_of(queue: WorkerQueue, now: datetime) -> InstanceQuerySet:
-    """The current process of each worker that ever started, and others that still live; heard of last comes first."""
-    instances = WorkerInstance.objects.with_liveness(now).filter(worker__queue=queue)
-    shown = instances.filter(Q(is_current=True) | Q(liveness__in=LIVE))
+def instances_of(now: datetime, **within: Any) -> InstanceQuerySet:
+    """The current process of each worker that ever started, and others that still live; heard of last comes first.
+
+    `within` are lookups that choose among them, such as those of a queue or of a worker.
+    """
+    shown = WorkerInstance.objects.current_or_live(now, **within)
     return shown.select_related("report").order_by("-last_heartbeat_at", "id")
 
 

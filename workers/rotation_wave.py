@@ -14,6 +14,8 @@ from workers.models import LIVE, Liveness, WorkerInstance, WorkerStart
 
 #: How many versions are shown, the newest first, and how many events tell when each was set.
 MOST_VERSIONS = 20
+#: Of how many of the connection's latest events these are; each verification is one.
+MOST_EVENTS = 500
 
 
 @dataclass(frozen=True)
@@ -81,21 +83,19 @@ def _processes(connection: CredentialConnection, now: datetime) -> Any:
     kind = "temporal" if isinstance(connection, TemporalConnection) else "litellm"
     # An instance's id is its start's. A subquery, since PostgreSQL expects a single row of a join by both ids.
     start = WorkerStart.objects.filter(**{"pk": OuterRef("pk"), f"{kind}_connection_id": connection.pk}).order_by()
-    processes = WorkerInstance.objects.with_liveness(now).filter(
-        Q(is_current=True) | Q(liveness__in=LIVE), organization=connection.organization_id, stopped_at=None
-    )
+    processes = WorkerInstance.objects.current_or_live(now, organization=connection.organization_id, stopped_at=None)
     return processes.annotate(version=Subquery(start.values(f"{kind}_api_key_version")[:1])).order_by()
 
 
 def _told_by_the_trail(connection: CredentialConnection) -> dict[int, dict[str, Any]]:
     """When each version was set and its fingerprint; the trail may not know it, of the current one the row does."""
-    events = AuditEvent.objects.filter(
-        object_id=str(connection.pk), organization=connection.organization_id, changes__has_key="api_key_version"
-    )
+    trail = AuditEvent.objects.filter(object_id=str(connection.pk), organization=connection.organization_id)
+    latest = trail.order_by("-occurred_at").values_list("occurred_at", "changes")[:MOST_EVENTS]
+    setting = [(at, changes) for at, changes in latest if "api_key_version" in changes]
     told = {connection.api_key_version: _setting(connection.api_key_set_at, connection.api_key_fingerprint)}
-    for event in events.order_by("-occurred_at")[:MOST_VERSIONS]:
-        _, fingerprint = event.changes.get("api_key_fingerprint", (None, None))
-        told.setdefault(event.changes["api_key_version"][1], _setting(event.occurred_at, fingerprint))
+    for at, changes in setting[:MOST_VERSIONS]:
+        _, fingerprint = changes.get("api_key_fingerprint", (None, None))
+        told.setdefault(changes["api_key_version"][1], _setting(at, fingerprint))
     return told
 
 

@@ -38,6 +38,7 @@ from workers.models import Worker, WorkerQueue
 #: Queues that the confirmation page lists.
 SHOWN_QUEUES = 50
 MOST_DELETED = 500
+MOST_EXPORTED = 20_000
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,11 @@ class BulkActions(ConsoleAdmin):
     actions: Any = (*map(_asking, VERBS.values()), "export", "delete_selected")
 
     @admin.action(description="Export selected workers as CSV", permissions=["view"])
-    def export(self, request: HttpRequest, queryset: Any) -> StreamingHttpResponse:  # noqa: ARG002
+    def export(self, request: HttpRequest, queryset: Any) -> StreamingHttpResponse | None:
+        """For as many as a thread of the server can be held up with; `manage.py list_workers` lists any number."""
+        if queryset.order_by()[: MOST_EXPORTED + 1].count() > MOST_EXPORTED:
+            self.message_user(request, _too_many(MOST_EXPORTED, "exported"), messages.ERROR)
+            return None
         return _attachment(workers_as_csv(queryset), f"workers-{timezone.now():%Y-%m-%d}.csv")
 
     @admin.action(description="Delete selected workers", permissions=["delete"])
@@ -334,8 +339,8 @@ def _problem(verb: Verb, request: HttpRequest, selection: Selection) -> str:
     return ""
 
 
-def _too_many(most: int) -> str:
-    return f"Nothing was changed: at most {most:,} workers at once. Use the filters or the search to choose fewer."
+def _too_many(most: int, done: str = "changed") -> str:
+    return f"Nothing was {done}: at most {most:,} workers at once. Use the filters or the search to choose fewer."
 
 
 def _told(verb: Verb, outcome: Outcome, selection: Selection) -> str:

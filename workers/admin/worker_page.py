@@ -91,7 +91,7 @@ def _processes(worker: Worker, revision: str, now: datetime) -> list[Any]:
 
     One is outdated when another start would give it something else; not while that would be refused.
     """
-    found = instances_of(worker.queue, now).with_held(now).filter(worker=worker.pk)
+    found = instances_of(now, worker=worker.pk).with_held(now)
     processes = with_reports(list(found.order_by("-is_current", "-last_heartbeat_at", "id")[:MOST_PROCESSES]))
     for process in processes:
         given = process.configuration_revision

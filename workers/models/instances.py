@@ -1,7 +1,7 @@
 """Worker instances: the processes of workers, and what they report of themselves."""
 
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from django.db import models
 from django.db.models import Case, Count, F, OuterRef, Q, Subquery, Value, When
@@ -58,6 +58,16 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         """
         lately = Q(is_current=False, older_heartbeat_at__gte=live_since(now))
         return self.filter(Q(is_current=True) | lately).that_live(now)
+
+    def current_or_live(self, now: datetime | Value, **within: Any) -> Self:
+        """Each worker's current one, whatever became of it, and older ones that live; with `liveness`.
+
+        `within` are lookups that choose among them: each of the two is then found by an index, which one condition for
+        both would have PostgreSQL look for among all processes that ever were.
+        """
+        current = self.filter(is_current=True, **within).order_by().values("pk")
+        older = self.filter(**within).duplicates(now).order_by().values("pk")
+        return self.filter(pk__in=current.union(older, all=True)).with_liveness(now)
 
     def duplicates(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """Live processes of workers of which a newer one has started since."""

@@ -116,7 +116,7 @@ class QueueWorkersView(ReadView):
     )
     def get(self, request: Request, queue_id: str) -> Response:
         """The latest process of each worker that ever started, and others that live; heard of last comes first."""
-        rows, headers = _page(request, instances_of(_queue(request, queue_id), timezone.now()))
+        rows, headers = _page(request, instances_of(timezone.now(), worker__queue=_queue(request, queue_id)))
         return Response(_each(WorkerDetailSerializer, with_reports(rows)), headers=headers)
 
 
