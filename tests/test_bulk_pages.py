@@ -460,6 +460,16 @@ def test_the_export_reads_page_by_page_and_changes_nothing(
     assert everything() == before
 
 
+def test_the_export_is_of_no_more_workers_than_hold_a_thread_for_seconds(
+    client: Client, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.admin.bulk.MOST_EXPORTED", 2)
+    assert len(rows_of(act(client, "export", all_ids()[:2]))) == 2
+    refused = act(client, "export", all_ids()[:1], select_across="1")
+    assert refused.status_code == 302
+    assert "Nothing was exported: at most 2 workers at once." in client.get(LIST).content.decode()
+
+
 # --- Deleting --------------------------------------------------------------------------------------------------------------
 
 

@@ -842,6 +842,12 @@ def test_nonsense_is_a_validation_error(many: Fleet, name: str, value: str) -> N
         assert_query_refused(ask(many, f"{path}?{name}={value}"), name)
 
 
+@pytest.mark.parametrize("path", sorted(LISTS))
+def test_a_query_string_without_end_is_refused(many: Fleet, path: str) -> None:
+    response = ask(many, f"{path}?{'&'.join(f'a{number}=1' for number in range(2_000))}")
+    assert (response.status_code, response.json()) == (400, {"detail": "The query string has too many parameters."})
+
+
 @pytest.mark.parametrize(("name", "value"), [("limit", 0), ("limit", 1001), ("offset", 2**31 + 1)])
 def test_what_is_out_of_range_is_a_validation_error(many: Fleet, name: str, value: int) -> None:
     for path in sorted(LISTS):

@@ -5,9 +5,10 @@ from functools import cache
 from typing import IO, Any, ClassVar, cast
 from uuid import UUID
 
+from django.core.exceptions import TooManyFieldsSent
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponse
-from rest_framework.exceptions import AuthenticationFailed, ValidationError
+from rest_framework.exceptions import AuthenticationFailed, ParseError, ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,6 +23,7 @@ from workers.throttles import ApiKeyThrottle
 from workers.tokens import UUID_TEXT
 
 JSON = JSONRenderer()
+TOO_MANY = "The query string has too many parameters."
 
 
 class InvalidQueryError(ValidationError):
@@ -79,6 +81,8 @@ def valid_query(request: Request, serializer_class: type[Serializer[Any]]) -> di
     """The validated query string, of which a repeated parameter's last value counts."""
     try:
         return _valid(serializer_class, request.query_params.dict())
+    except TooManyFieldsSent:
+        raise ParseError(TOO_MANY) from None
     except ValidationError as error:
         raise InvalidQueryError(error.detail) from None
 
