@@ -73,9 +73,14 @@
     while (!part.querySelector("[data-final]")) {
       await new Promise((resolve) => { setTimeout(resolve, 1000 * pause); });
       if (document.hidden) continue;
-      const response = await fetch(part.dataset.refresh, {headers: {"X-Requested-With": "fetch"}}).catch(() => null);
-      const text = response?.ok && !response.redirected ? await response.text().catch(() => "") : null;
-      if (text !== null) {
+      let response, text;
+      try {
+        response = await fetch(part.dataset.refresh, {headers: {"X-Requested-With": "fetch"}});
+        text = await response.text();
+      } catch {
+        response = null;
+      }
+      if (response?.ok && !response.redirected) {
         part.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
         freshen();
         tell("");
@@ -98,10 +103,10 @@
   function silencePalette(event) {
     const input = event.target;
     if (input.id !== PALETTE) return;
-    const {status, getResponseHeader} = event.detail.xhr;
-    palettePause = pauseAfter(getResponseHeader.call(event.detail.xhr, "Retry-After"), palettePause);
+    const {xhr} = event.detail;
+    palettePause = pauseAfter(xhr.getResponseHeader("Retry-After"), palettePause);
     isPaletteSilent = true;
-    const told = note(`${reason(status)}: the search goes on in ${palettePause} s.`);
+    const told = note(`${reason(xhr.status)}: the search goes on in ${palettePause} s.`);
     document.getElementById("command-results").replaceChildren(told);
     setTimeout(() => {
       isPaletteSilent = false;
