@@ -77,7 +77,7 @@ lock: development
 
 # A candidate has to prove itself by running: pyenv's shims are found and then fail.
 venv:
-	@mkdir -p '$(TMPDIR)'
+	@umask 077 && mkdir -p '$(TMPDIR)'
 	@.venv/bin/python -c 'import pip' 2>/dev/null && exit 0; \
 	for candidate in $(PYTHON_CANDIDATES); do \
 	  if "$$candidate" -c '$(IS_SUITABLE)' 2>/dev/null; then \

@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import OperationalError, ProgrammingError
 
-from controlplane import secrets_file
+from controlplane import private_files, secrets_file
 
 #: What a shell reports of a program that SIGPIPE ended.
 ENDED_BY_PIPE = 141
@@ -16,6 +16,7 @@ ENDED_BY_PIPE = 141
 
 def main() -> None:
     """Runs a command; quickstart makes its secrets first, and some commands need none."""
+    private_files.use_private_umask()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT", "0")  # a command may take longer than a request
     command = sys.argv[1] if len(sys.argv) > 1 else "help"

@@ -6,12 +6,12 @@ writes one.
 
 import ipaddress
 import os
-import stat
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from controlplane import private_files
 from environments.connection_hosts import AllowedHost, HostError
 from environments.encryption import KeyRing, KeyRingError
 
@@ -33,7 +33,7 @@ def load_env_file() -> None:
     path = env_file()
     if not path.exists():
         return
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if private_files.is_open_to_others(path):
         msg = f"{path} holds secrets and others may read it: run chmod 600 {path}"
         raise ImproperlyConfigured(msg)
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -209,7 +209,10 @@ def _sqlite(path: str) -> dict[str, object]:
     if not path.removeprefix("/"):
         msg = "DATABASE_URL: sqlite:/// lacks the path of a file."
         raise ImproperlyConfigured(msg)
-    name.parent.mkdir(parents=True, exist_ok=True)
+    private_files.make_folder(name.parent)
+    if name.parent == ROOT / "var":  # another folder may have other uses
+        private_files.close(name.parent)
+    private_files.close_database(name)
     return {
         "ENGINE": "controlplane.engines.sqlite3",
         "NAME": name,

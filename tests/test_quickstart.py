@@ -253,6 +253,10 @@ def test_the_secrets_are_for_the_owner_s_eyes_only(served: Served) -> None:
     env_file = served.root / ".env"
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
     assert re.findall(r"^([A-Z_]+)=.+$", env_file.read_text(), re.MULTILINE) == SECRETS
+    database = (
+        [served.root / "var", *(served.root / "var").glob("*.sqlite3*")] if (served.root / "var").exists() else []
+    )
+    assert [path for path in database if path.stat().st_mode & 0o077] == []
 
 
 def test_the_server_s_log_holds_nothing_of_what_was_printed(served: Served) -> None:

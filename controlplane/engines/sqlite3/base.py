@@ -8,9 +8,12 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from django.db.backends.sqlite3 import base
+
+from controlplane import private_files
 
 #: Longest pause, in seconds, before looking again.
 PAUSE = 0.006
@@ -47,6 +50,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """Django's engine with this waiting: OPTIONS has `timeout`, in seconds, as always."""
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        if not self.is_in_memory_db():
+            private_files.create(Path(conn_params["database"]))
         patience = conn_params["timeout"]
         connection = super().get_new_connection({**conn_params, "factory": PatientConnection})
         connection.patience = patience
