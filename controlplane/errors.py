@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 from controlplane.circuit import circuit
 from controlplane.metrics import UNOPENED
 from controlplane.parsers import BodyTooLargeError, InvalidBodyError, LengthRequiredError
+from controlplane.proxies import network_of
 from environments.configuration import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
 from workers.access import KeyOutOfScopeError, UnknownObjectError
@@ -106,9 +107,9 @@ def _other(error: Exception, view: APIView) -> Response:
 
 
 def _unauthenticated(error: exceptions.APIException, request: Any) -> Response:
-    """401, or 429 for an address with too many failures; a valid key from the same address is never held up."""
-    failures = count(f"failed_authentications:{request.META.get('REMOTE_ADDR', '')}")
-    if failures > settings.FAILED_AUTHENTICATIONS_PER_MINUTE:
+    """401, or 429 for a network with too many failures; a valid key from the same one is never held up."""
+    network = network_of(request)
+    if network and count(f"failed_authentications:{network}") > settings.FAILED_AUTHENTICATIONS_PER_MINUTE:
         return _throttled()
     is_missing = isinstance(error, exceptions.NotAuthenticated)
     detail = "An API key is required: Authorization: Bearer <key>." if is_missing else "This API key is not valid."

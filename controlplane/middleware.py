@@ -1,9 +1,7 @@
-"""What applies to every request: where it comes from, how it is refused, and what the console's pages may do."""
+"""What applies to every request: how it is refused, and what the console's pages may do."""
 
-import ipaddress
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -19,10 +17,10 @@ from django.middleware.security import SecurityMiddleware
 from django.shortcuts import render
 from django.urls import resolve, reverse
 
-from controlplane import env
 from controlplane.accounts.pages import lacks_second_factor
 from controlplane.circuit import circuit
 from controlplane.errors import DATABASE_AWAY, RETRY_AFTER_SECONDS, is_database_away, json_error
+from controlplane.proxies import is_of_this_machine
 from environments.encryption import CannotOpenError
 from environments.sealing import DataKeyExhaustedError
 
@@ -37,29 +35,6 @@ PROBED_PATHS = ("/livez", "/readyz", "/metrics")
 #: Of the middleware in the settings, what tells browsers how to treat an answer.
 POLICY = (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware)
 PATHS_WITHOUT_SECOND_FACTOR = ("/admin/account/", "/admin/login/", "/admin/logout/", "/admin/jsi18n/")
-
-
-class ProxyMiddleware:
-    """Takes the client's address and scheme from X-Forwarded-For and -Proto, if a trusted proxy wrote them.
-
-    The address is the rightmost that is no trusted proxy: what lies further left, the client may have invented.
-    """
-
-    def __init__(self, get_response: Handler) -> None:
-        self.get_response = get_response
-        self._is_trusted = lru_cache(1024)(_is_trusted)  # here, since the settings of tests differ
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        address = request.META.get("REMOTE_ADDR", "")
-        if self._is_trusted(address):
-            forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
-            hops = [hop.strip() for hop in forwarded if hop.strip()]
-            address = next((hop for hop in reversed(hops) if not self._is_trusted(hop)), address)
-            if request.META.get("HTTP_X_FORWARDED_PROTO") == "https":
-                request.environ["wsgi.url_scheme"] = "https"  # type: ignore[attr-defined]  # served by WSGI
-        address = address.partition("%")[0]  # a zone has a meaning on its own host only
-        request.META["REMOTE_ADDR"] = address if _is_address(address) else ""
-        return self.get_response(request)
 
 
 class ProbeMiddleware:
@@ -91,7 +66,7 @@ class WorkerApiMiddleware:
         if request.path_info.startswith("//api/"):
             request.path_info = request.path_info[1:]
         is_api = request.path_info.startswith("/api/")
-        if is_api and not request.is_secure() and not env.is_loopback(request.META["REMOTE_ADDR"]):
+        if is_api and not request.is_secure() and not is_of_this_machine(request):
             response: HttpResponseBase = self._with_policy(request, json_error(403, "Use HTTPS."))
         elif request.path_info.startswith("/api/v1/"):
             response = self._with_policy(request, self.call_view(request))
@@ -236,16 +211,3 @@ def _page(request: HttpRequest, status: int, title: str, message: str) -> HttpRe
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
-
-
-@lru_cache(4096)
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_trusted(text: str) -> bool:
-    return _is_address(text) and any(ipaddress.ip_address(text) in network for network in settings.TRUSTED_PROXIES)

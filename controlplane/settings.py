@@ -97,7 +97,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "controlplane.telemetry.TelemetryMiddleware",
     *(["controlplane.tracing.TracingMiddleware"] if IS_TRACED else []),
-    "controlplane.middleware.ProxyMiddleware",
+    "controlplane.proxies.ProxyMiddleware",
     "controlplane.middleware.ProbeMiddleware",
     "controlplane.metrics.MetricsMiddleware",
     "controlplane.middleware.WorkerApiMiddleware",
