@@ -20,9 +20,10 @@ class ControlplaneConfig(AppConfig):
         from django.contrib import admin  # noqa: PLC0415
 
         from controlplane import openapi  # noqa: F401, PLC0415
-        from controlplane.accounts import checks, memory, sealing  # noqa: F401, PLC0415
+        from controlplane.accounts import checks, memory, sealing, throttling  # noqa: F401, PLC0415
 
         memory.install()
+        throttling.install()
         self.ring_sealed = [sealing.SecondFactors()]
         # allauth's own pages would show what only the login itself may know.
         for model in apps.get_models():

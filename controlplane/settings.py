@@ -190,8 +190,16 @@ ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_SESSION_REMEMBER = True  # for SESSION_COOKIE_AGE
-#: Failures are counted before a password is hashed; what succeeds is not, so there is no other limit on logins.
-ACCOUNT_RATE_LIMITS = {"login": "", "login_failed": "10/m/ip,10/5m/key", "single_sign_on": "20/m/ip"}
+#: Failures are counted before a password is hashed; what succeeds is not, so there is no other limit on logins. What
+#: the keys are, controlplane.accounts.throttling tells. A code has six digits only: 20 an hour are 1 in 2,000 a day.
+ACCOUNT_RATE_LIMITS = {
+    "login": "",
+    "login_failed": "10/m/ip,10/5m/key",
+    "login_failed_by_name": "50/15m/key",
+    "code_failed_by_user": "20/h/key",
+    "known_device_failed": "10/5m/key",
+    "single_sign_on": "20/m/ip",
+}
 MFA_ADAPTER = "controlplane.accounts.adapters.SecondFactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True

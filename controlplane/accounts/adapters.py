@@ -1,32 +1,30 @@
 """What allauth asks us: who passes, what is counted, where secrets are sealed, and that nobody signs up."""
 
 import logging
+import secrets
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.internal.flows.login import get_authentication_records
 from allauth.account.internal.stagekit import clear_login
 from allauth.core import context
-from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from controlplane.accounts import sealing
+from controlplane.accounts import devices, sealing
 from controlplane.accounts.pages import no_access
-from controlplane.accounts.throttling import too_many_attempts
+from controlplane.accounts.throttling import count_attempt
+from controlplane.proxies import network_of
 from environments import audit
 from environments.console import actor_of
 
 logger = logging.getLogger(__name__)
-
-#: allauth's errors for somebody who tried too often.
-THROTTLED = ("too_many_login_attempts", "rate_limited")
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -49,23 +47,13 @@ class AccountAdapter(DefaultAccountAdapter):
         return url.startswith("/") and url_has_allowed_host_and_scheme(url, allowed_hosts=None)
 
     def get_client_ip(self, request: HttpRequest) -> str:
-        """What ProxyMiddleware found; it alone knows which proxies are to be believed."""
-        return str(request.META.get("REMOTE_ADDR") or "unknown")
-
-    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:  # noqa: ARG002
-        """The name only. allauth adds the Host, whose port anybody can make up: each would be counted anew."""
-        return str(credentials.get("username", "")).lower()
+        """What ProxyMiddleware found; clients whose address nobody knows are not counted as one."""
+        return str(request.META["REMOTE_ADDR"]) if network_of(request) else f"unknown-{secrets.token_hex(8)}"
 
     def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
-        self.counted = self._get_login_attempts_cache_key(request, **credentials)
-        super().pre_authenticate(request, **credentials)
-
-    def validation_error(self, code: str, *args: Any) -> ValidationError:
-        if code in THROTTLED:
-            owner = _owner(self.request)
-            keys = [getattr(self, "counted", ""), f"mfa-auth-user-{owner.pk}"]
-            raise ImmediateHttpResponse(too_many_attempts(self.request, *keys))
-        return super().validation_error(code, *args)
+        """Counts by what allauth does not know. By name only, not by the Host, which anybody can make up."""
+        name = str(credentials.get("username", "")).lower()
+        self._login_failed_rl_usage = count_attempt(request, name, subject=name, action="login_failed_by_name")
 
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
         """A log line, no row: an anonymous person must not fill the database.
@@ -73,8 +61,11 @@ class AccountAdapter(DefaultAccountAdapter):
         Names that are nobody's stay out of the log, since people type passwords into the wrong field.
         """
         name = str(credentials.get("username", ""))
+        address = request.META["REMOTE_ADDR"]
         is_known = get_user_model().objects.filter(username=name).exists()
-        logger.warning("login failed: %s from %s", name if is_known else "unknown user", self.get_client_ip(request))
+        logger.warning(
+            "login failed: %s from %s", name if is_known else "unknown user", address or "an unknown address"
+        )
 
     def pre_login(self, request: HttpRequest, user: User, **_kwargs: Any) -> HttpResponse | None:
         """Only the console's staff gets a session."""
@@ -83,6 +74,12 @@ class AccountAdapter(DefaultAccountAdapter):
         clear_login(request)
         logger.warning("login refused: %s is not of the console's staff", user.get_username())
         return no_access(request)
+
+    def post_login(self, request: HttpRequest, user: User, **kwargs: Any) -> HttpResponse:
+        """From now on, failures of others do not keep this browser out."""
+        response: HttpResponse = super().post_login(request, user, **kwargs)
+        devices.remember(response, user)
+        return response
 
     @transaction.atomic
     def login(self, request: HttpRequest, user: User) -> None:

@@ -1,21 +1,76 @@
-"""What somebody sees who tried to log in too often, and how long they have to wait."""
+"""How often somebody may guess a password or a code, and what they see who tried too often.
+
+A stranger is counted by name and network, so that nobody keeps a person out from elsewhere, and more loosely by name
+alone, so that many networks do not guess without end. Whoever holds a browser that the person has signed in with is
+counted by that browser alone, so that not even many networks keep it out.
+"""
 
 import math
 import time
+from collections.abc import Callable
 
+from allauth.core import context
+from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.core.internal import ratelimit
+from allauth.mfa.base import forms as code_forms
+from allauth.mfa.totp import forms as app_forms
+from allauth.mfa.webauthn import forms as passkey_forms
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 
+from controlplane.accounts.devices import device_of
 from controlplane.accounts.pages import refusal
+from controlplane.proxies import network_of
+
+APP = "allauth.account"
+#: The modules of allauth that limit how often a second factor is tried; a test looks for others.
+LIMITING = (code_forms, app_forms, passkey_forms)
 
 #: The limits that are in use, by allauth's names for them.
 LIMITS = (
     ("allauth.account", "login_failed"),
+    ("allauth.account", "login_failed_by_name"),
+    ("allauth.account", "code_failed_by_user"),
+    ("allauth.account", "known_device_failed"),
     ("allauth.account", "reauthenticate"),
     ("allauth.account", "change_password"),
     ("allauth.account", "single_sign_on"),
     ("allauth.mfa", "webauthn_login"),
 )
+
+
+def count_attempt(request: HttpRequest, username: str, *, subject: str, action: str) -> ratelimit.RateLimitUsage:
+    """Counts a guess before it is looked at, to be rolled back if it was right; answers 429 if there were too many.
+
+    `subject` is what is guessed, `action` the limit for strangers of all networks together.
+    """
+    counted = _counted(request, username, subject, action)
+    usage = ratelimit.RateLimitUsage(usage=[])
+    for limit, key in counted:
+        used = ratelimit.consume(request, app=APP, action=limit, key=key)
+        if not used:
+            raise ImmediateHttpResponse(too_many_attempts(request, *(key for _, key in counted)))
+        usage.usage += used.usage
+    return usage
+
+
+def _counted(request: HttpRequest, username: str, subject: str, action: str) -> list[tuple[str, str]]:
+    if device := device_of(request, username):
+        return [("known_device_failed", f"{subject} {device}")]
+    network = network_of(request)
+    return [*([("login_failed", f"{subject} {network}")] if network else []), (action, subject)]
+
+
+def count_code(user: User, error_key: str | None = None) -> Callable[[], None]:  # noqa: ARG001  # allauth's signature
+    """In place of allauth's `check_rate_limit`, which counts by user alone; returns what takes the attempt back."""
+    name, subject = user.get_username(), f"second factor {user.pk}"
+    return count_attempt(context.request, name, subject=subject, action="code_failed_by_user").rollback
+
+
+def install() -> None:
+    """Has allauth count second factors so."""
+    for module in LIMITING:
+        module.check_rate_limit = count_code
 
 
 def too_many_attempts(request: HttpRequest, *keys: str) -> HttpResponse:
