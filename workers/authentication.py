@@ -15,7 +15,6 @@ from rest_framework.request import Request
 from environments.encryption import KeyRing, Secret
 from environments.statements import Parameter, Select
 from workers import tokens
-from workers.api_keys import find_by_token
 from workers.models import ApiKey
 
 logger = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ verified_tokens = VerifiedTokens()
 
 
 class PresentedKey:
-    """A key of ours by its signature and times; whether it is good for anything, its row decides on every request."""
+    """A key of ours by its signature; whether it is good for anything, its row decides on every request."""
 
     def __init__(self, claims: tokens.Claims, token_hash: str) -> None:
         self._claims = claims
@@ -148,8 +147,6 @@ class ApiKeyAuthentication(BaseAuthentication):
 def _verify(token: str) -> tokens.Claims:
     try:
         return tokens.verify(token)
-    except tokens.ExpiredTokenError:
-        _refuse_expired(token)
     except tokens.InvalidTokenError as error:
         _refuse(str(error))
 

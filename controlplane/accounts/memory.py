@@ -1,6 +1,7 @@
 """The memory that the login's limits count in: the database, so that it holds in every process."""
 
 import hashlib
+import time
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,8 @@ from controlplane.models import SharedEntry
 
 #: Expired entries that one write removes, at most.
 PURGED_AT_ONCE = 100
+#: Seconds by which the clocks of two machines may differ.
+MOST_SKEW = 60
 #: The modules of allauth, as far as it is in use here, that remember something; a test looks for others.
 REMEMBERING = (ratelimit, totp, jwtkit)
 
@@ -32,7 +35,7 @@ class SharedMemory:
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or the default if there is none or it has expired."""
         row = SharedEntry.objects.filter(pk=_hash(key), expires_at__gt=timezone.now()).first()
-        return default if row is None else row.value
+        return default if row is None else _without_future(row.value)
 
     def set(self, key: str, value: Any, timeout: float) -> None:
         """Keeps a value for some seconds."""
@@ -71,6 +74,12 @@ def install() -> None:
 def _row(key: str, value: Any, timeout: float) -> SharedEntry:
     expires_at = timezone.now() + timedelta(seconds=timeout)
     return SharedEntry(key_hash=_hash(key), value=value, owner=uuid.uuid4(), expires_at=expires_at)
+
+
+def _without_future(value: Any) -> Any:
+    """Times of attempts without those of a clock that was ahead: they would count until then, for years maybe."""
+    latest = time.time() + MOST_SKEW
+    return [at for at in value if at <= latest] if isinstance(value, list) else value
 
 
 def _hash(key: str) -> str:

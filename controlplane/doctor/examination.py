@@ -21,7 +21,8 @@ def examine(now: datetime, progress: ProgressDisplay) -> Iterator[Finding]:
         yield problem("migrations", "Migrations are pending.", "Run python manage.py migrate.")
     else:
         yield from installation.examine_database()
-        yield from clocks.examine_clocks(now)
+        yield from clocks.examine_clocks()
+        now = clocks.database_now(now)
         yield from sealed.examine_sealed_rows(progress)
         yield from sealed.examine_encryption_keys()
         yield from keys.examine_signing_keys(now)

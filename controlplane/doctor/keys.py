@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
+from controlplane.doctor.clocks import ADVICE, MOST_SKEW
 from controlplane.doctor.findings import Finding, Level, many, note
 from workers.models import ApiKey, WorkerInstance, WorkerStart
 
@@ -15,7 +16,7 @@ UNUSED_AFTER = timedelta(days=90)
 
 
 def examine_api_keys(now: datetime) -> Iterator[Finding]:
-    """Usable keys that were not used for 90 days, and those without expiry."""
+    """Usable keys that were not used for 90 days, those without expiry, and those that are issued later than now."""
     since = now - UNUSED_AFTER
     starts = WorkerStart.objects.filter(api_key=OuterRef("pk"), started_at__gte=since).order_by()
     processes = WorkerInstance.objects.filter(api_key_id=OuterRef("pk"), last_heartbeat_at__gte=since).order_by()
@@ -27,6 +28,10 @@ def examine_api_keys(now: datetime) -> Iterator[Finding]:
     eternal = usable.filter(expires_at=None)
     advice = "Replace them by keys that expire: issue_api_key, then revoke_api_key."
     yield from many(Level.PROBLEM, KEYS, what="API keys that never expire", names=_names(eternal), advice=advice)
+    early = usable.filter(created_at__gt=now + MOST_SKEW)
+    what = "API keys that a machine issued whose clock was ahead: they work, and expire later than was meant"
+    advice = f"Correct that machine's clock, then replace them: issue_api_key, then revoke_api_key. {ADVICE}"
+    yield from many(Level.PROBLEM, KEYS, what=what, names=_names(early), advice=advice)
 
 
 def examine_signing_keys(now: datetime) -> Iterator[Finding]:

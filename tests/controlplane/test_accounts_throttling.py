@@ -209,3 +209,11 @@ def test_only_one_of_two_adds_and_nothing_else_of_allauth_forgets(db: None) -> N
         if "core.cache import" in path.read_text() and not {"idp", "headless", "providers"} & set(path.parts)
     }
     assert users == {"core/internal/ratelimit.py", "mfa/totp/internal/auth.py", "socialaccount/internal/jwtkit.py"}
+
+
+def test_failures_under_a_clock_that_was_ahead_keep_nobody_out_when_it_is_corrected(ada: User, client: Client) -> None:
+    assert 429 in fail(11, STRANGER)
+    for entry in SharedEntry.objects.all():
+        value = [at + 2 * 365 * 86_400 for at in entry.value]
+        SharedEntry.objects.filter(pk=entry.pk).update(value=value, expires_at=entry.expires_at + timedelta(days=730))
+    assert log_in(client, extra={"REMOTE_ADDR": STRANGER}).status_code == 302

@@ -4,6 +4,7 @@ import io
 import ipaddress
 import json
 import os
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -216,11 +217,28 @@ def test_a_pulse_from_the_future(fleet: Fleet) -> None:
     assert "The latest pulse on record" in the_one()
 
 
+NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
+
+
 def test_the_database_servers_clock() -> None:
-    ours = datetime(2026, 3, 31, 12, tzinfo=UTC)
-    assert list(compare(ours + timedelta(seconds=4), ours)) == []
-    (finding,) = compare(ours - timedelta(seconds=90), ours)
+    assert list(compare(NOON + timedelta(seconds=4), NOON)) == []
+    (finding,) = compare(NOON - timedelta(seconds=90), NOON)
     assert "by -90 s" in finding.text
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(-3600, "ahead"), (-60, "ahead"), (60, "behind"), (3600, "behind")])
+def test_the_machine_whose_clock_is_off_is_named(seconds: int, word: str) -> None:
+    (finding,) = compare(NOON + timedelta(seconds=seconds), NOON)
+    assert finding.text.endswith(f"{socket.gethostname()} is {word}.")
+    assert "on every machine" in finding.advice
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=60), timedelta(days=730)])
+def test_a_key_that_a_machine_issued_whose_clock_was_ahead(fleet: Fleet, ahead: timedelta) -> None:
+    key = factories.issue_key(fleet.queue, name="early", age=-ahead).row
+    text = the_one()
+    assert text.startswith("API keys that a machine issued whose clock was ahead")
+    assert f"{fleet.organization.pk}/early {key.pk}" in text
 
 
 # --- Settings and database ---------------------------------------------------------------------------------------------

@@ -49,10 +49,13 @@ def test_refuses_a_key_whose_row_expired_before_its_token(fleet: Fleet) -> None:
     assert_invalid(fleet)
 
 
-def test_refuses_a_key_whose_token_expired_before_its_row(fleet: Fleet) -> None:
-    token = factories.issue_token(fleet.worker, age=timedelta(days=2), lifetime=timedelta(days=1))
-    ApiKey.objects.update(expires_at=timezone.now() + timedelta(days=1))
+@pytest.mark.parametrize("ahead", [timedelta(seconds=60), timedelta(days=730), timedelta(days=-2)])
+def test_a_key_works_at_once_wherever_the_clock_of_who_issued_it_stood(fleet: Fleet, ahead: timedelta) -> None:
+    token = factories.issue_token(fleet.worker, age=-ahead, lifetime=timedelta(days=1))
+    ApiKey.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert_invalid(fleet, token)
+    ApiKey.objects.update(expires_at=timezone.now() + timedelta(days=1))
+    assert start(fleet, token=token).status_code == 200
 
 
 def test_refuses_a_key_without_row(fleet: Fleet) -> None:

@@ -277,7 +277,7 @@ def test_a_refusal_costs_one_statement_beside_the_start_s_own(transactional_db: 
         assert start(fleet, token=token, worker_id=worker_id).status_code == status
     verbs = [query["sql"].split()[0] for query in captured.captured_queries]
     own = ["SELECT", "SELECT"] if status == 404 else ["SELECT"]  # the key, where no worker leads to it
-    if connection.vendor == "sqlite" and status != 401:
+    if connection.vendor == "sqlite":
         own = ["BEGIN", *own, "ROLLBACK"]
     assert verbs == [*own, "INSERT"]
 
@@ -309,6 +309,7 @@ def test_the_answer_is_the_same_whether_it_is_noted_or_not(fleet: Fleet) -> None
     first, again = (start(fleet, b"{") for _ in range(2))
     assert told_by(first) == told_by(again)
     forged, expired = (start(fleet, token=token) for token in (f"{fleet.token[:-4]}AAAA", expired_token(fleet)))
+    del forged["Connection"]  # it is refused before its body is read
     assert told_by(forged) == told_by(expired)
 
 
