@@ -6,16 +6,21 @@ writes one.
 
 import ipaddress
 import os
+import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import NoReturn
+from urllib.parse import parse_qsl, unquote
 
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane import private_files
+from controlplane import env_file as env_file_text
+from controlplane import hosts, private_files
 from environments.connection_hosts import AllowedHost, HostError
 from environments.encryption import KeyRing, KeyRingError
 
 ROOT = Path(__file__).resolve().parent.parent
+#: But for what ends a line; a surrogate stands for a byte that is not UTF-8.
+UNPRINTABLE = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f\u200b-\u200f\u2028-\u202e\u2060\ud800-\udfff\ufeff]")
 #: Seconds that a request waits for its database, so that every answer comes within five; a command waits longer.
 PATIENCE = 3
 PATIENCE_OF_COMMANDS = 20
@@ -28,95 +33,166 @@ def env_file() -> Path:
     return Path(os.environ.get("CONTROL_PLANE_ENV_FILE") or ROOT / ".env")
 
 
+#: The lines of the file that was loaded, by the name that they set; for messages.
+_lines: dict[str, env_file_text.Line] = {}
+
+
 def load_env_file() -> None:
     """Adds the file's NAME=value lines to the environment, which wins; refuses a file that others can read."""
     path = env_file()
-    if not path.exists():
+    _lines.clear()
+    if not os.path.lexists(path):
         return
-    if private_files.is_open_to_others(path):
+    try:
+        text = env_file_text.read(path)
+        is_open = private_files.is_open_to_others(path)
+    except env_file_text.UnreadableError as error:
+        msg = f"{path} cannot be read: {error}."
+        raise ImproperlyConfigured(msg) from None
+    if is_open:
         msg = f"{path} holds secrets and others may read it: run chmod 600 {path}"
         raise ImproperlyConfigured(msg)
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals:
-            msg = f"{path}, line {number}: expected NAME=value"
-            raise ImproperlyConfigured(msg)
+    _lines.update(env_file_text.parse(text, path))
+    for name, line in _lines.items():
         if f"{name}_FILE" not in os.environ:
-            os.environ.setdefault(name, value)
+            os.environ.setdefault(name, line.value)
+
+
+def refuse(name: str, reason: str) -> NoReturn:
+    """Stops the boot with the setting's name, the file and line that it is from, and what is wrong with it."""
+    found, path = _lines.get(name), os.environ.get(f"{name}_FILE")
+    if path:
+        where = f" (from {path})"
+    elif found and os.environ.get(name) == found.value:
+        where = f" ({env_file()}, line {found.number})"
+    else:
+        where = ""
+    msg = f"{name}{where}: {reason}"
+    raise ImproperlyConfigured(msg) from None
+
+
+def mention(name: str) -> str:
+    """Where the file names a setting that has no value, in a comment or another spelling too; "" if nowhere."""
+    try:
+        lines = env_file_text.read(env_file()).splitlines()
+    except env_file_text.UnreadableError:
+        return ""
+    pattern = re.compile(rf"\b{name}(_FILE)?\b", re.IGNORECASE)
+    return next((f"{env_file()}, line {number}" for number, line in enumerate(lines, 1) if pattern.search(line)), "")
 
 
 def text(name: str, default: str = "") -> str:
-    """The variable, or what its NAME_FILE holds, or the default."""
-    path = os.environ.get(f"{name}_FILE")
+    """The variable, or what its NAME_FILE holds, or the default; without quotes and white space around it."""
+    path = env_file_text.unquoted(os.environ.get(f"{name}_FILE", ""))
     if path and os.environ.get(name):
         msg = f"Both {name} and {name}_FILE are set: keep one."
         raise ImproperlyConfigured(msg)
+    value = os.environ.get(name, default)
     if path:
         try:
-            return Path(path).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", "it is not text")
-            msg = f"{name}_FILE: {path} cannot be read ({reason})."
+            value = env_file_text.read(Path(path))
+        except env_file_text.UnreadableError as error:
+            msg = f"{name}_FILE: {path} cannot be read ({error})."
             raise ImproperlyConfigured(msg) from None
-    return os.environ.get(name, default).strip()
-
-
-def required(name: str, kind: str) -> str:
-    """A secret without which there is no boot; the message says how to make one."""
-    value = text(name)
-    if not value:
-        msg = f"{name} (or {name}_FILE) is not set. Make one with: python manage.py generate_key {kind}"
-        raise ImproperlyConfigured(msg)
+    value = env_file_text.unquoted(value)
+    if UNPRINTABLE.search(value):
+        refuse(name, "it holds a character that is not printable, or is not UTF-8.")
     return value
 
 
+def plain_text(name: str, default: str = "") -> str:
+    """A text of one line, as all settings but key rings are."""
+    value = text(name, default)
+    if len(value.splitlines()) > 1:
+        refuse(name, "it has more than one line.")
+    return value
+
+
+def required(name: str, kind: str) -> str:
+    """A secret without which there is no boot; the message says how to make one, unless there seems to be one."""
+    value = text(name)
+    if value:
+        return value
+    if where := mention(name):
+        reason = f"it has no value, but {where} names it. Is that line empty or a comment, or set to nothing elsewhere?"
+        msg = f"{name}: {reason} Mend it: a new key opens nothing that another one has sealed."
+        raise ImproperlyConfigured(msg)
+    path = env_file()
+    missing = "" if path.exists() else f", and there is no {path}"
+    msg = f"{name} (or {name}_FILE) is not set{missing}. Make one with: python manage.py generate_key {kind}"
+    raise ImproperlyConfigured(msg)
+
+
 def key_ring(name: str, kind: str, prefix: str = "") -> KeyRing:
-    """A ring of 32-byte keys, the first active."""
+    """A ring of 32-byte keys, the first active. Who has one that is damaged is not told to make another one."""
     try:
         ring = KeyRing.parse(required(name, kind))
     except KeyRingError as error:
-        msg = f"{name}: {error}. Make one with: python manage.py generate_key {kind}"
-        raise ImproperlyConfigured(msg) from None
+        is_own = name in _lines or f"{name}_FILE" in os.environ
+        form = "Compare it with your copy of the keys." if is_own else f"It is what generate_key {kind} printed."
+        refuse(name, f"{error}. {form}")
     if strangers := [key_id for key_id in ring if not key_id.startswith(prefix)]:
-        msg = f"{name}: key id {strangers[0]!r} does not begin with {prefix!r}."
-        raise ImproperlyConfigured(msg)
+        refuse(name, f"key id {strangers[0]!r} does not begin with {prefix!r}.")
     return ring
 
 
 def boolean(name: str) -> bool:
     """True for true, 1, yes, on; False for false, 0, no, off and when not set."""
-    value = text(name, "false").lower()
+    value = plain_text(name, "false").lower()
     if value in {"true", "1", "yes", "on"}:
         return True
     if value in {"false", "0", "no", "off", ""}:
         return False
-    msg = f"{name} is true or false, not {value!r}."
-    raise ImproperlyConfigured(msg)
+    refuse(name, f"it is true or false, not {value!r}.")
 
 
-def positive_integer(name: str, default: int) -> int:
+def positive_integer(name: str, default: int, most: int | None = None) -> int:
     """A whole number from 1."""
-    value = text(name, str(default))
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        msg = f"{name} is a whole number from 1, not {value!r}."
-        raise ImproperlyConfigured(msg)
+    value = plain_text(name, str(default))
+    if not re.fullmatch("[0-9]{1,18}", value) or int(value) < 1 or (most and int(value) > most):
+        refuse(name, f"it is a whole number from 1{f' to {most}' if most else ''}, not {value!r}.")
     return int(value)
 
 
+def port() -> int:
+    """The TCP port to serve on."""
+    return positive_integer("PORT", 8000, most=65_535)
+
+
 def words(name: str, default: str = "") -> list[str]:
-    """A list parted by commas."""
-    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+    """A list parted by commas; one that is set and lists nothing is a mistake."""
+    value = plain_text(name, default)
+    found = [word.strip() for word in value.split(",") if word.strip()]
+    if value and not found:
+        refuse(name, "it is set, but names nothing.")
+    return found
+
+
+def host_names(name: str, default: str) -> list[str]:
+    """A list of the hosts that browsers and workers call this service by, as Django compares them."""
+    found = []
+    for word in words(name, default):
+        host = f"[{word}]" if word.count(":") > 1 and "[" not in word else word.lower().removesuffix(".")
+        if host.startswith(("*", ".")):
+            refuse(name, "it names each host; '*' and '.domain' are refused.")
+        if not hosts.is_own_host(host):
+            reason = (
+                f"{word!r} is none. It has host names only, parted by commas: no https://, no port, no path, no quotes."
+            )
+            refuse(name, f"{reason} Such as: controlplane.example.com")
+        found.append(host)
+    return found
 
 
 def networks(name: str, default: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     """A list of addresses or networks parted by commas."""
     try:
-        return [ipaddress.ip_network(word) for word in words(name, default)]
+        found = [ipaddress.ip_network(word) for word in words(name, default)]
     except ValueError as error:
-        msg = f"{name}: {error}."
-        raise ImproperlyConfigured(msg) from None
+        refuse(name, f"{error}.")
+    if mapped := [network for network in found if network.version == 6 and network.network_address.ipv4_mapped]:  # noqa: PLR2004
+        refuse(name, f"{mapped[0]} is IPv4: write it as such.")
+    return found
 
 
 def connection_hosts(name: str) -> tuple[AllowedHost, ...]:
@@ -126,11 +202,7 @@ def connection_hosts(name: str) -> tuple[AllowedHost, ...]:
         try:
             entries.append(AllowedHost.parse(entry))
         except HostError as error:
-            msg = f"{name}: {entry!r} is no host, host:port, *.domain or network. {error}"
-            raise ImproperlyConfigured(msg) from None
-    if text(name) and not entries:
-        msg = f"{name} is set, but names no host."
-        raise ImproperlyConfigured(msg)
+            refuse(name, f"{entry!r} is no host, host:port, *.domain or network. {error}")
     return tuple(entries)
 
 
@@ -145,48 +217,60 @@ def is_loopback(host: str | None) -> bool:
 
 
 def control_plane_url(default: str) -> str:
-    """The URL that workers are told, without a trailing slash; https unless it is this machine's."""
-    url = text("CONTROL_PLANE_URL", default).rstrip("/")
-    try:
-        parts = urlsplit(url)
-        is_valid = (
-            parts.scheme in {"http", "https"}
-            and parts.hostname
-            and not (parts.query or parts.fragment or parts.username)
-        )
-        _ = parts.port
-    except ValueError:
-        is_valid = False
-    if not is_valid:
-        msg = f"CONTROL_PLANE_URL is an http(s) URL such as https://controlplane.example.com, not {url!r}."
-        raise ImproperlyConfigured(msg)
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        msg = "CONTROL_PLANE_URL hands out secrets, so beyond this machine it begins with https://."
-        raise ImproperlyConfigured(msg)
-    return url
+    """The URL that workers are told, without a slash or dot at its end; https unless it is this machine's."""
+    told = plain_text("CONTROL_PLANE_URL", default)
+    parts = hosts.read_url(told)
+    if parts is None or not hosts.is_own_host((parts.hostname or "").removesuffix(".")):
+        shown = "" if "@" in told else f", not {told!r}"
+        refuse("CONTROL_PLANE_URL", f"it is an http(s) URL such as https://controlplane.example.com{shown}.")
+    if parts.path.strip("/"):
+        refuse("CONTROL_PLANE_URL", f"this service has a host of its own: leave out {parts.path}.")
+    host = (parts.hostname or "").removesuffix(".")
+    if parts.scheme == "http" and not is_loopback(host):
+        refuse("CONTROL_PLANE_URL", "it hands out secrets, so beyond this machine it begins with https://.")
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{parts.port}' if parts.port else ''}"
+
+
+def metrics_token(secret_key: str) -> str:
+    """What opens /metrics, "" for nobody; as it can stand in a header."""
+    token = plain_text("METRICS_TOKEN")
+    if token and (not re.fullmatch("[!#-&(-~]{32,}", token) or token in secret_key):
+        reason = "it is 32 ASCII characters or more of its own, without blanks and quotes."
+        refuse("METRICS_TOKEN", f"{reason} Make one with: python manage.py generate_key secret")
+    return token
+
+
+def trace_endpoint() -> bool:
+    """Whether traces are sent; OpenTelemetry reads the variable itself, and knows neither quotes nor NAME_FILE."""
+    name = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    endpoint = plain_text(name)
+    if endpoint:
+        if hosts.read_url(endpoint) is None:
+            refuse(name, f"it is an http(s) URL such as http://127.0.0.1:4318, not {endpoint!r}.")
+        os.environ[name] = endpoint
+        os.environ.pop(f"{name}_FILE", None)
+    return bool(endpoint)
 
 
 def openid_connect() -> tuple[str, dict[str, object]]:
     """The provider's name, "" without one, and allauth's SOCIALACCOUNT_PROVIDERS; all of it is set or nothing."""
     names = ("OIDC_SERVER_URL", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
-    values = [text(name) for name in names]
-    if not any([*values, text("OIDC_NAME")]):
+    values = [plain_text(name) for name in names]
+    if not any([*values, plain_text("OIDC_NAME")]):
         return "", {}
     if not all(values):
         missing = ", ".join(name for name, value in zip(names, values, strict=True) if not value)
         msg = f"Single sign-on is set up in part only. Not set: {missing}. Set all of {', '.join(names)}, or none."
         raise ImproperlyConfigured(msg)
     url, client_id, secret = values
-    try:
-        parts = urlsplit(url)
-        is_local = parts.scheme == "http" and is_loopback(parts.hostname)
-        is_safe = bool(parts.hostname) and (parts.scheme == "https" or is_local)
-    except ValueError:
-        is_safe = False
-    if not is_safe:
-        msg = "OIDC_SERVER_URL says who may sign in, so it is an https:// URL such as https://login.example.com/realm."
-        raise ImproperlyConfigured(msg)
-    name = text("OIDC_NAME", "single sign-on")[:40] or "single sign-on"
+    parts = hosts.read_url(url)
+    if parts is None or not (parts.scheme == "https" or is_loopback(parts.hostname)):
+        reason = "it says who may sign in, so it is an https:// URL such as https://login.example.com/realm."
+        refuse("OIDC_SERVER_URL", reason)
+    for name, value in (("OIDC_CLIENT_ID", client_id), ("OIDC_CLIENT_SECRET", secret)):
+        if re.search(r"\s|^[\"']|[\"']$", value):
+            refuse(name, "it has a blank or a quote that does not belong to it.")
+    name = plain_text("OIDC_NAME", "single sign-on")[:40] or "single sign-on"
     app = {"provider_id": "oidc", "name": name, "client_id": client_id, "secret": secret}
     settings = {"server_url": url.rstrip("/"), "oauth_pkce_enabled": True}
     return name, {"openid_connect": {"APPS": [{**app, "settings": settings}]}}
@@ -194,21 +278,22 @@ def openid_connect() -> tuple[str, dict[str, object]]:
 
 def database(url: str) -> dict[str, object]:
     """Django's DATABASES entry for sqlite:///path or postgresql://user:password@host:port/name?option=value."""
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
-        return _sqlite(unquote(parts.path))
-    if parts.scheme in {"postgresql", "postgres"}:
+    scheme = url.partition("://")[0]
+    if scheme == "sqlite":
+        return _sqlite(url)
+    if scheme in {"postgresql", "postgres"}:
         return _postgresql(url)
-    msg = "DATABASE_URL begins with sqlite:/// or postgresql://."
-    raise ImproperlyConfigured(msg)
+    refuse("DATABASE_URL", "it begins with sqlite:/// or postgresql://.")
 
 
-def _sqlite(path: str) -> dict[str, object]:
+def _sqlite(url: str) -> dict[str, object]:
     """sqlite:///relative (to the project) or sqlite:////absolute."""
-    name = ROOT / path.removeprefix("/")
-    if not path.removeprefix("/"):
-        msg = "DATABASE_URL: sqlite:/// lacks the path of a file."
-        raise ImproperlyConfigured(msg)
+    slash, path = url[9:10], unquote(url[10:])
+    if slash != "/" or not path or path.endswith("/"):
+        refuse("DATABASE_URL", "sqlite:/// lacks the path of a file.")
+    if re.search("[?#]", url):
+        refuse("DATABASE_URL", "after the path of a file, sqlite:/// takes no options (write ? as %3F, # as %23).")
+    name = ROOT / path
     private_files.make_folder(name.parent)
     if name.parent == ROOT / "var":  # another folder may have other uses
         private_files.close(name.parent)
@@ -236,16 +321,14 @@ def _postgresql(url: str) -> dict[str, object]:
     try:
         options = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
     except ProgrammingError:
-        msg = "DATABASE_URL is not a valid postgresql:// URL."
-        raise ImproperlyConfigured(msg) from None
+        refuse("DATABASE_URL", _what_is_wrong_with(url))
     name = options.pop("dbname", None)
     if not name:
-        msg = "DATABASE_URL: the postgresql:// URL lacks the name of a database."
-        raise ImproperlyConfigured(msg)
+        refuse("DATABASE_URL", "the postgresql:// URL lacks the name of a database.")
     is_pooled = boolean("DATABASE_IS_POOLED")
     # Such a pooler hands these on to nobody: behind one they are the role's. With PostgreSQL's 4 MB the dashboard's
     # statement sorts 100,000 workers on disk.
-    statement_timeout = text("DATABASE_STATEMENT_TIMEOUT", "5s")
+    statement_timeout = plain_text("DATABASE_STATEMENT_TIMEOUT", "5s")
     limits = f"-c lock_timeout=2s -c statement_timeout={statement_timeout} -c work_mem=16MB"
     own_options = str(options.pop("options", ""))
     session = (own_options if is_pooled else f"{limits} {own_options}").strip()
@@ -276,6 +359,21 @@ def _postgresql(url: str) -> dict[str, object]:
     }
 
 
+def _what_is_wrong_with(url: str) -> str:
+    """Of a URL that libpq does not take; names an option that it does not know, and shows nothing else."""
+    from psycopg.pq import Conninfo  # noqa: PLC0415  # not needed with SQLite
+
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl", "requiressl"}
+    names = [name for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)]
+    unknown = [name for name in names if name not in known and re.fullmatch("[A-Za-z_]{1,40}", name)]
+    if unknown:
+        pooler = " That a pooler is in between, DATABASE_IS_POOLED=true says." if "pgbouncer" in unknown else ""
+        return f"PostgreSQL has no option {unknown[0]}: take it out of the URL.{pooler}"
+    return (
+        "it is not a valid postgresql:// URL. What has a meaning in URLs is encoded in a password: @ as %40, / as %2F."
+    )
+
+
 def _is_command() -> bool:
     """Whether somebody, `manage.py` for one, gave statements another limit than requests have."""
-    return bool(text("DATABASE_STATEMENT_TIMEOUT"))
+    return bool(plain_text("DATABASE_STATEMENT_TIMEOUT"))

@@ -22,6 +22,9 @@ def ensure() -> None:
     """
     env.load_env_file()
     missing = [(name, make()) for name, make in KINDS.values() if not env.text(name)]
+    for kind, (name, _) in KINDS.items():
+        if env.mention(name):  # with a value, or this refuses: a new key beside one that is not read would be a loss
+            env.required(name, kind)
     if not missing:
         return
     path = env.env_file()

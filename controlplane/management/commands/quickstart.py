@@ -29,7 +29,7 @@ class Command(BaseCommand):
         parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
-        port = env.positive_integer("PORT", 8000)
+        port = env.port()
         if not options["no_serve"]:
             _require_free_port(port)
         call_command("migrate", verbosity=0, interactive=False)

@@ -24,4 +24,4 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 127.0.0.1 unless told")
 
     def handle(self, **options: Any) -> None:
-        serve(port=env.positive_integer("PORT", 8000), processes=options["processes"], host=options["host"])
+        serve(port=env.port(), processes=options["processes"], host=options["host"])
