@@ -41,8 +41,11 @@ def create(path: Path) -> None:
 
 def close_database(path: Path) -> None:
     """Takes an existing SQLite database from everybody else; refuses the boot where that is not possible."""
+    real = path.resolve()  # what lies beside it does so where it really is
     for suffix in BESIDE:
-        close(path.with_name(path.name + suffix))
+        beside = real.with_name(real.name + suffix)
+        if not beside.is_symlink():  # SQLite does not follow one either, and it may lead anywhere
+            close(beside)
 
 
 def close(path: Path) -> None:

@@ -3,6 +3,9 @@
 import os
 import secrets
 from collections.abc import Callable
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
 
 from controlplane import env
 from environments.encryption import generate_key, key_entry
@@ -28,11 +31,25 @@ def ensure() -> None:
     if not missing:
         return
     path = env.env_file()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "a") as file:
-        if file.tell() == 0:
-            file.write("# Made by manage.py quickstart. Without these keys the database cannot be read: keep a copy.\n")
-        file.writelines(f"{name}={value}\n" for name, value in missing)
+    try:
+        _append(path, missing)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}): the keys that quickstart makes are kept there."
+        raise ImproperlyConfigured(msg) from None
+
+
+def _append(path: Path, secrets_made: list[tuple[str, str]]) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "r+b") as file:
+        before = file.read()
+        lines = [f"{name}={value}\n" for name, value in secrets_made]
+        if not before:
+            lines.insert(
+                0, "# Made by manage.py quickstart. Without these keys the database cannot be read: keep a copy.\n"
+            )
+        elif not before.endswith((b"\n", b"\r")):
+            lines.insert(0, "\n")
+        file.write("".join(lines).encode())
         file.flush()
         os.fsync(file.fileno())
 

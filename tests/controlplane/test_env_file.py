@@ -325,3 +325,22 @@ def test_a_key_that_the_environment_sets_to_nothing_is_not_to_be_made_anew(boot:
 
 def test_a_key_that_is_nowhere_is_to_be_made(boot: Boot) -> None:
     assert "generate_key encryption" in boot.fails("# nothing\n", SECRET_KEY=SECRET)
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n\n"])
+def test_what_quickstart_adds_begins_a_line_of_its_own(boot: Boot, end: str) -> None:
+    boot.fails(f"PORT=8123{end}")
+    secrets_file.ensure()
+    assert boot()["SECRET_KEY"]
+    assert os.environ["PORT"] == "8123"
+    assert boot.path.read_text().count("_KEYS=") == 2
+
+
+def test_where_quickstart_cannot_write_it_says_so(boot: Boot, tmp_path: Path) -> None:
+    boot.path = tmp_path / "missing" / ".env"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in GOOD:
+            patch.delenv(name, raising=False)
+        patch.setenv("CONTROL_PLANE_ENV_FILE", str(boot.path))
+        with pytest.raises(ImproperlyConfigured, match=f"{boot.path} cannot be written"):
+            secrets_file.ensure()

@@ -111,3 +111,25 @@ def test_folders_are_made_private_and_those_that_are_there_stay_as_they_are(tmp_
         0o700,
         0o700,
     ]
+
+
+def test_what_others_have_linked_beside_a_database_is_left_as_it_is(tmp_path: Path) -> None:
+    """As in a folder where everybody may make files: the link may lead to what has to stay readable."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    elsewhere.chmod(0o644)
+    (tmp_path / "a.sqlite3").touch()
+    (tmp_path / "a.sqlite3-wal").symlink_to(elsewhere)
+    private_files.close_database(tmp_path / "a.sqlite3")
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o644
+
+
+def test_a_database_is_closed_where_its_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    real = [tmp_path / "real" / f"a.sqlite3{suffix}" for suffix in ("", "-wal")]
+    for path in real:
+        path.touch()
+        path.chmod(0o644)
+    (tmp_path / "link.sqlite3").symlink_to(real[0])
+    private_files.close_database(tmp_path / "link.sqlite3")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in real] == [0o600, 0o600]
