@@ -1,10 +1,12 @@
 """Checks of the settings and of the database server: what weakens the promises of this service."""
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
 from django.db import connection
+from django.http.request import split_domain_port, validate_host
 
 from controlplane import env
 from controlplane.doctor.findings import Finding, note, problem
@@ -25,6 +27,10 @@ def examine_settings() -> Iterator[Finding]:
         if network.prefixlen == 0:
             text = f"TRUSTED_PROXIES has {network}: whoever calls may choose the address that is put on record."
             yield problem(SETTINGS, text, "Name the addresses of your proxies alone.")
+    host = urlsplit(settings.CONTROL_PLANE_URL).netloc
+    if not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
+        text = f"CONTROL_PLANE_URL leads to {host}, which is not in ALLOWED_HOSTS: who calls it by that name gets 400."
+        yield note(SETTINGS, text, "Add it, unless your proxy passes another Host on.")
     if not settings.IS_LOCAL and not settings.REQUIRE_SECOND_FACTOR:
         text = "The console asks nobody for a second factor."
         yield note(SETTINGS, text, "Set REQUIRE_SECOND_FACTOR=true, unless single sign-on sees to it.")

@@ -262,6 +262,14 @@ def test_everybody_trusted_as_a_proxy(fleet: Fleet, settings: Settings) -> None:
     assert the_one().startswith("TRUSTED_PROXIES has 0.0.0.0/0")
 
 
+@pytest.mark.parametrize("url", ["https://cp.example.com", "https://CP.example.com:8443", "https://[2001:db8::1]"])
+def test_a_url_whose_host_is_refused_is_a_note(fleet: Fleet, settings: Settings, url: str) -> None:
+    settings.CONTROL_PLANE_URL, settings.ALLOWED_HOSTS = url, ["other.example.com"]
+    assert found() == [("note", "settings")]
+    settings.ALLOWED_HOSTS = ["cp.example.com", "[2001:db8::1]"]
+    assert found() == []
+
+
 def test_debug_is_a_note(fleet: Fleet, settings: Settings) -> None:
     settings.DEBUG = True
     assert found() == [("note", "settings")]
