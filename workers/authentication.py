@@ -151,13 +151,6 @@ def _verify(token: str) -> tokens.Claims:
         _refuse(str(error))
 
 
-def _refuse_expired(token: str) -> NoReturn:
-    key = find_by_token(token)
-    if key is None:
-        _refuse("no such key")
-    _refuse_unusable(key)
-
-
 def _refuse_unusable(key: ApiKey) -> NoReturn:
     logger.info("API key refused: key %s is revoked or expired", key.pk)
     raise UnusableKeyError(key)
