@@ -18,6 +18,7 @@ from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import LIVE, Liveness, Outage, Pulse, Worker, WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
+from workers.models.liveness import may_be_excused, recovery_of, was_heard_of
 from workers.pulse import INTERVAL, beat, recovery
 
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535_897, tzinfo=UTC)
@@ -253,6 +254,12 @@ def test_the_expression_agrees_with_the_rule_in_plain_python(
         assert answers[pk] == expected(now=now, heart=heart, **silence), (silence, heart)
     live = {row for row in crew if answers[row.pk][0] in LIVE}
     assert set(WorkerInstance.objects.live(now)) == live
+    ended = recovery_of(Pulse.objects.first(), Outage.objects.first(), now)
+    for row in crew:  # what a start reckons without asking the database once more
+        last, interval = row.last_heartbeat_at, row.worker.queue.heartbeat_interval
+        is_heard_of = row.stopped_at is None and was_heard_of(last, interval, now)
+        assert row in live or not is_heard_of
+        assert is_heard_of or row not in live or may_be_excused(last, interval, now, ended)
     assert set(WorkerInstance.objects.duplicates(now)) == {row for row in live if not row.is_current}
     is_away = heart is not None and now - heart.beat_at > seconds(30)
     may_be_held = recovery(now) is not None

@@ -22,7 +22,7 @@ from workers.access import UnknownObjectError, permit
 from workers.authentication import PresentedKey
 from workers.configuration import LEVELS
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
-from workers.models.liveness import Outage, Pulse, may_be_excused, recovered_at, was_heard_of
+from workers.models.liveness import Outage, Pulse, may_be_excused, recovery_of, was_heard_of
 
 #: The columns that a start needs of each table.
 _API_KEY = Table(
@@ -190,7 +190,7 @@ def _read(statement: Joined, identifier: UUID, key: PresentedKey, now: datetime)
         worker=worker,
         process=found.get("process"),
         guard={**asked, VERSION: found[VERSION]},
-        recovered_at=recovered_at(found.get("pulse"), found.get("outage"), now),
+        recovered_at=recovery_of(found.get("pulse"), found.get("outage"), now),
     )
 
 

@@ -112,7 +112,7 @@ def was_heard_of(last_heartbeat_at: datetime, heartbeat_interval: int, now: date
     return last_heartbeat_at >= now - offline_after(heartbeat_interval)
 
 
-def recovered_at(pulse: Pulse | None, outage: Outage | None, now: datetime) -> datetime | None:
+def recovery_of(pulse: Pulse | None, outage: Outage | None, now: datetime) -> datetime | None:
     """When our own latest outage ended: now, while nobody has noted that yet; None where there was none."""
     if pulse is not None and pulse.beat_at < now - AWAY_AFTER:
         return now
