@@ -39,7 +39,7 @@ def record(  # noqa: PLR0913  # an event has these parts; each is named at the c
     organization_id: str | None = None,
 ) -> AuditEvent:
     """Stores one event; `changes` maps a field to its value before and after."""
-    event = _event(action, subject, actor, now, changes or {})
+    event = event_of(action, subject, actor, now, changes or {})
     event.organization_id = organization_id or event.organization_id
     event.save(force_insert=True)
     return event
@@ -49,13 +49,18 @@ def record_many(
     action: str, subjects: Iterable[tuple[models.Model, dict[str, list[Any]]]], *, actor: Actor, now: datetime
 ) -> None:
     """Stores the same events as `record` would one by one, each subject with its changes, in a few statements."""
-    events = (_event(action, subject, actor, now, changes) for subject, changes in subjects)
+    store(event_of(action, subject, actor, now, changes) for subject, changes in subjects)
+
+
+def store(events: Iterable[AuditEvent]) -> None:
+    """Stores events that were made before, in a few statements."""
     AuditEvent.objects.bulk_create(events, batch_size=BATCH)
 
 
-def _event(
+def event_of(
     action: str, subject: models.Model, actor: Actor, now: datetime, changes: dict[str, list[Any]]
 ) -> AuditEvent:
+    """The event of a subject as it is now, to be stored with what it tells of."""
     return AuditEvent(
         organization_id=getattr(subject, "organization_id", None),
         occurred_at=now,

@@ -52,13 +52,19 @@ def create_data_key(organization_id: str, *, fingerprint_key: Key | None = None)
     A successor takes over its predecessor's fingerprint key, so that fingerprints, and with them configuration
     revisions, stay as they are.
     """
+    row, key = make_data_key(organization_id, fingerprint_key=fingerprint_key)
+    row.save(force_insert=True)
+    return row, key
+
+
+def make_data_key(organization_id: str, *, fingerprint_key: Key | None = None) -> tuple[DataKey, Key]:
+    """The same without storing it."""
     row = DataKey(organization_id=organization_id, active_for_id=organization_id)
     key = generate_key(str(row.id))
     wrap(row, key)
     row.known_answer = key.seal(KNOWN_ANSWER, place_of(row, "known_answer"))
     fingerprint_key = fingerprint_key or generate_key("fingerprint")
     row.fingerprint_key = key.seal_key(fingerprint_key, place_of(row, "fingerprint_key"))
-    row.save(force_insert=True)
     return row, key
 
 
@@ -101,15 +107,25 @@ def seal_api_key(connection: CredentialConnection, secret: Secret, *, now: datet
     Counts the seal against the data key. The first secret of an organization creates its data key.
     """
     row, key = _active_data_key(connection.organization_id)
-    fingerprint = fingerprint_key_of(row, key).fingerprint(secret)
-    if connection.sealed_api_key and connection.api_key_fingerprint == fingerprint:
+    if has_api_key(connection, secret, row, key):
         return False
     count_seals(row, 1)
+    put_api_key(connection, secret, row, key, now=now)
+    return True
+
+
+def has_api_key(connection: CredentialConnection, secret: Secret, row: DataKey, key: Key) -> bool:
+    """Whether this is the API key that the connection has; told by its fingerprint, so nothing is opened."""
+    fingerprint = fingerprint_key_of(row, key).fingerprint(secret)
+    return bool(connection.sealed_api_key) and connection.api_key_fingerprint == fingerprint
+
+
+def put_api_key(connection: CredentialConnection, secret: Secret, row: DataKey, key: Key, *, now: datetime) -> None:
+    """Seals an API key into the connection with a data key, against which the caller counts the seal."""
     connection.sealed_api_key = key.seal(secret, place_of(connection, "sealed_api_key"))
-    connection.api_key_fingerprint = fingerprint
+    connection.api_key_fingerprint = fingerprint_key_of(row, key).fingerprint(secret)
     connection.api_key_version += 1
     connection.api_key_set_at = now
-    return True
 
 
 def open_api_key(connection: CredentialConnection, *, data_key: DataKey | None = None) -> Secret:
@@ -135,12 +151,17 @@ def open_sealed(row: "Model", field: str, *, data_key: DataKey | None = None) ->
 
 def count_seals(row: DataKey, number: int) -> None:
     """Counts seals against a data key before they are made; DataKeyExhaustedError when it is used up."""
+    require_unexhausted(row)
+    DataKey.objects.filter(pk=row.pk).update(seal_count=F("seal_count") + number)
+
+
+def require_unexhausted(row: DataKey) -> None:
+    """DataKeyExhaustedError for a data key that is used up; a warning in the log for one that soon will be."""
     if row.seal_count >= SEALS_TO_REFUSE_AT:
         msg = f"Data key {row.pk} has sealed {row.seal_count} times: run manage.py rotate_encryption --data-keys."
         raise DataKeyExhaustedError(msg)
     if row.seal_count >= SEALS_TO_WARN_AT:
         logger.warning("data key %s has sealed %d times: run rotate_encryption --data-keys", row.pk, row.seal_count)
-    DataKey.objects.filter(pk=row.pk).update(seal_count=F("seal_count") + number)
 
 
 def _data_key(key_id: str, place: Place) -> DataKey:

@@ -1,14 +1,18 @@
 """What a change does to the fleet: which workers would be given another configuration, told before it is made."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from workers.models import Worker, WorkerInstance, WorkerQueue
+from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue
 from workers.revisions import Given, given_to
+
+#: Ids that one statement names.
+BATCH = 5_000
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,61 @@ class QueueImpact:
         return f"queue {self.queue}: {workers}, {self.online} online, would get another configuration ({revisions})"
 
 
+@dataclass(frozen=True)
+class CutOff:
+    """Running processes that no longer reach the control plane: their API key is not for the queue they come to."""
+
+    queue: str
+    queue_id: UUID
+    processes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON shows it."""
+        return asdict(self) | {"queue_id": str(self.queue_id)}
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        use = "running process uses" if self.processes == 1 else "running processes use"
+        return f"{self.processes} {use} an API key that does not reach {self.queue}"
+
+
+def cut_off(workers: Iterable[Worker], *, now: datetime) -> list[CutOff]:
+    """Whose heartbeats would be refused if the workers were as they are here, by queue; they are loaded with theirs.
+
+    A process is where its worker is, and its key is the one that it used last. One whose key is revoked or expired is
+    refused in any case.
+    """
+    by_id = {worker.pk: worker for worker in workers}
+    running: list[tuple[UUID, UUID]] = []
+    for ids in batched(by_id, BATCH, strict=False):
+        live = WorkerInstance.objects.live(now).filter(worker__in=ids).order_by()
+        running += live.values_list("worker_id", "api_key_id")
+    keys = ApiKey.objects.usable(now).in_bulk({key_id for _, key_id in running})
+    counts = Counter(
+        by_id[worker_id].queue
+        for worker_id, key_id in running
+        if key_id in keys and not keys[key_id].covers(by_id[worker_id])
+    )
+    found = [CutOff(queue.task_queue_name, queue.pk, count) for queue, count in counts.items()]
+    return sorted(found, key=lambda each: each.queue)
+
+
 def look(organizations: Collection[str]) -> dict[UUID, Given]:
     """What every worker of the organizations is given at this moment."""
     return given_to(Worker.objects.filter(organization__in=organizations))
 
 
-def compare(before: Mapping[UUID, Given], after: Mapping[UUID, Given], *, now: datetime) -> list[QueueImpact]:
-    """How two looks differ, by queue; workers that came or went between them are not affected."""
+def compare(
+    before: Mapping[UUID, Given],
+    after: Mapping[UUID, Given],
+    *,
+    now: datetime,
+    queues: Mapping[UUID, WorkerQueue] | None = None,
+) -> list[QueueImpact]:
+    """How two looks differ, by queue; workers that came or went between them are not affected.
+
+    `queues` are those of the second look, where they are not in the database yet.
+    """
     changed = {
         worker_id: (given.queue_id, before[worker_id].revision, given.revision)
         for worker_id, given in after.items()
@@ -48,8 +100,10 @@ def compare(before: Mapping[UUID, Given], after: Mapping[UUID, Given], *, now: d
     if not changed:
         return []
     workers = Counter(changed.values())
-    online = Counter(changed[worker_id] for worker_id in _live(changed, now) if worker_id in changed)
-    queues = WorkerQueue.objects.select_related("environment").in_bulk({queue_id for queue_id, _, _ in workers})
+    places = {before[worker_id].queue_id for worker_id in changed} | {queue_id for queue_id, _, _ in workers}
+    online = Counter(changed[worker_id] for worker_id in _live(places, now) if worker_id in changed)
+    if queues is None:
+        queues = WorkerQueue.objects.select_related("environment").in_bulk({queue_id for queue_id, _, _ in workers})
     found = [
         QueueImpact(queues[queue_id].task_queue_name, queue_id, old, new, count, online[queue_id, old, new])
         for (queue_id, old, new), count in workers.items()
@@ -57,7 +111,6 @@ def compare(before: Mapping[UUID, Given], after: Mapping[UUID, Given], *, now: d
     return sorted(found, key=lambda impact: (impact.queue, impact.old_revision, impact.new_revision))
 
 
-def _live(changed: Mapping[UUID, tuple[UUID, str, str]], now: datetime) -> Collection[UUID]:
-    queues = {queue_id for queue_id, _, _ in changed.values()}
+def _live(queues: Collection[UUID], now: datetime) -> Collection[UUID]:
     live = WorkerInstance.objects.live(now).filter(worker__queue__in=queues).order_by()
     return set(live.values_list("worker_id", flat=True))

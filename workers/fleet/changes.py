@@ -9,7 +9,7 @@ from typing import Any
 
 from environments import audit
 from environments.audit import Actor
-from environments.models import Environment, Organization
+from environments.models import AuditEvent, Environment, Organization
 from workers.fleet.kinds import CONNECTIONS, Kind, Row
 from workers.models import Worker, WorkerQueue
 
@@ -68,16 +68,19 @@ NOT_IN_DOCUMENT = frozenset({"organization", "environment", "api_key_version", "
 
 
 #: Fields that hold the id of something with a name.
-POINTS_TO: dict[str, type[Any]] = {**{kind.name: kind.model for kind in CONNECTIONS.values()}, "queue": WorkerQueue}
+POINTERS = frozenset({"queue", *(kind.name for kind in CONNECTIONS.values())})
 
 
 class Journal:
-    """The changes of one run, each also in the audit trail."""
+    """The changes of one run, and the events of the audit trail that tell of them."""
 
     def __init__(self, *, actor: Actor, now: datetime) -> None:
         self.actor = actor
         self.now = now
         self.changes: list[Change] = []
+        self.events: list[AuditEvent] = []
+        #: Of what a field may point to, or did before.
+        self.names: dict[str, str] = {}
 
     def note(  # noqa: PLR0913  # a change has these parts
         self,
@@ -89,15 +92,25 @@ class Journal:
         reason: str = "",
         position: int | None = None,
     ) -> None:
-        """Records a change; `changed` is a difference of snapshots, `position` the place among the changes."""
-        audit.record(f"{kind.name}.{action}", row, actor=self.actor, now=self.now, changes=changed)
-        fields = {} if action is Action.DELETED else _as_document(changed, row)
+        """Notes a change; `changed` is a difference of snapshots, `position` the place among the changes."""
+        self.events.append(audit.event_of(f"{kind.name}.{action}", row, self.actor, self.now, changed))
+        fields = {} if action is Action.DELETED else self._as_document(changed)
         change = Change(action, kind.name, full_name(row), str(row.pk), fields, reason)
         self.changes.insert(len(self.changes) if position is None else position, change)
 
     def keep(self, kind: Kind, row: Row, *, reason: str) -> None:
         """Reports what stays as it is; nothing happened, so there is no audit event."""
         self.changes.append(Change(Action.KEPT, kind.name, full_name(row), str(row.pk), reason=reason))
+
+    def _as_document(self, changed: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Of a pointer the names of what it points to, of anything else the values themselves."""
+        return {
+            "api_key" if name == "api_key_fingerprint" else name: [
+                self.names.get(value, value) if name in POINTERS else value for value in values
+            ]
+            for name, values in changed.items()
+            if name not in NOT_IN_DOCUMENT and values != [None, ""]
+        }
 
 
 def full_name(row: Row) -> str:
@@ -111,21 +124,3 @@ def full_name(row: Row) -> str:
             return f"{row.organization_id}/{row.queue.environment.name}/{row.queue.name}/{row.name}"
         case Environment() | _:
             return f"{row.organization_id}/{row.name}"
-
-
-def _as_document(changed: dict[str, list[Any]], row: Row) -> dict[str, list[Any]]:
-    return {
-        "api_key" if name == "api_key_fingerprint" else name: [_shown(row, name, value) for value in values]
-        for name, values in changed.items()
-        if name not in NOT_IN_DOCUMENT and values != [None, ""]
-    }
-
-
-def _shown(row: Row, name: str, value: Any) -> Any:
-    """Of a pointer the name of what it points to, of anything else the value itself."""
-    if name not in POINTS_TO or value is None:
-        return value
-    target = getattr(row, name)
-    if target is None or str(target.pk) != value:
-        target = POINTS_TO[name].objects.filter(pk=value).first()
-    return target.name if target else value

@@ -7,7 +7,7 @@ from django.db import transaction
 
 from environments import audit
 from environments.audit import Actor
-from workers.fleet.changes import Action, Journal
+from workers.fleet.changes import Action
 from workers.fleet.kinds import WORKER
 from workers.models import Worker, WorkerQueue
 
@@ -22,5 +22,6 @@ def create_worker(
         worker.id = worker_id
     worker.full_clean()
     worker.save(force_insert=True)
-    Journal(actor=actor, now=now).note(Action.CREATED, WORKER, worker, audit.difference({}, audit.snapshot(worker)))
+    changes = audit.difference({}, audit.snapshot(worker))
+    audit.record(f"{WORKER.name}.{Action.CREATED}", worker, actor=actor, now=now, changes=changes)
     return worker
