@@ -14,7 +14,7 @@ from environments.sealing import DataKeyExhaustedError
 from workers.fleet.changes import Action, Journal
 from workers.fleet.document import Document, Entry
 from workers.fleet.errors import FleetError, Problem
-from workers.fleet.kinds import CONNECTIONS, Kind, Row
+from workers.fleet.kinds import CONNECTIONS, Row
 from workers.fleet.prune import prune_organization
 from workers.fleet.seals import Seals
 from workers.fleet.state import Fleet, Rows

@@ -80,7 +80,9 @@ def _referrers_outside(kind: Kind, ids: list[Any]) -> dict[Any, Counter[type[Any
 
 def _protecting(kind: Kind) -> Iterable[Any]:
     for relation in kind.model._meta.get_fields(include_hidden=True):
-        is_pointed_to = relation.auto_created and not relation.concrete and (relation.one_to_one or relation.one_to_many)
+        is_pointed_to = (
+            relation.auto_created and not relation.concrete and (relation.one_to_one or relation.one_to_many)
+        )
         if is_pointed_to and relation.on_delete is models.PROTECT and relation.related_model not in KIND_OF:
             yield relation
 

@@ -17,7 +17,7 @@ from environments.sealing import (
 
 
 class Seals:
-    """The data keys of one run by organization, and how often each has sealed; `store` is for its transaction."""
+    """The data keys of one run by organization, and how often each has sealed."""
 
     def __init__(self) -> None:
         self._keys: dict[str, tuple[DataKey, Key]] = {}
@@ -36,10 +36,13 @@ class Seals:
         put_api_key(connection, secret, row, key, now=now)
         self._counts[row.pk] += 1
 
-    def store(self) -> None:
-        """Stores the data keys that were made, and counts the seals of all."""
+    def make(self) -> None:
+        """Stores the data keys that were made."""
         for row in self._made:
             row.save(force_insert=True)
+
+    def count(self) -> None:
+        """Counts the seals; after the connections, as the console does."""
         for row, _ in sorted(self._keys.values(), key=lambda kept: str(kept[0].pk)):
             if self._counts[row.pk]:
                 count_seals(row, self._counts[row.pk])

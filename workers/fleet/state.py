@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from django.db import models
 
-from environments.models import VERIFICATION, DataKey, Environment, Organization
+from environments.models import VERIFICATION, Connection, DataKey, Environment, Organization
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind, Row
 from workers.impact import Given
 from workers.models import Worker, WorkerQueue
@@ -25,9 +26,10 @@ class StaleError(Exception):
     """What was read is no longer so: the run has to start over."""
 
 
-def columns_of(model: type[models.Model]) -> list[str]:
-    """The columns that are read of a model's rows."""
-    return [field.attname for field in model._meta.concrete_fields]
+@cache
+def columns_of(model: type[models.Model]) -> tuple[str, ...]:
+    """The columns that are read of a model's rows, each row with its id in front."""
+    return tuple(field.attname for field in model._meta.concrete_fields)
 
 
 def read_rows(organizations: Collection[str]) -> Rows:
@@ -45,7 +47,7 @@ def read_rows(organizations: Collection[str]) -> Rows:
 def told_apart(rows: Rows, *, touched: Collection[Any]) -> Rows:
     """The rows as far as somebody else's change of them would matter to a run that touches these ids.
 
-    Ephemeral workers come and go with starts, and a verification says nothing of what is configured.
+    Ephemeral workers come and go with starts.
     """
     ephemeral = columns_of(Worker).index("is_ephemeral") + 1
     compared = {model: {pk: settled(model, row) for pk, row in found.items()} for model, found in rows.items()}
@@ -54,11 +56,13 @@ def told_apart(rows: Rows, *, touched: Collection[Any]) -> Rows:
 
 
 def settled(model: type[Any], row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row without what a verification writes."""
-    passing = [index for index, name in enumerate(columns_of(model), 1) if name in VERIFICATION]
-    if model is DataKey or not passing:
+    """A row without what a verification writes, which says nothing of what is configured."""
+    if not issubclass(model, Connection):
         return row
-    return tuple(value for index, value in enumerate(row) if index not in passing)
+    return (
+        row[0],
+        *(value for name, value in zip(columns_of(model), row[1:], strict=True) if name not in VERIFICATION),
+    )
 
 
 class Fleet:
@@ -151,5 +155,3 @@ def _place_of(row: Row) -> tuple[type[Any], Any, str]:
 def _objects(kind: Kind, basis: Rows) -> dict[Any, Any]:
     names = columns_of(kind.model)
     return {pk: kind.model.from_db("default", names, row[1:]) for pk, row in basis[kind.model].items()}
-
-

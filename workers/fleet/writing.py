@@ -1,37 +1,35 @@
-"""Writes a plan: one transaction of few statements, so that nobody waits for it longer than for a page of the console.
+"""Writes a plan: one transaction of few statements that are ready before it begins, so that nobody waits for it long.
 
 Locks are taken in the order of a start, which refers to its organization, its worker and its queue (KEY SHARE) and
 locks at most its queue, last: the organizations' rows come first, weakly, so that no start waits for them and two runs
-take turns; then workers, queues, environments, connections. Of each, what was read is compared under its lock.
+take turns; then workers, queues, environments, connections. What was read of each row is compared under its lock.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from copy import copy
 from itertools import batched
 from typing import Any
 
 from django.db import IntegrityError, connection, models, transaction
 
-from environments import audit
-from environments.models import CONNECTION_POINTERS, Connection, Organization
-from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind, Row
+from environments.models import CONNECTION_POINTERS, AuditEvent, Organization
+from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind
 from workers.fleet.plan import Plan
 from workers.fleet.prune import BATCH, with_history
 from workers.fleet.state import StaleError, columns_of, read_rows, settled, told_apart
 from workers.models import Worker
-
-#: Rows of one INSERT.
-INSERTED = 500
 
 
 def write(plan: Plan, organizations: Collection[str]) -> None:
     """Writes all of it or nothing; StaleError when something is not as the plan has read it."""
     if not plan.journal.events:
         return
+    writer = _Writer(plan)
     try:
         with transaction.atomic():
             _take_turn(plan, organizations)
-            _Writer(plan).write()
+            writer.make()
+            writer.change()
     except (IntegrityError, models.ProtectedError) as error:
         raise StaleError from error
 
@@ -45,108 +43,121 @@ def _take_turn(plan: Plan, organizations: Collection[str]) -> None:
 
 
 class _Writer:
-    """The statements of one plan; first those for which nothing that a start needs is locked."""
+    """The statements of one plan."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-
-    def write(self) -> None:
-        audit.store(self.plan.journal.events)
-        self._insert_organizations()
-        self.plan.seals.store()
-        for kind in (*CONNECTIONS.values(), ENVIRONMENT, WORKER_QUEUE):
-            _insert(kind, self._created(kind))
         # A name that a worker gives up is free when that is written; all other new workers are made before.
-        freed = {self._place_before(row) for row, _ in self.plan.updated.values() if isinstance(row, Worker)}
+        freed = {_place_in(plan, row.pk) for row, _ in self._updated(WORKER)}
         new = self._created(WORKER)
-        _insert(WORKER, [row for row in new if (row.queue_id, row.name) not in freed])
-        self._change(WORKER)
-        _insert(WORKER, [row for row in new if (row.queue_id, row.name) in freed])
-        for kind in (WORKER_QUEUE, ENVIRONMENT):
-            self._change(kind)
+        self.organizations = _insert(Organization, [_bare(row) for row in self._created(ORGANIZATION)])
+        self.rows = [
+            _insert(kind.model, self._created(kind)) for kind in (*CONNECTIONS.values(), ENVIRONMENT, WORKER_QUEUE)
+        ]
+        self.rows.append(_insert(Worker, [row for row in new if (row.queue_id, row.name) not in freed]))
+        self.successors = _insert(Worker, [row for row in new if (row.queue_id, row.name) in freed])
+        self.events = _insert(AuditEvent, plan.journal.events)
+        self.updates = {
+            kind.name: _update(kind, self._updated(kind)) for kind in (WORKER, WORKER_QUEUE, ENVIRONMENT, ORGANIZATION)
+        }
+
+    def make(self) -> None:
+        """Writes what is new: nobody waits for these rows."""
+        self.organizations.run()
+        self.plan.seals.make()
+        for statement in (*self.rows, self.events):
+            statement.run()
+
+    def change(self) -> None:
+        """Writes what was there before."""
+        for kind in (WORKER, WORKER_QUEUE, ENVIRONMENT):
+            self._lock(kind)
+            self.updates[kind.name].run()
+            self._delete(kind)
+            if kind is WORKER:
+                self.successors.run()
         for kind in CONNECTIONS.values():
-            self._update(kind)
-        self._update(ORGANIZATION)
+            self._lock(kind)
+            for row, names in self._updated(kind):
+                row.save(update_fields=names)  # which forgets what was verified
+        self.plan.seals.count()
+        self.updates[ORGANIZATION.name].run()
         for kind in CONNECTIONS.values():
             self._delete(kind)
-
-    def _insert_organizations(self) -> None:
-        """Without their connections, which are in them."""
-        rows = []
-        for row in self._created(ORGANIZATION):
-            bare = copy(row)
-            for pointer in CONNECTION_POINTERS:
-                setattr(bare, pointer, None)
-            rows.append(bare)
-        _insert(ORGANIZATION, rows)
 
     def _created(self, kind: Kind) -> list[Any]:
         return [row for row in self.plan.created.values() if isinstance(row, kind.model)]
 
-    def _place_before(self, row: Worker) -> tuple[Any, ...] | None:
-        names, before = columns_of(Worker), self.plan.basis[Worker].get(row.pk)
-        return before and tuple(before[names.index(name) + 1] for name in ("queue_id", "name"))
+    def _updated(self, kind: Kind) -> list[tuple[Any, set[str]]]:
+        return [(row, names) for row, names in self.plan.updated.values() if isinstance(row, kind.model)]
 
-    def _change(self, kind: Kind) -> None:
-        self._update(kind)
-        self._delete(kind)
+    def _deleted(self, kind: Kind) -> list[Any]:
+        return [row.pk for row in self.plan.deleted.values() if isinstance(row, kind.model)]
 
-    def _update(self, kind: Kind) -> None:
-        changes = [(row, names) for row, names in self.plan.updated.values() if isinstance(row, kind.model)]
-        there = [row.pk for row, _ in changes if row.pk not in self.plan.created]
-        if kind is WORKER:
-            there += [row.pk for row in self.plan.deleted.values() if isinstance(row, Worker)]
-        self._lock(kind, there)
-        if issubclass(kind.model, Connection):
-            for row, names in changes:
-                row.save(update_fields=names)  # which forgets what was verified
-        else:
-            _update(kind, changes)
-
-    def _lock(self, kind: Kind, ids: Iterable[Any]) -> None:
-        """Locks rows and compares them with what was read of them."""
+    def _lock(self, kind: Kind) -> None:
+        """Locks the rows that are changed, and compares them with what was read of them; workers to be deleted, too."""
+        basis = self.plan.basis[kind.model]
+        ids = [row.pk for row, _ in self._updated(kind)] + (self._deleted(kind) if kind is WORKER else [])
         for some in batched(sorted(ids), BATCH, strict=False):
             rows = kind.model._base_manager.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
-            found = {row[0]: row for row in rows.values_list("pk", *columns_of(kind.model))}
-            for pk in some:
-                if pk not in found or settled(kind.model, found[pk]) != settled(
-                    kind.model, self.plan.basis[kind.model][pk]
-                ):
-                    raise StaleError
+            found = {row[0]: settled(kind.model, row) for row in rows.values_list("pk", *columns_of(kind.model))}
+            if found != {pk: settled(kind.model, basis[pk]) for pk in some}:
+                raise StaleError
 
     def _delete(self, kind: Kind) -> None:
-        ids = [row.pk for row in self.plan.deleted.values() if isinstance(row, kind.model)]
+        ids = self._deleted(kind)
         if kind is WORKER and with_history(ids):
             raise StaleError
         for some in batched(ids, BATCH, strict=False):
             kind.model._base_manager.filter(pk__in=some).delete()
 
 
-def _insert(kind: Kind, rows: list[Any]) -> None:
-    kind.model._base_manager.bulk_create(rows, batch_size=INSERTED)
+class _Statement:
+    """One statement for each of many rows, all of the same form, so that they are sent at once."""
+
+    def __init__(self, text: str, rows: Iterable[Sequence[tuple[Any, Any]]]) -> None:
+        self.text = text
+        self.values = [[field.get_db_prep_save(value, connection) for field, value in row] for row in rows]
+
+    def run(self) -> None:
+        """Executes it, if there are rows."""
+        with connection.cursor() as cursor:
+            if len(self.values) == 1:
+                cursor.execute(self.text, self.values[0])
+            elif self.values:
+                cursor.executemany(self.text, self.values)
 
 
-def _update(kind: Kind, changes: list[tuple[Row, set[str]]]) -> None:
-    """One statement for each row, in the order of the changes and all of the same form, so that they are sent at once.
+def _insert(model: type[models.Model], rows: Iterable[Any]) -> _Statement:
+    quote, fields = connection.ops.quote_name, model._meta.concrete_fields
+    columns = ", ".join(quote(field.column) for field in fields)
+    text = f"INSERT INTO {quote(model._meta.db_table)} ({columns}) VALUES ({', '.join(['%s'] * len(fields))})"  # noqa: S608  # quoted
+    return _Statement(text, ([(field, getattr(row, field.attname)) for field in fields] for row in rows))
 
-    A column that another row changes is written as it was compared.
-    """
-    if not changes:
-        return
+
+def _update(kind: Kind, changes: list[tuple[Any, set[str]]]) -> _Statement:
+    """In the order of the changes; a column that only another row changes is written as it was compared."""
     quote, meta = connection.ops.quote_name, kind.model._meta
-    fields = [meta.get_field(name) for name in sorted(set().union(*(names for _, names in changes)))]
-    values = [
-        [*(field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields), _key(row)]
-        for row, _ in changes
-    ]
+    names = sorted(set().union(*(names for _, names in changes)))
+    fields = [meta.get_field(name) for name in names]
     columns = ", ".join(f"{quote(field.column)} = %s" for field in fields)
-    statement = f"UPDATE {quote(meta.db_table)} SET {columns} WHERE {quote(meta.pk.column)} = %s"  # noqa: S608  # quoted
-    with connection.cursor() as cursor:
-        if len(values) == 1:
-            cursor.execute(statement, values[0])
-        else:
-            cursor.executemany(statement, values)
+    text = f"UPDATE {quote(meta.db_table)} SET {columns} WHERE {quote(meta.pk.column)} = %s"  # noqa: S608  # quoted
+    return _Statement(
+        text, ([(field, getattr(row, field.attname)) for field in (*fields, meta.pk)] for row, _ in changes)
+    )
 
 
-def _key(row: Row) -> Any:
-    return row._meta.pk.get_db_prep_save(row.pk, connection)
+def _bare(row: Organization) -> Organization:
+    """The organization without its connections, which are in it."""
+    bare = copy(row)
+    bare._state = copy(row._state)
+    bare._state.fields_cache = {}
+    for pointer in CONNECTION_POINTERS:
+        setattr(bare, pointer, None)
+    return bare
+
+
+def _place_in(plan: Plan, worker_id: Any) -> tuple[Any, ...] | None:
+    """Where a worker was, and its name there."""
+    before = dict(zip(("pk", *columns_of(Worker)), plan.basis[Worker].get(worker_id, ()), strict=False))
+    return (before["queue_id"], before["name"]) if before else None
