@@ -8,7 +8,7 @@ from django.contrib.admin import ShowFacets
 from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -125,13 +125,33 @@ class ConsoleAdmin(ModelAdmin):
         return [*super().get_readonly_fields(request, obj), *fixed]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Only rows of the person's organizations.
+        """Only rows of the person's organizations."""
+        return staff_of(request).within(super().get_queryset(request), self.organization_path, self.reader_role)
 
-        Locks a row that is about to be changed, so that a concurrent change is not written over.
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """With what was read, so that it is known later what the person changes."""
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.read = _values(row)
+        return row
+
+    def save_form(self, request: HttpRequest, form: Any, change: bool) -> Any:  # noqa: FBT001
+        """Locks a row from here on, and takes over what others have changed of it since it was read.
+
+        Weakly, so that starts go on, which refer to the row; that waits for a change of what they refer to by.
         """
-        rows = staff_of(request).within(super().get_queryset(request), self.organization_path, self.reader_role)
-        is_change = request.method == "POST" and getattr(request.resolver_match, "url_name", "").endswith("_change")
-        return rows.select_for_update(of=("self",)) if is_change else rows
+        row = super().save_form(request, form, change)
+        if change:
+            changed = {name for name, value in _values(row).items() if value != row.read[name]}
+            rows = type(row)._default_manager.select_for_update(no_key=not changed & _keys_of(type(row)))
+            row.stored = rows.filter(pk=row.pk).first()
+            if row.stored is None:
+                msg = "It was deleted meanwhile."
+                raise Http404(msg)
+            for name, value in _values(row.stored).items():
+                if name not in changed:
+                    setattr(row, name, value)
+        return row
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Refused like the other pages to those who may see no row at all; Django looks for the row first."""
@@ -140,7 +160,7 @@ class ConsoleAdmin(ModelAdmin):
         return super().history_view(request, object_id, extra_context)
 
     def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:  # noqa: FBT001
-        before = audit.snapshot(type(obj)._default_manager.get(pk=obj.pk)) if change else {}
+        before = audit.snapshot(obj.stored) if change else {}  # type: ignore[attr-defined]  # see save_form
         super().save_model(request, obj, form, change)
         changes = audit.difference(before, audit.snapshot(obj))
         if changes:
@@ -156,6 +176,20 @@ class ConsoleAdmin(ModelAdmin):
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for obj in queryset:
             self.delete_model(request, obj)
+
+
+def _values(row: models.Model) -> dict[str, Any]:
+    """The columns of a row."""
+    return {field.attname: getattr(row, field.attname) for field in row._meta.concrete_fields}
+
+
+def _keys_of(model: type[models.Model]) -> set[str]:
+    """The columns that other tables might refer to: PostgreSQL locks a row against all references where one changes."""
+    unique = {field.attname for field in model._meta.concrete_fields if field.unique}
+    for constraint in model._meta.constraints:
+        if isinstance(constraint, models.UniqueConstraint) and not constraint.condition:
+            unique |= {model._meta.get_field(name).attname for name in constraint.fields}  # type: ignore[union-attr]  # columns
+    return unique
 
 
 class ReadOnlyAdmin(ConsoleAdmin):

@@ -123,7 +123,7 @@ def find_by_token(text: str) -> ApiKey | None:
 
 def _locked(key_id: UUID) -> ApiKey:
     try:
-        return ApiKey.objects.select_for_update().get(pk=key_id)
+        return ApiKey.objects.select_for_update(no_key=True).get(pk=key_id)
     except ApiKey.DoesNotExist:
         msg = f"There is no API key {key_id}."
         raise ApiKeyError(msg) from None

@@ -12,7 +12,7 @@ from django.db.models import Count, Q
 from environments import audit
 from environments.audit import Actor
 from workers.api_keys import DEFAULT_LIFETIME, IssuedApiKey, issue_api_key
-from workers.impact import QueueImpact, compare
+from workers.impact import QueueImpact, compare, cut_off
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
 from workers.revisions import GROUP, Given, Group, current_revisions
 
@@ -56,7 +56,7 @@ class Move:
     impact: list[QueueImpact]
     workers: int
     live: int
-    #: Live workers whose API key does not reach the new queue.
+    #: Live processes whose API key does not reach the new queue.
     cut_off: int
     #: Whether some come from another environment.
     leaves_environment: bool
@@ -129,16 +129,11 @@ def look_at_move(ids: Collection[UUID], queue: WorkerQueue, now: datetime) -> Mo
     after = {pk: Given(group.queue_id, revisions[moved[group]]) for pk, group in groups.items()}
     live = WorkerInstance.objects.live(now).order_by()
     moving = live.filter(worker__in=groups.keys())
-    out_of_reach = ApiKey.objects.filter(
-        Q(queue__isnull=False) & ~Q(queue=queue) | Q(environment__isnull=False) & ~Q(environment=queue.environment_id)
-    )
     return Move(
         impact=compare(before, after, now=now),
         workers=len(groups),
         live=moving.count(),
-        cut_off=moving.filter(
-            api_key_id__in=out_of_reach.filter(organization=queue.organization_id).values("pk")
-        ).count(),
+        cut_off=sum(found.processes for found in cut_off(dict.fromkeys(groups, queue), now=now)),
         leaves_environment=Worker.objects.filter(pk__in=ids).exclude(queue__environment=queue.environment_id).exists(),
         live_there=live.filter(worker__queue=queue).count(),
     )
@@ -162,7 +157,7 @@ def require_free_names(ids: Collection[UUID], queue: WorkerQueue) -> None:
 
 
 def _locked(ids: Collection[UUID]) -> list[Worker]:
-    return list(Worker.objects.filter(pk__in=ids).order_by("pk").select_for_update(of=("self",)))
+    return list(Worker.objects.filter(pk__in=ids).order_by("pk").select_for_update(no_key=True))
 
 
 @transaction.atomic

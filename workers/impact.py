@@ -1,13 +1,16 @@
 """What a change does to the fleet: which workers would be given another configuration, told before it is made."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import batched
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
+
+from environments.models import Environment
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue
 from workers.revisions import Given, given_to
 
@@ -55,30 +58,42 @@ class CutOff:
         return f"{self.processes} {use} an API key that does not reach {self.queue}"
 
 
-def cut_off(workers: Iterable[Worker], *, now: datetime) -> list[CutOff]:
-    """Whose heartbeats would be refused if the workers were as they are here, by queue; they are loaded with theirs.
+def cut_off(moves: Mapping[UUID, WorkerQueue], *, now: datetime) -> list[CutOff]:
+    """Whose heartbeats are refused once the workers are in these queues, by queue.
 
     A process is where its worker is, and its key is the one that it used last. One whose key is revoked or expired is
     refused in any case.
     """
-    by_id = {worker.pk: worker for worker in workers}
     running: list[tuple[UUID, UUID]] = []
-    for ids in batched(by_id, BATCH, strict=False):
+    for ids in batched(moves, BATCH, strict=False):
         live = WorkerInstance.objects.live(now).filter(worker__in=ids).order_by()
         running += live.values_list("worker_id", "api_key_id")
     keys = ApiKey.objects.usable(now).in_bulk({key_id for _, key_id in running})
-    counts = Counter(
-        by_id[worker_id].queue
-        for worker_id, key_id in running
-        if key_id in keys and not keys[key_id].covers(by_id[worker_id])
-    )
-    found = [CutOff(queue.task_queue_name, queue.pk, count) for queue, count in counts.items()]
+    counts: Counter[WorkerQueue] = Counter()
+    for worker_id, key_id in running:
+        queue = moves[worker_id]
+        worker = Worker(id=worker_id, queue=queue, organization_id=queue.organization_id)
+        counts[queue] += key_id in keys and not keys[key_id].covers(worker)
+    found = [CutOff(queue.task_queue_name, queue.pk, count) for queue, count in counts.items() if count]
     return sorted(found, key=lambda each: each.queue)
 
 
 def look(organizations: Collection[str]) -> dict[UUID, Given]:
     """What every worker of the organizations is given at this moment."""
     return given_to(Worker.objects.filter(organization__in=organizations))
+
+
+def affected_by(row: Any) -> QuerySet[Worker]:
+    """The workers that a change of this level or connection may give something else."""
+    match row:
+        case Worker():
+            return Worker.objects.filter(pk=row.pk)
+        case WorkerQueue():
+            return Worker.objects.filter(queue=row.pk)
+        case Environment():
+            return Worker.objects.filter(queue__environment=row.pk)
+        case _:
+            return Worker.objects.filter(organization=row.organization_id)
 
 
 def compare(

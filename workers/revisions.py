@@ -68,11 +68,18 @@ def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group]) ->
 
 def given_to(workers: QuerySet[Worker]) -> dict[UUID, Given]:
     """What each of the workers is given now, by its id."""
-    group_of = {
-        worker_id: Group(*group) for worker_id, *group in workers.order_by().values_list("pk", *GROUP).iterator()
-    }
-    revisions = current_revisions(group_of.values())
-    return {worker_id: Given(group.queue_id, revisions[group]) for worker_id, group in group_of.items()}
+    return given_in(groups_of(workers))
+
+
+def groups_of(workers: QuerySet[Worker]) -> dict[UUID, Group]:
+    """The group of each of the workers; of many workers this takes longest."""
+    return {worker_id: Group(*group) for worker_id, *group in workers.order_by().values_list("pk", *GROUP).iterator()}
+
+
+def given_in(groups: Mapping[UUID, Group]) -> dict[UUID, Given]:
+    """What workers of these groups are given now."""
+    revisions = current_revisions(groups.values())
+    return {worker_id: Given(group.queue_id, revisions[group]) for worker_id, group in groups.items()}
 
 
 def _rows(model: Any, ids: set[UUID | None]) -> dict[UUID, Any]:

@@ -52,7 +52,7 @@ class SecondFactors:
     def rewrap(self, row: Authenticator) -> None:
         """Seals them under the active key; the row is locked lest a recovery code that is just used be used again."""
         with transaction.atomic():
-            row = Authenticator.objects.select_for_update().get(pk=row.pk)
+            row = Authenticator.objects.select_for_update(no_key=True).get(pk=row.pk)
             for name in SEALED:
                 if name in row.data:
                     row.data[name] = seal_factor(open_factor(row.data[name], row.user_id), row.user_id)

@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from django.contrib.admin.utils import unquote
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -10,7 +11,9 @@ from django.utils import timezone
 
 from environments import audit
 from environments.console import ConsoleAdmin
-from workers.impact import QueueImpact, compare, look
+from workers.impact import CutOff, QueueImpact, affected_by, compare
+from workers.models import Worker
+from workers.revisions import given_in, groups_of
 
 #: What the second, confirming request carries.
 CONFIRMED = "_confirmed"
@@ -25,18 +28,24 @@ class ConfirmedAdmin(ConsoleAdmin):
     #: Fields of the form that the confirmation page must not carry.
     secret_fields: tuple[str, ...] = ()
 
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Reads before the change's transaction what takes longest: which workers it may be about."""
+        row = self.get_object(request, unquote(object_id)) if request.method == "POST" and object_id else None
+        request.groups = groups_of(affected_by(row)) if row else {}  # type: ignore[attr-defined]  # up to response_change
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
     def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:  # noqa: FBT001
         if change:
-            stored = type(obj)._default_manager.get(pk=obj.pk)
-            request.before = (audit.snapshot(stored), look([obj.organization_id]))  # type: ignore[attr-defined]  # up to response_change
+            request.given = given_in(request.groups)  # type: ignore[attr-defined]  # up to response_change
         super().save_model(request, obj, form, change)
 
     def response_change(self, request: HttpRequest, obj: models.Model) -> HttpResponse:
         """Asks, when workers would be given something else or told to end; called within the change's transaction."""
-        snapshot, given = request.before  # type: ignore[attr-defined]  # see save_model
-        now = timezone.now()
-        impact = compare(given, look([obj.organization_id]), now=now)  # type: ignore[attr-defined]  # a tenant's row
-        changes = audit.difference(snapshot, audit.snapshot(obj))
+        groups = groups_of(affected_by(obj)) if isinstance(obj, Worker) else request.groups  # type: ignore[attr-defined]  # as above
+        impact = compare(request.given, given_in(groups), now=timezone.now())  # type: ignore[attr-defined]  # as above
+        changes = audit.difference(audit.snapshot(obj.stored), audit.snapshot(obj))  # type: ignore[attr-defined]  # see save_form
         consequences = self.consequences(obj, changes)
         if not impact and not consequences:
             return super().response_change(request, obj)
@@ -91,6 +100,11 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "empty" if value in (None, "") else str(value)
+
+
+def refused(found: CutOff) -> str:
+    """What a person should know of processes that are cut off."""
+    return f"{found}: heartbeats and starts with it are refused from then on."
 
 
 def mark_of(impact: list[QueueImpact], *beside: Any) -> str:

@@ -15,7 +15,7 @@ from environments.moments import moment
 from environments.searches import BoundedList
 from workers.admin.attention import AttentionFilter
 from workers.admin.bulk import BulkActions
-from workers.admin.confirmation import ConfirmedAdmin
+from workers.admin.confirmation import ConfirmedAdmin, refused
 from workers.admin.links import told
 from workers.admin.new_worker import FirstBootPages
 from workers.admin.organizations import CONNECTIONS_FIELDSET
@@ -32,6 +32,7 @@ from workers.admin.states import (
     state_badge,
 )
 from workers.admin.worker_page import context_of, overview_of
+from workers.impact import cut_off
 from workers.models import LIVE, Worker, WorkerInstance
 from workers.revisions import current_revisions, group_of
 from workers.tokens import UUID_TEXT
@@ -89,8 +90,10 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
         return rows.prefetch_related(Prefetch("instances", current, "current_instances"))
 
     def consequences(self, obj: Worker, changes: dict[str, list[Any]]) -> list[str]:
-        """Of disabling and draining, for the processes that run."""
-        return ending(changes, WorkerInstance.objects.live(timezone.now()).filter(worker=obj.pk).count())
+        """Of disabling, draining and moving, for the processes that run."""
+        now = timezone.now()
+        told = ending(changes, WorkerInstance.objects.live(now).filter(worker=obj.pk).count())
+        return [*told, *map(refused, cut_off({obj.pk: obj.queue}, now=now) if "queue" in changes else [])]
 
     @admin.display(description="state")
     def state(self, row: Worker) -> SafeString:

@@ -57,8 +57,8 @@ def make_plan(document: Document, basis: Rows, *, actor: Actor, now: datetime, p
     queue_of = {worker.pk: worker.queue_id for worker in fleet.rows[Worker].values()}
     _Planner(document, fleet, plan).run(prune=prune)
     plan.impact = compare(given, fleet.given(), now=now, queues=fleet.rows[WorkerQueue])
-    moved = [row for row, _ in plan.updated.values() if isinstance(row, Worker) and row.queue_id != queue_of[row.pk]]
-    plan.cut_off = cut_off(moved, now=now)
+    workers = [row for row, _ in plan.updated.values() if isinstance(row, Worker)]
+    plan.cut_off = cut_off({row.pk: row.queue for row in workers if row.queue_id != queue_of[row.pk]}, now=now)
     return plan
 
 

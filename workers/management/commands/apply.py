@@ -48,15 +48,13 @@ class Command(BaseCommand):
         except FleetError as error:
             msg = f"Nothing was changed.\n{error}"
             raise CommandError(msg) from None
-        changes, impact = applied.changes, applied.impact
-        counts = _counts(changes, named=sum(1 for _ in document))
+        counts = _counts(applied.changes, named=sum(1 for _ in document))
         if options["format"] == "json":
-            shown = [change.as_json() for change in changes]
-            told = {"impact": [found.as_json() for found in impact]} if dry_run else {}
-            self.stdout.write(json.dumps({"is_dry_run": dry_run, **counts, "changes": shown, **told}))
+            told = {name: [each.as_json() for each in found] for name, found in vars(applied).items()}
+            self.stdout.write(json.dumps({"is_dry_run": dry_run, **counts, **told}))
         else:
-            self._print(changes, counts, is_dry_run=dry_run)
-            for found in impact:
+            self._print(applied.changes, counts, is_dry_run=dry_run)
+            for found in (*applied.impact, *applied.cut_off):
                 self.stdout.write(str(found))
 
     def _print(self, changes: list[Change], counts: dict[str, int], *, is_dry_run: bool) -> None:
