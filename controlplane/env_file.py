@@ -2,11 +2,12 @@
 
 import codecs
 import re
-import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
+
+from environments.regular_files import MAX_SECRET_BYTES, UnreadableFileError, read_regular
 
 #: As people write it for shells, systemd, Docker and Python.
 ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(.*)")
@@ -27,15 +28,14 @@ class Line(NamedTuple):
 
 
 def read(path: Path) -> str:
-    """A file's text, UTF-8 with or without its mark; UnreadableError for anything else, such as a pipe."""
+    """A small file's text, UTF-8 with or without its mark; UnreadableError for anything else, such as a pipe."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe without a writer would be waited for, for ever
-            msg = "it is no regular file"
-            raise UnreadableError(msg)
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "this is no path"
-        raise UnreadableError(reason) from None
+        data = read_regular(path)
+    except UnreadableFileError as error:
+        raise UnreadableError(str(error)) from None
+    if len(data) > MAX_SECRET_BYTES:
+        msg = f"it has more than {MAX_SECRET_BYTES:,} bytes"
+        raise UnreadableError(msg)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
         msg = "line 1: it is UTF-16 or no text at all; save it as UTF-8"
         raise UnreadableError(msg)

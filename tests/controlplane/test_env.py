@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from controlplane import env
 from environments.connection_hosts import AllowedHost
 from environments.encryption import encode, generate_key, key_entry
+from tests.special_files import SPECIAL_FILES, make_special_file
 
 pytestmark = pytest.mark.once
 
@@ -45,6 +46,29 @@ def test_refuses_both_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     with pytest.raises(ImproperlyConfigured, match=f"{NAME}_FILE") as caught:
         env.text(NAME)
     assert "value" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+def test_refuses_what_is_no_regular_file_and_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    reason = make_special_file(tmp_path / "secret", kind)
+    monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "secret"))
+    with pytest.raises(ImproperlyConfigured) as caught:
+        env.text(NAME)
+    assert f"{NAME}_FILE: {tmp_path / 'secret'} cannot be read ({reason}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"x" * 65_537, "it has more than 65,536 bytes"), (b"a\0b", "no text at all")]
+)
+def test_refuses_what_is_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "secret"))
+    with pytest.raises(ImproperlyConfigured, match=reason):
+        env.text(NAME)
 
 
 @pytest.mark.parametrize("name", ["no-such-file", "."])

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from django.core.management import CommandError, call_command
 
 from controlplane.env import ROOT
 from environments.models import AuditEvent, Organization
+from tests.special_files import SPECIAL_FILES, make_special_file
 from tests.workers.fleets import ACME, ACME_SIZE, ENVIRON, everything
 from workers.models import Worker
 
@@ -108,6 +110,23 @@ def test_what_cannot_be_applied_is_a_command_error(file: Path, content: bytes) -
 def test_a_file_that_cannot_be_read_is_a_command_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(CommandError, match="cannot be read"):
         run(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+def test_a_document_that_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    reason = make_special_file(tmp_path / "fleet.yaml", kind)
+    with pytest.raises(CommandError, match=f"fleet.yaml cannot be read: {reason}"):
+        run(tmp_path / "fleet.yaml")
+
+
+def test_a_document_may_come_from_a_pipe_that_the_caller_has_opened(file: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, ACME.encode())
+    os.close(writer)
+    try:
+        assert run(f"/dev/fd/{reader}")[-1].startswith("8 created")
+    finally:
+        os.close(reader)
 
 
 def test_the_example_can_be_applied(monkeypatch: pytest.MonkeyPatch) -> None:

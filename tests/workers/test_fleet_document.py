@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from environments.models import AuditEvent
+from tests.special_files import SPECIAL_FILES, make_special_file
 from tests.workers.fleets import ACME, ENVIRON, LITELLM_SECRET, TEMPORAL_SECRET, apply, everything
 from workers.fleet import FleetError, document, export_document
 from workers.fleet.document import MAX_BYTES, Entry, read_document
@@ -254,6 +255,7 @@ def test_a_file_is_read_from_beside_the_document_without_its_last_newline(
         (None, "this file cannot be read (No such file or directory); a relative path starts at "),
         (b"", "the secret there is empty"),
         (b"\xff\xfe", "the secret there is empty or not a text in UTF-8"),
+        (b"a\0b", "the secret there is empty or not a text in UTF-8 without NUL characters"),
         (b"x" * 70_000, "this file has more than 65,536 bytes"),
     ],
 )
@@ -265,8 +267,17 @@ def test_a_secrets_file_that_cannot_be_used_is_told_with_its_place(
     assert f"fleet.yaml:5: {PATH}.api_key: {message}" in secret_refusal("{file: key}", directory=tmp_path)
 
 
-def test_a_directory_is_no_secret(tmp_path: Path) -> None:
-    assert "Is a directory" in secret_refusal("{file: .}", directory=tmp_path)
+@pytest.mark.parametrize("name", SPECIAL_FILES)
+def test_what_is_no_regular_file_is_no_secret_and_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    reason = make_special_file(tmp_path / "key", name)
+    message = secret_refusal("{file: key}", directory=tmp_path)
+    assert f"fleet.yaml:5: {PATH}.api_key: this file cannot be read ({reason}" in message
+
+
+@pytest.mark.parametrize("value", ["x" * 65_537, "ä" * 40_000])
+def test_a_variable_that_is_larger_than_a_secret_is_refused(value: str) -> None:
+    message = secret_refusal("{env: KEY}", environ={"KEY": value})
+    assert f"{PATH}.api_key: this environment variable has more than 65,536 bytes" in message
 
 
 @pytest.mark.django_db

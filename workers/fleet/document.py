@@ -13,11 +13,11 @@ import yaml
 from django.db import models
 
 from environments.encryption import Secret
+from environments.regular_files import MAX_SECRET_BYTES, UnreadableFileError, read_regular
 from workers.fleet.errors import FleetError, Problem
 from workers.fleet.kinds import ORGANIZATION, Kind
 
 MAX_BYTES = 5_000_000
-MAX_SECRET_BYTES = 65_536
 #: The form is ten levels deep; more is a mistake or an attack on the parser's stack.
 MAX_DEPTH = 16
 
@@ -30,6 +30,8 @@ BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, 
 #: What a message may repeat: a field's or variable's name as they are usually spelled, which no secret looks like.
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z_-]{0,39}")
 VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+#: What a secret is read from, by the word that names it.
+NAMED = {"env": "environment variable", "file": "file"}
 SECRET_FORM = "write {env: NAME} or {file: PATH}; a secret itself does not belong into this file"  # noqa: S105
 
 type Value = str | bool | int | float | date | UUID | None
@@ -254,29 +256,28 @@ class _Reader:
         readers = {"env": self._secret_from_environment, "file": self._secret_from_file}
         if not _is_text(key) or key.value not in readers or not _is_text(value) or not value.value:
             raise _UnreadableError(SECRET_FORM)
-        text = readers[key.value](_text(value)).removesuffix("\n").removesuffix("\r")
+        content = readers[key.value](_text(value))
+        if len(content) > MAX_SECRET_BYTES:
+            msg = f"this {NAMED[key.value]} has more than {MAX_SECRET_BYTES:,} bytes, so it is no secret's"
+            raise _UnreadableError(msg)
+        text = content.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
         if not text or not _is_storable(text):
-            msg = "the secret there is empty or not a text in UTF-8"
+            msg = "the secret there is empty or not a text in UTF-8 without NUL characters"
             raise _UnreadableError(msg)
         return Secret(text)
 
-    def _secret_from_environment(self, name: str) -> str:
+    def _secret_from_environment(self, name: str) -> bytes:
         if name not in self.environ:
             msg = f"the environment variable {name if VARIABLE_NAME.fullmatch(name) else 'named here'} is not set"
             raise _UnreadableError(msg)
-        return self.environ[name]
+        return self.environ[name].encode(errors="surrogatepass")
 
-    def _secret_from_file(self, name: str) -> str:
+    def _secret_from_file(self, name: str) -> bytes:
         try:
-            with (self.directory / name).open("rb") as file:
-                content = file.read(MAX_SECRET_BYTES + 1)
-        except OSError as error:
-            msg = f"this file cannot be read ({error.strerror}); a relative path starts at {self.directory.resolve()}"
+            return read_regular(self.directory / name)
+        except UnreadableFileError as error:
+            msg = f"this file cannot be read ({error}); a relative path starts at {self.directory.resolve()}"
             raise _UnreadableError(msg) from None
-        if len(content) > MAX_SECRET_BYTES:
-            msg = f"this file has more than {MAX_SECRET_BYTES:,} bytes, so it is no secret's"
-            raise _UnreadableError(msg)
-        return content.decode(errors="surrogateescape")
 
     def _report(self, node: yaml.Node, path: str, message: str) -> None:
         self.problems.append(Problem(message, _line(node), path))

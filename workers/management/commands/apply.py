@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.regular_files import UnreadableFileError, read_regular
 from workers.fleet.apply import apply
 from workers.fleet.changes import Action, Change
 from workers.fleet.document import MAX_BYTES, read_document
@@ -18,6 +19,9 @@ from workers.fleet.errors import FleetError
 
 #: Told only where pruning comes across some.
 RARE = (Action.DISABLED, Action.KEPT)
+
+#: What the caller has opened and passes on, so that somebody writes to it, as in `apply <(decrypt fleet.yaml)`.
+PASSED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
 class Command(BaseCommand):
@@ -75,10 +79,12 @@ def _read(file: str) -> str:
     try:
         if file == "-":
             content = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
+        elif file.startswith(PASSED):
             with Path(file).open("rb") as stream:
                 content = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        msg = f"{file} cannot be read: {error.strerror}."
+        else:
+            content = read_regular(file, most=MAX_BYTES)
+    except (OSError, UnreadableFileError) as error:
+        msg = f"{file} cannot be read: {getattr(error, 'strerror', error)}."
         raise CommandError(msg) from None
     return content.decode("utf-8-sig", errors="surrogateescape")
