@@ -7,7 +7,7 @@ from django.apps import apps
 from django.utils import timezone
 
 from environments.audit import Actor
-from workers.fleet import Change, apply_document
+from workers.fleet import Applied, Change, apply_document
 from workers.models import Refusal
 
 TEMPORAL_SECRET = "temporal-key-2b7e1516"
@@ -43,6 +43,11 @@ ACME_SIZE = 8
 
 def apply(text: str, **options: Any) -> list[Change]:
     """The changes; in errors the document is called fleet.yaml."""
+    return apply_all(text, **options).changes
+
+
+def apply_all(text: str, **options: Any) -> Applied:
+    """The changes, and what they do."""
     arguments: dict[str, Any] = {
         "source": "fleet.yaml",
         "directory": Path(__file__).parent,
@@ -50,7 +55,7 @@ def apply(text: str, **options: Any) -> list[Change]:
         "now": timezone.now(),
         "environ": ENVIRON,
     }
-    return apply_document(text, **arguments | options).changes
+    return apply_document(text, **arguments | options)
 
 
 def told(changes: list[Change]) -> list[str]:

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from controlplane.env import ROOT
 from environments.models import AuditEvent, Organization
+from tests import factories
 from tests.special_files import SPECIAL_FILES, make_special_file
 from tests.workers.fleets import ACME, ACME_SIZE, ENVIRON, everything
+from workers.lifecycle import Client, start_worker
+from workers.lifecycle.starts import Attempt
 from workers.models import Worker
 
 pytestmark = pytest.mark.django_db
@@ -74,6 +78,27 @@ def test_json_is_one_document(file: Path) -> None:
     assert worker["name"] == "acme/production/default/w1"
     assert worker["id"] == "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
     assert document["changes"][0]["fields"]["name"] == {"before": None, "after": "Acme"}
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_the_output_names_processes_that_are_cut_off(file: Path, options: list[str]) -> None:
+    run(file)
+    worker = Worker.objects.get(name="w1")
+    key = factories.issue_key(worker.queue)
+    attempt = Attempt(
+        factories.presented(key.row), {"hostname": "one", "pid": 1}, Client("192.0.2.1", ""), timezone.now()
+    )
+    start_worker(worker.pk, attempt)
+    right = f"{{name: right, workers: [{{name: w1, id: {worker.pk}}}]}}"
+    file.write_text(f"organizations: [{{id: acme, environments: [{{name: production, worker_queues: [{right}]}}]}}]")
+    sentence = "1 running process uses an API key that does not reach acme.production.right"
+    assert run(file, "--dry-run")[-1] == sentence
+    (line,) = run(file, "--format", "json", *options)
+    document = json.loads(line)
+    queue_id = document["cut_off"][0].pop("queue_id")
+    assert document["cut_off"] == [{"queue": "acme.production.right", "processes": 1}]
+    assert queue_id == document["impact"][0]["queue_id"]
+    assert document["impact"][0]["online"] == 1
 
 
 def test_reads_standard_input(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
