@@ -49,11 +49,7 @@ def record_many(
     action: str, subjects: Iterable[tuple[models.Model, dict[str, list[Any]]]], *, actor: Actor, now: datetime
 ) -> None:
     """Stores the same events as `record` would one by one, each subject with its changes, in a few statements."""
-    store(event_of(action, subject, actor, now, changes) for subject, changes in subjects)
-
-
-def store(events: Iterable[AuditEvent]) -> None:
-    """Stores events that were made before, in a few statements."""
+    events = (event_of(action, subject, actor, now, changes) for subject, changes in subjects)
     AuditEvent.objects.bulk_create(events, batch_size=BATCH)
 
 

@@ -11,14 +11,20 @@ from django.db.models import Count, Q
 
 from environments import audit
 from environments.audit import Actor
+from environments.for_many import insert_of
+from environments.models import AuditEvent
 from workers.api_keys import DEFAULT_LIFETIME, IssuedApiKey, issue_api_key
 from workers.impact import QueueImpact, compare, cut_off
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
+from workers.models.workers import WorkerQuerySet
 from workers.revisions import GROUP, Given, Group, current_revisions
 
 #: Beyond these, one transaction would keep starts waiting for too long.
 MOST_WORKERS = 5_000
 MOST_KEYS = 500
+#: How often it starts over because somebody else changed the same workers meanwhile.
+ATTEMPTS = 5
+COLUMNS = tuple(field.attname for field in Worker._meta.concrete_fields)
 #: Names that a message repeats.
 SHOWN_NAMES = 10
 
@@ -69,7 +75,6 @@ def set_states(ids: Collection[UUID], states: dict[str, bool], *, actor: Actor, 
     return _change(ids, states, actor=actor, now=now)
 
 
-@transaction.atomic
 def move_workers(ids: Collection[UUID], queue: WorkerQueue, *, actor: Actor, now: datetime) -> Outcome:
     """Puts all the workers into the queue; BulkError when it has one of these names already, or is another tenant's."""
     require_free_names(ids, queue)
@@ -157,21 +162,42 @@ def require_free_names(ids: Collection[UUID], queue: WorkerQueue) -> None:
 
 
 def _locked(ids: Collection[UUID]) -> list[Worker]:
-    return list(Worker.objects.filter(pk__in=ids).order_by("pk").select_for_update(no_key=True))
+    return list(_chosen(ids).select_for_update(no_key=True))
 
 
-@transaction.atomic
+def _chosen(ids: Collection[UUID]) -> WorkerQuerySet:
+    return Worker.objects.filter(pk__in=ids).order_by("pk")
+
+
 def _change(ids: Collection[UUID], values: dict[str, Any], *, actor: Actor, now: datetime) -> Outcome:
-    """Sets the fields of those workers that differ, in one statement, and records each."""
-    workers = _locked(ids)
-    changes = {}
+    """Sets the fields of those workers that differ, in one statement, and records each.
+
+    What is recorded is made before anything is locked; if it is no longer so then, it is made anew.
+    """
+    for _ in range(ATTEMPTS):
+        workers = list(_chosen(ids))
+        read = [tuple(getattr(worker, name) for name in COLUMNS) for worker in workers]
+        changed = _changed(workers, values)
+        events = (audit.event_of("worker.updated", worker, actor, now, changes) for worker, changes in changed)
+        record = insert_of(AuditEvent, events)
+        with transaction.atomic():
+            if list(_chosen(ids).select_for_update(no_key=True).values_list(*COLUMNS)) != read:
+                continue
+            record.run()
+            # Last, since heartbeats wait from here on: the current process goes with its worker to a queue.
+            Worker.objects.filter(pk__in=[worker.pk for worker, _ in changed]).update(**values)
+        return Outcome(changed=len(changed), unchanged=len(workers) - len(changed))
+    msg = "Nothing was changed: somebody else changes the same workers again and again. Try again."
+    raise BulkError(msg)
+
+
+def _changed(workers: list[Worker], values: dict[str, Any]) -> list[tuple[Worker, dict[str, list[Any]]]]:
+    """Those that differ, with the values, and how."""
+    found = []
     for worker in workers:
         before = audit.snapshot(worker)
         for name, value in values.items():
             setattr(worker, name, value)
-        if changed := audit.difference(before, audit.snapshot(worker)):
-            changes[worker.pk] = (worker, changed)
-    audit.record_many("worker.updated", changes.values(), actor=actor, now=now)
-    # Last, since heartbeats wait from here on until it is over: the current process goes with its worker to a queue.
-    Worker.objects.filter(pk__in=changes.keys()).update(**values)
-    return Outcome(changed=len(changes), unchanged=len(workers) - len(changes))
+        if changes := audit.difference(before, audit.snapshot(worker)):
+            found.append((worker, changes))
+    return found

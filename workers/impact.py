@@ -64,8 +64,8 @@ def cut_off(moves: Mapping[UUID, WorkerQueue], *, now: datetime) -> list[CutOff]
     A process is where its worker is, and its key is the one that it used last. One whose key is revoked or expired is
     refused in any case.
     """
-    running: list[tuple[UUID, UUID]] = []
-    for ids in batched(moves, BATCH, strict=False):
+    running: list[tuple[UUID, UUID | None]] = []
+    for ids in batched(moves, BATCH):
         live = WorkerInstance.objects.live(now).filter(worker__in=ids).order_by()
         running += live.values_list("worker_id", "api_key_id")
     keys = ApiKey.objects.usable(now).in_bulk({key_id for _, key_id in running})

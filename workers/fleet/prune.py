@@ -54,7 +54,7 @@ def prune_organization(organization_id: str, *, named: Collection[Any], fleet: F
 def with_history(ids: Collection[Any]) -> set[Any]:
     """Those of the workers of which there are starts or processes on record."""
     found: set[Any] = set()
-    for some in batched(ids, BATCH, strict=False):
+    for some in batched(ids, BATCH):
         for rows in (WorkerStart.objects.all(), WorkerInstance.objects.all()):
             found |= set(rows.filter(worker__in=some).order_by().values_list("worker", flat=True).distinct())
     return found
@@ -71,7 +71,7 @@ def _referrers_outside(kind: Kind, ids: list[Any]) -> dict[Any, Counter[type[Any
     for relation in _protecting(kind):
         name = relation.field.attname
         rows = relation.related_model._base_manager.order_by()
-        for some in batched(ids, BATCH, strict=False):
+        for some in batched(ids, BATCH):
             counts = rows.filter(**{f"{name}__in": some}).values_list(name).annotate(count=models.Count("pk"))
             for pk, count in counts:
                 found[pk][relation.related_model] += count

@@ -2,21 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from functools import cache
 from typing import Any
 from uuid import UUID
 
-from django.db import models
-
 from environments.models import VERIFICATION, Connection, DataKey, Environment, Organization
+from workers.configuration import revision_for
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind, Row
-from workers.impact import Given
 from workers.models import Worker, WorkerQueue
-from workers.revisions import Group, group_of, revision_for
+from workers.revisions import Given, Group, group_of
 
 #: What lies in an organization before what it lies in, which is the order of a start's locks, too.
 KINDS = (WORKER, WORKER_QUEUE, ENVIRONMENT, *CONNECTIONS.values(), ORGANIZATION)
 KIND_OF: dict[type[Any], Kind] = {kind.model: kind for kind in KINDS}
+#: The columns that are read of each model's rows, each row with its id in front.
+COLUMNS: dict[type[Any], tuple[str, ...]] = {
+    kind.model: tuple(field.attname for field in kind.model._meta.concrete_fields) for kind in KINDS
+}
 
 #: Of each model the columns of its rows, by their ids.
 type Rows = dict[type[Any], dict[Any, tuple[Any, ...]]]
@@ -26,19 +27,13 @@ class StaleError(Exception):
     """What was read is no longer so: the run has to start over."""
 
 
-@cache
-def columns_of(model: type[models.Model]) -> tuple[str, ...]:
-    """The columns that are read of a model's rows, each row with its id in front."""
-    return tuple(field.attname for field in model._meta.concrete_fields)
-
-
 def read_rows(organizations: Collection[str]) -> Rows:
     """All that a document may name in the organizations, and their data keys; a row before what it lies in."""
     rows: Rows = {}
     for kind in KINDS:
         within = {"pk__in" if kind is ORGANIZATION else "organization__in": organizations}
         found = kind.model._base_manager.filter(**within).order_by("pk")
-        rows[kind.model] = {row[0]: row for row in found.values_list("pk", *columns_of(kind.model))}
+        rows[kind.model] = {row[0]: row for row in found.values_list("pk", *COLUMNS[kind.model])}
     keys = DataKey.objects.filter(active_for__in=organizations).order_by("pk")
     rows[DataKey] = {row[0]: row for row in keys.values_list("pk", "active_for_id")}
     return rows
@@ -49,7 +44,7 @@ def told_apart(rows: Rows, *, touched: Collection[Any]) -> Rows:
 
     Ephemeral workers come and go with starts.
     """
-    ephemeral = columns_of(Worker).index("is_ephemeral") + 1
+    ephemeral = COLUMNS[Worker].index("is_ephemeral") + 1
     compared = {model: {pk: settled(model, row) for pk, row in found.items()} for model, found in rows.items()}
     compared[Worker] = {pk: row for pk, row in compared[Worker].items() if pk in touched or not row[ephemeral]}
     return compared
@@ -61,7 +56,7 @@ def settled(model: type[Any], row: tuple[Any, ...]) -> tuple[Any, ...]:
         return row
     return (
         row[0],
-        *(value for name, value in zip(columns_of(model), row[1:], strict=True) if name not in VERIFICATION),
+        *(value for name, value in zip(COLUMNS[model], row[1:], strict=True) if name not in VERIFICATION),
     )
 
 
@@ -153,5 +148,5 @@ def _place_of(row: Row) -> tuple[type[Any], Any, str]:
 
 
 def _objects(kind: Kind, basis: Rows) -> dict[Any, Any]:
-    names = columns_of(kind.model)
+    names = COLUMNS[kind.model]
     return {pk: kind.model.from_db("default", names, row[1:]) for pk, row in basis[kind.model].items()}

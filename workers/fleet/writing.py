@@ -5,18 +5,19 @@ locks at most its queue, last: the organizations' rows come first, weakly, so th
 take turns; then workers, queues, environments, connections. What was read of each row is compared under its lock.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from copy import copy
 from itertools import batched
 from typing import Any
 
 from django.db import IntegrityError, connection, models, transaction
 
+from environments.for_many import ForMany, insert_of
 from environments.models import CONNECTION_POINTERS, AuditEvent, Organization
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind
 from workers.fleet.plan import Plan
 from workers.fleet.prune import BATCH, with_history
-from workers.fleet.state import StaleError, columns_of, read_rows, settled, told_apart
+from workers.fleet.state import COLUMNS, StaleError, read_rows, settled, told_apart
 from workers.models import Worker
 
 
@@ -50,13 +51,13 @@ class _Writer:
         # A name that a worker gives up is free when that is written; all other new workers are made before.
         freed = {_place_in(plan, row.pk) for row, _ in self._updated(WORKER)}
         new = self._created(WORKER)
-        self.organizations = _insert(Organization, [_bare(row) for row in self._created(ORGANIZATION)])
+        self.organizations = insert_of(Organization, [_bare(row) for row in self._created(ORGANIZATION)])
         self.rows = [
-            _insert(kind.model, self._created(kind)) for kind in (*CONNECTIONS.values(), ENVIRONMENT, WORKER_QUEUE)
+            insert_of(kind.model, self._created(kind)) for kind in (*CONNECTIONS.values(), ENVIRONMENT, WORKER_QUEUE)
         ]
-        self.rows.append(_insert(Worker, [row for row in new if (row.queue_id, row.name) not in freed]))
-        self.successors = _insert(Worker, [row for row in new if (row.queue_id, row.name) in freed])
-        self.events = _insert(AuditEvent, plan.journal.events)
+        self.rows.append(insert_of(Worker, [row for row in new if (row.queue_id, row.name) not in freed]))
+        self.successors = insert_of(Worker, [row for row in new if (row.queue_id, row.name) in freed])
+        self.events = insert_of(AuditEvent, plan.journal.events)
         self.updates = {
             kind.name: _update(kind, self._updated(kind)) for kind in (WORKER, WORKER_QUEUE, ENVIRONMENT, ORGANIZATION)
         }
@@ -98,9 +99,9 @@ class _Writer:
         """Locks the rows that are changed, and compares them with what was read of them; workers to be deleted, too."""
         basis = self.plan.basis[kind.model]
         ids = [row.pk for row, _ in self._updated(kind)] + (self._deleted(kind) if kind is WORKER else [])
-        for some in batched(sorted(ids), BATCH, strict=False):
+        for some in batched(sorted(ids), BATCH):
             rows = kind.model._base_manager.filter(pk__in=some).order_by("pk").select_for_update(no_key=True)
-            found = {row[0]: settled(kind.model, row) for row in rows.values_list("pk", *columns_of(kind.model))}
+            found = {row[0]: settled(kind.model, row) for row in rows.values_list("pk", *COLUMNS[kind.model])}
             if found != {pk: settled(kind.model, basis[pk]) for pk in some}:
                 raise StaleError
 
@@ -108,50 +109,23 @@ class _Writer:
         ids = self._deleted(kind)
         if kind is WORKER and with_history(ids):
             raise StaleError
-        for some in batched(ids, BATCH, strict=False):
+        for some in batched(ids, BATCH):
             kind.model._base_manager.filter(pk__in=some).delete()
 
 
-class _Statement:
-    """One statement for each of many rows, all of the same form, so that they are sent at once."""
-
-    def __init__(self, text: str, rows: Iterable[Sequence[tuple[Any, Any]]]) -> None:
-        self.text = text
-        self.values = [[field.get_db_prep_save(value, connection) for field, value in row] for row in rows]
-
-    def run(self) -> None:
-        """Executes it, if there are rows."""
-        with connection.cursor() as cursor:
-            if len(self.values) == 1:
-                cursor.execute(self.text, self.values[0])
-            elif self.values:
-                cursor.executemany(self.text, self.values)
-
-
-def _insert(model: type[models.Model], rows: Iterable[Any]) -> _Statement:
-    quote, fields = connection.ops.quote_name, model._meta.concrete_fields
-    columns = ", ".join(quote(field.column) for field in fields)
-    text = f"INSERT INTO {quote(model._meta.db_table)} ({columns}) VALUES ({', '.join(['%s'] * len(fields))})"  # noqa: S608  # quoted
-    return _Statement(text, ([(field, getattr(row, field.attname)) for field in fields] for row in rows))
-
-
-def _update(kind: Kind, changes: list[tuple[Any, set[str]]]) -> _Statement:
+def _update(kind: Kind, changes: list[tuple[Any, set[str]]]) -> ForMany:
     """In the order of the changes; a column that only another row changes is written as it was compared."""
     quote, meta = connection.ops.quote_name, kind.model._meta
     names = sorted(set().union(*(names for _, names in changes)))
     fields = [meta.get_field(name) for name in names]
     columns = ", ".join(f"{quote(field.column)} = %s" for field in fields)
     text = f"UPDATE {quote(meta.db_table)} SET {columns} WHERE {quote(meta.pk.column)} = %s"  # noqa: S608  # quoted
-    return _Statement(
-        text, ([(field, getattr(row, field.attname)) for field in (*fields, meta.pk)] for row, _ in changes)
-    )
+    return ForMany(text, ([(field, getattr(row, field.attname)) for field in (*fields, meta.pk)] for row, _ in changes))
 
 
 def _bare(row: Organization) -> Organization:
     """The organization without its connections, which are in it."""
     bare = copy(row)
-    bare._state = copy(row._state)
-    bare._state.fields_cache = {}
     for pointer in CONNECTION_POINTERS:
         setattr(bare, pointer, None)
     return bare
@@ -159,5 +133,5 @@ def _bare(row: Organization) -> Organization:
 
 def _place_in(plan: Plan, worker_id: Any) -> tuple[Any, ...] | None:
     """Where a worker was, and its name there."""
-    before = dict(zip(("pk", *columns_of(Worker)), plan.basis[Worker].get(worker_id, ()), strict=False))
-    return (before["queue_id"], before["name"]) if before else None
+    before = plan.basis[Worker].get(worker_id)
+    return before and tuple(before[COLUMNS[Worker].index(name) + 1] for name in ("queue_id", "name"))
