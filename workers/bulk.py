@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Count, Q
 
 from environments import audit
@@ -78,7 +78,11 @@ def set_states(ids: Collection[UUID], states: dict[str, bool], *, actor: Actor, 
 def move_workers(ids: Collection[UUID], queue: WorkerQueue, *, actor: Actor, now: datetime) -> Outcome:
     """Puts all the workers into the queue; BulkError when it has one of these names already, or is another tenant's."""
     require_free_names(ids, queue)
-    return _change(ids, {"queue": queue}, actor=actor, now=now)
+    try:
+        return _change(ids, {"queue": queue}, actor=actor, now=now)
+    except IntegrityError:  # somebody took one of the names just now
+        require_free_names(ids, queue)
+        raise
 
 
 @transaction.atomic

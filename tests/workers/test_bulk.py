@@ -1,10 +1,12 @@
 """Many workers changed at once: all or none, each on record, and what is told before is what happens."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from environments import audit
@@ -220,3 +222,32 @@ def test_no_more_keys_than_fit_one_answer_are_issued(fleet: Fleet) -> None:
     ids = [uuid4() for _ in range(bulk.MOST_KEYS + 1)]
     with pytest.raises(BulkError, match="At most 500"):
         bulk.issue_api_keys(ids, name="fleet", actor=ACTOR, now=now())
+
+
+# --- Somebody else meanwhile -----------------------------------------------------------------------------------------------
+
+
+def test_a_change_meanwhile_is_recorded_as_what_was_there_and_kept(transactional_db: None) -> None:
+    """What is recorded is made before the workers are locked, so it is made anew when they are no longer so."""
+    fleet = fresh_fleet()
+    is_done = False
+
+    def meddle(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        nonlocal is_done
+        result = execute(sql, params, many, context)
+        if sql.startswith("SELECT") and 'FROM "workers_worker"' in sql and not is_done:
+            is_done = True
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(drain).result(30)
+        return result
+
+    def drain() -> None:
+        Worker.objects.update(is_draining=True, description="theirs")
+        connection.close()
+
+    with connection.execute_wrapper(meddle):
+        assert set_states([fleet.worker], bulk.ENABLED) == Outcome(changed=1, unchanged=0)
+    assert is_done
+    assert AuditEvent.objects.get(action="worker.updated").changes == {"is_draining": [True, False]}
+    worker = Worker.objects.get()
+    assert (worker.is_draining, worker.description) == (False, "theirs")
