@@ -41,8 +41,8 @@ class QueueImpact:
 
 
 @dataclass(frozen=True)
-class CutOff:
-    """Running processes that no longer reach the control plane: their API key is not for the queue they come to."""
+class Processes:
+    """Running processes whose worker is in a queue, or comes to it, and to whom something happens there."""
 
     queue: str
     queue_id: UUID
@@ -52,10 +52,23 @@ class CutOff:
         """The same as JSON shows it."""
         return asdict(self) | {"queue_id": str(self.queue_id)}
 
+
+class CutOff(Processes):
+    """Those that no longer reach the control plane: their API key is not for the queue that they come to."""
+
     def __str__(self) -> str:
         """One line for a person."""
         use = "running process uses" if self.processes == 1 else "running processes use"
         return f"{self.processes} {use} an API key that does not reach {self.queue}"
+
+
+class Ending(Processes):
+    """Those that are told to end at their next heartbeat, since their worker or its queue is disabled."""
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        are = "running process is" if self.processes == 1 else "running processes are"
+        return f"{self.processes} {are} told to end in {self.queue}"
 
 
 def cut_off(moves: Mapping[UUID, WorkerQueue], *, now: datetime) -> list[CutOff]:
@@ -64,17 +77,32 @@ def cut_off(moves: Mapping[UUID, WorkerQueue], *, now: datetime) -> list[CutOff]
     A process is where its worker is, and its key is the one that it used last. One whose key is revoked or expired is
     refused in any case.
     """
-    running: list[tuple[UUID, UUID | None]] = []
-    for ids in batched(moves, BATCH):
-        live = WorkerInstance.objects.live(now).filter(worker__in=ids).order_by()
-        running += live.values_list("worker_id", "api_key_id")
+    running = _running(moves, now)
     keys = ApiKey.objects.usable(now).in_bulk({key_id for _, key_id in running})
     counts: Counter[WorkerQueue] = Counter()
     for worker_id, key_id in running:
         queue = moves[worker_id]
         worker = Worker(id=worker_id, queue=queue, organization_id=queue.organization_id)
         counts[queue] += key_id in keys and not keys[key_id].covers(worker)
-    found = [CutOff(queue.task_queue_name, queue.pk, count) for queue, count in counts.items() if count]
+    return _by_queue(CutOff, counts)
+
+
+def ending(disabled: Mapping[UUID, WorkerQueue], *, now: datetime) -> list[Ending]:
+    """The processes of workers that are disabled, or whose queue is, by queue."""
+    return _by_queue(Ending, Counter(disabled[worker_id] for worker_id, _ in _running(disabled, now)))
+
+
+def _running(workers: Collection[UUID], now: datetime) -> list[tuple[UUID, UUID | None]]:
+    """Of each process that runs its worker and its API key."""
+    found: list[tuple[UUID, UUID | None]] = []
+    for ids in batched(workers, BATCH):
+        live = WorkerInstance.objects.live(now).filter(worker__in=ids).order_by()
+        found += live.values_list("worker_id", "api_key_id")
+    return found
+
+
+def _by_queue[Told: Processes](told: type[Told], counts: Mapping[WorkerQueue, int]) -> list[Told]:
+    found = [told(queue.task_queue_name, queue.pk, count) for queue, count in counts.items() if count]
     return sorted(found, key=lambda each: each.queue)
 
 

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ class Told:
     lines: list[Any]
     impact: list[Any]
     cut_off: list[Any]
+    ending: list[Any]
 
     @classmethod
     def of(cls, applied: Applied) -> "Told":
@@ -40,7 +42,7 @@ class Told:
 
 
 def effects_of(applied: Applied) -> list[list[Any]]:
-    return [applied.impact, applied.cut_off]
+    return [applied.impact, applied.cut_off, applied.ending]
 
 
 def outcome_of(text: str, **options: Any) -> Told | str:
@@ -80,6 +82,7 @@ def test_a_dry_run_tells_what_the_run_does_and_both_tell_what_workers_are_given(
     def check(text: str, prune: bool) -> None:
         with transaction.atomic():
             before = look(Organization.objects.values_list("pk", flat=True))
+            told_before = told_to_end()
             dry = outcome_of(text, prune=prune, is_dry_run=True)
             real = outcome_of(text, prune=prune)
             assert dry == real
@@ -90,6 +93,7 @@ def test_a_dry_run_tells_what_the_run_does_and_both_tell_what_workers_are_given(
                 again = apply(text, prune=prune)
                 assert {change.action for change in again} <= {Action.KEPT}
                 assert sum(found.processes for found in real.cut_off) == unreachable()
+                assert sum(found.processes for found in real.ending) == len(told_to_end() - told_before)
             transaction.set_rollback(True)
 
     check()
@@ -102,6 +106,12 @@ def unreachable() -> int:
     return sum(not keys[process.api_key_id].covers(process.worker) for process in live if process.api_key_id in keys)
 
 
+def told_to_end() -> set[Any]:
+    """The running processes whose worker, or its queue, is disabled."""
+    is_disabled = Q(worker__is_disabled=True) | Q(worker__queue__is_disabled=True)
+    return set(WorkerInstance.objects.live(timezone.now()).filter(is_disabled).values_list("pk", flat=True))
+
+
 def moved() -> st.SearchStrategy[str]:
     """The workers by their ids or names in some of two queues, renamed, and new ones with names that are given up."""
     ids = {"w1": "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"}
@@ -109,8 +119,10 @@ def moved() -> st.SearchStrategy[str]:
         lambda name: st.sampled_from([f"{{name: {name}}}", *(f"{{name: {name}, id: {pk}}}" for pk in ids.values())])
     )
     listed = st.lists(worker, max_size=3).map(lambda workers: f"[{', '.join(workers)}]")
-    queue = st.tuples(st.sampled_from(["default", "other"]), listed, st.sampled_from([30, 60])).map(
-        lambda drawn: f"{{name: {drawn[0]}, workers: {drawn[1]}, heartbeat_interval: {drawn[2]}}}"
+    queue = st.tuples(st.sampled_from(["default", "other"]), listed, st.sampled_from([30, 60]), st.booleans()).map(
+        lambda drawn: (
+            f"{{name: {drawn[0]}, workers: {drawn[1]}, heartbeat_interval: {drawn[2]}, is_disabled: {str(drawn[3]).lower()}}}"
+        )
     )
     return st.lists(queue, max_size=2).map(
         lambda queues: (
@@ -191,3 +203,21 @@ def test_each_process_of_a_worker_counts_by_the_key_that_it_used_last() -> None:
     run_process(worker, factories.issue_key(worker).row)
     (found,) = apply_all(ELSEWHERE % (W1, ""), is_dry_run=True).cut_off
     assert str(found) == "2 running processes use an API key that does not reach acme.production.right"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("document", "prune"),
+    [
+        (ACME.replace("{name: w1,", "{name: w1, is_disabled: true,"), False),
+        (ACME.replace("heartbeat_interval: 30", "is_disabled: true"), False),
+        (ACME.replace("- {name: w1, id: 6f9619ff-8b86-4d01-b42d-00cf4fc964ff}", "- {name: w3}"), True),
+    ],
+    ids=["worker", "queue", "pruned"],
+)
+def test_a_run_names_the_processes_that_are_told_to_end(document: str, prune: bool) -> None:
+    apply(ACME)
+    run_all_workers()
+    applied = apply_all(document, prune=prune)
+    assert [str(found) for found in applied.ending] == ["1 running process is told to end in acme.production.default"]
+    assert apply_all(document, prune=prune).ending == []

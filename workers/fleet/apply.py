@@ -14,7 +14,7 @@ from workers.fleet.errors import FleetError, Problem
 from workers.fleet.plan import Plan, make_plan
 from workers.fleet.state import StaleError, read_rows
 from workers.fleet.writing import write
-from workers.impact import CutOff, QueueImpact
+from workers.impact import CutOff, Ending, QueueImpact
 
 #: How often a run starts over because somebody else changed the same organizations meanwhile.
 ATTEMPTS = 5
@@ -22,11 +22,12 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Applied:
-    """What a document changed, which workers are given another configuration by it, and who no longer reaches us."""
+    """What a document changed, which workers are given another configuration by it, and what happens to who runs."""
 
     changes: list[Change]
     impact: list[QueueImpact]
     cut_off: list[CutOff]
+    ending: list[Ending]
 
 
 def apply_document(  # noqa: PLR0913  # who, when, what from where and how; each is named at the call
@@ -75,4 +76,4 @@ def apply(document: Document, *, actor: Actor, now: datetime, is_dry_run: bool =
 
 
 def _applied(plan: Plan) -> Applied:
-    return Applied(plan.journal.changes, plan.impact, plan.cut_off)
+    return Applied(plan.journal.changes, plan.impact, plan.cut_off, plan.ending)

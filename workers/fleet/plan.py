@@ -19,7 +19,7 @@ from workers.fleet.prune import prune_organization
 from workers.fleet.seals import Seals
 from workers.fleet.state import Fleet, Rows
 from workers.fleet.validation import problems_of
-from workers.impact import CutOff, QueueImpact, compare, cut_off
+from workers.impact import CutOff, Ending, QueueImpact, compare, cut_off, ending
 from workers.models import Worker, WorkerQueue
 
 
@@ -37,6 +37,7 @@ class Plan:
     deleted: dict[Any, Row] = field(default_factory=dict)
     impact: list[QueueImpact] = field(default_factory=list)
     cut_off: list[CutOff] = field(default_factory=list)
+    ending: list[Ending] = field(default_factory=list)
 
     @property
     def touched(self) -> Collection[Any]:
@@ -53,12 +54,14 @@ def make_plan(document: Document, basis: Rows, *, actor: Actor, now: datetime, p
     """The plan for rows as they were read; FleetError with every problem at once when there can be none."""
     plan = Plan(basis, Journal(actor=actor, now=now))
     fleet = Fleet(basis)
-    given = fleet.given()
+    given, disabled = fleet.given(), fleet.disabled()
     queue_of = {worker.pk: worker.queue_id for worker in fleet.rows[Worker].values()}
     _Planner(document, fleet, plan).run(prune=prune)
     plan.impact = compare(given, fleet.given(), now=now, queues=fleet.rows[WorkerQueue])
-    workers = [row for row, _ in plan.updated.values() if isinstance(row, Worker)]
-    plan.cut_off = cut_off({row.pk: row.queue for row in workers if row.queue_id != queue_of[row.pk]}, now=now)
+    there = [row for row in fleet.rows[Worker].values() if row.pk in queue_of]
+    plan.cut_off = cut_off({row.pk: row.queue for row in there if row.queue_id != queue_of[row.pk]}, now=now)
+    newly = fleet.disabled() - disabled
+    plan.ending = ending({row.pk: row.queue for row in there if row.pk in newly}, now=now)
     return plan
 
 

@@ -124,6 +124,10 @@ class Fleet:
             given[worker.pk] = Given(worker.queue_id, revisions[group])
         return given
 
+    def disabled(self) -> set[UUID]:
+        """The workers whose processes are told to end."""
+        return {row.pk for row in self.rows[Worker].values() if row.is_disabled or row.queue.is_disabled}
+
     def referrers(self, organization_id: str) -> dict[Any, dict[type[Any], int]]:
         """By the id of each row of an organization how many rows of which model refer to it."""
         counts: dict[Any, dict[type[Any], int]] = defaultdict(lambda: defaultdict(int))

@@ -58,7 +58,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"is_dry_run": dry_run, **counts, **told}))
         else:
             self._print(applied.changes, counts, is_dry_run=dry_run)
-            for found in (*applied.impact, *applied.cut_off):
+            for found in (*applied.impact, *applied.cut_off, *applied.ending):
                 self.stdout.write(str(found))
 
     def _print(self, changes: list[Change], counts: dict[str, int], *, is_dry_run: bool) -> None:
