@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 
 from controlplane.circuit import circuit
 from controlplane.metrics import UNOPENED
-from controlplane.parsers import BodyTooLargeError, InvalidBodyError, LengthRequiredError
+from controlplane.parsers import BodyTooLargeError, InvalidBodyError
 from controlplane.proxies import network_of
 from environments.configuration import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
@@ -45,7 +45,6 @@ STATUSES: dict[type[Exception], tuple[int, str | None]] = {
     NotTheHolderError: (403, None),
     ConfigurationIncompleteError: (409, None),
     CannotOpenError: (503, "A stored credential cannot be opened at the moment."),
-    LengthRequiredError: (411, None),
     BodyTooLargeError: (413, None),
     UnreadablePostError: (400, "The body could not be read."),
 }
@@ -90,7 +89,10 @@ def is_database_away(error: BaseException) -> bool:
 
 def _other(error: Exception, view: APIView) -> Response:
     if isinstance(error, exceptions.MethodNotAllowed):
-        return Response({"detail": str(error.detail)}, status=405, headers={"Allow": ", ".join(view.allowed_methods)})
+        allowed = {"Allow": ", ".join(view.allowed_methods)}
+        if view.request.method == "OPTIONS":  # DRF has no answer to it that describes no view
+            return Response(status=204, headers=allowed)
+        return Response({"detail": str(error.detail)}, status=405, headers=allowed)
     if isinstance(error, exceptions.APIException):
         return Response({"detail": str(error.detail)}, status=error.status_code)
     status, detail = STATUSES.get(type(error), (500, "Internal error."))

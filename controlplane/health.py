@@ -59,7 +59,6 @@ class HealthSerializer(serializers.Serializer[dict[str, Any]]):
 class HealthView(APIView):
     """Whether this control plane serves, for clients that ask before they start."""
 
-    http_method_names = ("get",)
     authentication_classes = ()
     refusals: ClassVar[tuple[int, ...]] = ()
     default_response_headers: ClassVar[dict[str, str]] = {}

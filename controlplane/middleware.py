@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any, cast
 
 from django.conf import settings
@@ -20,6 +21,7 @@ from django.urls import resolve, reverse
 from controlplane.accounts.pages import lacks_second_factor
 from controlplane.circuit import circuit
 from controlplane.errors import DATABASE_AWAY, RETRY_AFTER_SECONDS, is_database_away, json_error
+from controlplane.parsers import BodyTooLargeError, SentBody
 from controlplane.proxies import is_of_this_machine
 from environments.encryption import CannotOpenError
 from environments.sealing import DataKeyExhaustedError
@@ -31,6 +33,7 @@ type Handler = Callable[[HttpRequest], HttpResponseBase]
 #: What Django's admin lets through when an address or a form holds odd values, as it does not check those itself.
 BAD_INPUT = (DataError, NotSupportedError, ValidationError, FieldError, InvalidPage, ValueError, OverflowError)
 CONSOLE_PATHS = ("/admin/", "/api/docs")
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 PROBED_PATHS = ("/livez", "/readyz", "/metrics")
 #: Of the middleware in the settings, what tells browsers how to treat an answer.
 POLICY = (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware)
@@ -103,11 +106,12 @@ def _call_view(request: HttpRequest) -> HttpResponseBase:
 def _ends_connection(request: HttpRequest, response: HttpResponseBase) -> bool:
     """Whether a body was left unread: the server then ends the connection, which a client has to be told.
 
-    An id that is not known is answered as a malformed one, which is refused before the body is read.
+    An id that is not known is answered as a malformed one, which is refused before the body is read. HTTP/2 tells of no
+    body beforehand, and goes on in any case.
     """
     has_body = request.META.get("CONTENT_LENGTH") not in {None, "", "0"} or "HTTP_TRANSFER_ENCODING" in request.META
     is_read = request._read_started  # type: ignore[attr-defined]  # Django tells it nowhere else
-    return has_body and (not is_read or response.status_code == HTTPStatus.NOT_FOUND)
+    return has_body and (not is_read or response.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.CONTENT_TOO_LARGE})
 
 
 class ConsolePolicyMiddleware:
@@ -121,6 +125,23 @@ class ConsolePolicyMiddleware:
         if request.path_info.startswith(CONSOLE_PATHS):
             response._csp_config = settings.CONSOLE_CSP  # type: ignore[attr-defined]  # what Django's csp_override sets
         return response
+
+
+class UnsizedFormMiddleware:
+    """Reads a form that comes without its length, and tells it: Django would take it for an empty one."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.method not in SAFE_METHODS and not (body := SentBody(request)).length:
+            try:
+                content = body.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+            except BodyTooLargeError as error:
+                return _page(request, 413, "Not saved", str(error))
+            request.META["CONTENT_LENGTH"] = str(len(content))
+            request._stream, request._read_started = BytesIO(content), False  # type: ignore[attr-defined]  # as Django's handler sets them
+        return self.get_response(request)
 
 
 class CircuitMiddleware:

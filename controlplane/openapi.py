@@ -31,8 +31,7 @@ ERRORS = {
     "404": "No such object in the key's organization",
     "405": "Method not allowed",
     "409": "Not in its present state: disabled, draining, full, taken by another, or its configuration is incomplete",
-    "411": "The body has no Content-Length",
-    "413": "The body is larger than 64 KiB",
+    "413": "The body is larger than 64 KiB, or that of a heartbeat than 1 MiB",
     "415": "The body is not application/json in UTF-8",
     "429": "Too many requests",
     "503": "The database or a credential is not available at the moment",
@@ -41,7 +40,7 @@ RETRYABLE = {"429", "503"}
 #: Statuses of every endpoint, of those with an API key, and of those with a body.
 EVERYWHERE = ("400", "403", "405", "503")
 WITH_KEY = ("401", "429")
-WITH_BODY = ("411", "413", "415")
+WITH_BODY = ("413", "415")
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

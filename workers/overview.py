@@ -132,7 +132,9 @@ def status_of(instance: WorkerInstance) -> str:
     """An instance's state in the words of existing clients; it has to be loaded with its liveness."""
     if instance.liveness == Liveness.STOPPED:
         return "disconnected"
-    return str(instance.activity) if instance.liveness in LIVE else "offline"
+    if instance.liveness not in LIVE:
+        return "offline"
+    return str(instance.activity if instance.activity in Activity.values else Activity.ACTIVE)
 
 
 def _describe[Row: (WorkerQueue, Environment)](rows: list[Row], path: str, now: datetime) -> list[Described[Row]]:

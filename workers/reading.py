@@ -10,7 +10,7 @@ from environments.models import Environment, tag_list
 from workers.installation import WORKER_PACKAGE_VERSION
 from workers.models import UpdateLock, WorkerInstance, WorkerQueue
 from workers.overview import Described, QueueConfiguration, QueueMetrics, status_of
-from workers.serializers import Fixed
+from workers.serializers import Fixed, OptionalInteger
 
 QUEUE_STATUSES = ("active", "inactive", "paused")
 INSTANCE_STATUSES = ("active", "idle", "busy", "offline", "disconnected")
@@ -179,7 +179,7 @@ class UpdateLockRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """For how long the lock is wanted. The worker in the path is its holder."""
 
     worker_id = serializers.CharField(min_length=1, trim_whitespace=False)
-    lock_duration_seconds = serializers.IntegerField(default=300, min_value=60, max_value=600)
+    lock_duration_seconds = OptionalInteger(default=300, min_value=60, max_value=600)
 
 
 @extend_schema_serializer(component_name="UpdateLockResponse")

@@ -1,5 +1,6 @@
 """The shapes of what workers send and are answered; beside `environments.encryption` the only revealer of secrets."""
 
+import json
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,32 +15,91 @@ from workers.configuration import WorkerConfiguration
 from workers.installation import WORKER_SDK_VERSION
 from workers.lifecycle.starts import Started
 from workers.models import Activity
+from workers.models.instances import ACTIVITY_LENGTH, CUT, LOG_LINES
 
 LARGEST_INTEGER = 2**63 - 1
 LONGEST_URL = 500
 URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~!$&()*+,;=:@%/-]*)?", re.IGNORECASE)
+KNOWN_WORDS = "active, idle or busy; another word is kept, and taken for active."
 ENVIRONMENT_NAME = "`environment` or `organization.environment`."
 
 
-class OptionalText(serializers.CharField):
-    """Text that may be missing, null or empty, all of which are read as the default."""
+class _Optional:
+    """A field that may be missing or null, both of which are read as its default."""
 
     def __init__(self, **kwargs: Any) -> None:
-        fixed: dict[str, Any] = {"required": False, "allow_null": True, "allow_blank": True, "trim_whitespace": False}
-        super().__init__(**{**fixed, "default": "", **kwargs})
-
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        return super().run_validation(serializers.empty if data in (None, "") else data)
-
-
-class OptionalObject(serializers.DictField):
-    """An object that may be missing or null, both of which are read as an empty one."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"required": False, "allow_null": True, "default": dict, **kwargs})
+        super().__init__(**{"required": False, "allow_null": True, **kwargs})
 
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
-        return super().validate_empty_values(serializers.empty if data is None else data)
+        """DRF's, to which null is a value."""
+        found: tuple[bool, Any] = super().validate_empty_values(serializers.empty if data is None else data)  # type: ignore[misc]  # of the field that this is mixed into
+        return found
+
+
+class OptionalInteger(_Optional, serializers.IntegerField):
+    """A number that has to be right if it is there."""
+
+
+class FreeInteger(OptionalInteger):
+    """A number for people to read: one that cannot be kept is read as missing."""
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        """The number or the default; nothing is refused."""
+        try:
+            return super().run_validation(data)
+        except serializers.ValidationError:
+            return self.get_default()
+
+
+class FreeText(_Optional, serializers.CharField):
+    """Text for people to read, "" is read as missing: whatever else is told is kept as the JSON that it is."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"default": "", "allow_blank": True, "trim_whitespace": False, **kwargs})
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        """The text or the default; nothing is refused."""
+        return super().run_validation(serializers.empty if data == "" else data)
+
+    def to_internal_value(self, data: Any) -> str:
+        return _as_text(data)
+
+
+class FreeObject(_Optional, serializers.DictField):
+    """An object for people to read; anything else that is told leaves the note that it was none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"default": dict, **kwargs})
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if isinstance(data, dict):
+            return data
+        return {CUT: ["all of it: it is no object"]} if data not in ("", []) else {}
+
+
+class ActivityField(FreeText):
+    """What a process says that it does: one of the known words in any case, or another one, which is kept."""
+
+    def to_internal_value(self, data: Any) -> str:
+        told = super().to_internal_value(data)
+        return told.lower() if told.lower() in Activity.values else told[:ACTIVITY_LENGTH]
+
+
+class LogLinesField(_Optional, serializers.ListField):
+    """The last lines that are told; a text is taken for its lines, and what is no text for a line."""
+
+    child = serializers.CharField()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"default": list, **kwargs})
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        lines = data.splitlines() if isinstance(data, str) else data if isinstance(data, list) else [data]
+        return [_as_text(line) for line in lines if line is not None][-LOG_LINES:]
+
+
+def _as_text(told: Any) -> str:
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
 
 
 # --- Starts ---
@@ -56,9 +116,9 @@ class WorkerStartRequestSerializer(serializers.Serializer[dict[str, Any]]):
 class QueueStartRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """What a worker that knows only its queue tells of itself."""
 
-    worker_sdk_version = OptionalText()
-    system_info = OptionalObject()
-    control_plane_url = OptionalText(help_text="The URL by which the worker reaches the control plane.")
+    worker_sdk_version = FreeText()
+    system_info = FreeObject()
+    control_plane_url = FreeText(help_text="The URL by which the worker reaches the control plane.")
 
 
 @extend_schema_serializer(component_name="WorkerRegisterRequest")
@@ -66,8 +126,8 @@ class RegisterRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """What a worker that knows only its environment tells of itself."""
 
     environment_name = serializers.CharField(min_length=1, trim_whitespace=False, help_text=ENVIRONMENT_NAME)
-    hostname = OptionalText()
-    worker_metadata = OptionalObject()
+    hostname = FreeText()
+    worker_metadata = FreeObject()
 
 
 class SecretField(serializers.CharField):
@@ -196,23 +256,18 @@ def http_url(text: str) -> str | None:
 class LightHeartbeatSerializer(serializers.Serializer[dict[str, Any]]):
     """What every heartbeat tells."""
 
-    status = serializers.ChoiceField(Activity.choices, default=Activity.ACTIVE)
-    tasks_processed = serializers.IntegerField(default=0, min_value=0, max_value=LARGEST_INTEGER)
-    current_task_id = OptionalText()
-    worker_metadata = OptionalObject()
+    status = ActivityField(default=Activity.ACTIVE, help_text=KNOWN_WORDS)
+    tasks_processed = FreeInteger(default=0, min_value=0, max_value=LARGEST_INTEGER)
+    current_task_id = FreeText()
+    worker_metadata = FreeObject()
 
 
 @extend_schema_serializer(component_name="WorkerHeartbeatRequest")
 class HeartbeatRequestSerializer(LightHeartbeatSerializer):
     """A heartbeat; without `system_info` and `logs` it is a light one, and the last ones are kept."""
 
-    system_info = OptionalObject()
-    logs = serializers.ListField(
-        child=serializers.CharField(allow_blank=True, trim_whitespace=False), default=list, allow_null=True
-    )
-
-    def validate_logs(self, logs: list[str] | None) -> list[str]:
-        return logs or []
+    system_info = FreeObject()
+    logs = LogLinesField(help_text=f"The last {LOG_LINES} lines are kept.")
 
 
 @extend_schema_serializer(component_name="WorkerHeartbeatInEnvironment")
@@ -227,12 +282,10 @@ class SimpleHeartbeatRequestSerializer(LightHeartbeatSerializer):
 class DisconnectRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """Why a worker ends."""
 
-    reason = OptionalText(default="shutdown")
-    exit_code = serializers.IntegerField(
-        required=False, allow_null=True, default=None, min_value=-LARGEST_INTEGER, max_value=LARGEST_INTEGER
-    )
-    error_message = OptionalText(help_text="Kept to 2,000 characters.")
-    system_info = OptionalObject(help_text="With `hostname` and `pid` as at the start it says which process ends.")
+    reason = FreeText(default="shutdown")
+    exit_code = FreeInteger(default=None, min_value=-LARGEST_INTEGER, max_value=LARGEST_INTEGER)
+    error_message = FreeText(help_text="Kept to 2,000 characters.")
+    system_info = FreeObject(help_text="With `hostname` and `pid` as at the start it says which process ends.")
 
 
 # --- API keys ---

@@ -49,7 +49,7 @@ class WorkerThrottle(WindowThrottle):
     setting = "WORKER_STARTS_PER_MINUTE"
 
     def subject(self, request: Request, view: Any) -> str | None:
-        worker_id: str = view.kwargs["worker_id"]
+        worker_id: str = view.kwargs["worker_id"].lower()
         return f"{signed_key_of(request).organization_id}:{worker_id}" if UUID_TEXT.fullmatch(worker_id) else None
 
 

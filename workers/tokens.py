@@ -23,7 +23,8 @@ AUDIENCE = "acp-worker"
 KEY_ID_PREFIX = "acp-"
 MAX_TOKEN_BYTES = 4096
 TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
-UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+#: RFC 9562, section 4: in any case.
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 SLUG_TEXT = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 #: The expiry claim of a key that never expires: the last second that datetime can tell.
 NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -136,7 +137,7 @@ def _check_form(text: str, ring: KeyRing) -> None:
     _demand(all(type(time) is int and 0 <= time <= int(NEVER.timestamp()) for time in times), "times")
     texts = [payload.get(name) for name in ("iss", "aud", "sub", "jti", "org", "token_type")]
     _demand(all(isinstance(value, str) and value for value in texts), "claims")
-    _demand(UUID_TEXT.fullmatch(payload["sub"]), "sub")
+    _demand(UUID_TEXT.fullmatch(payload["sub"]) and payload["sub"].islower(), "sub")
     _demand(SLUG_TEXT.fullmatch(payload["org"]), "org")
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.factories import Fleet
 from tests.workers import assert_nothing_recorded, assert_refused, fresh_fleet, start
 from workers.models import WorkerStart
+from workers.models.instances import CUT
 
 LIMIT = 64 * 1024
 CANARY = "do-not-echo-me"
@@ -106,18 +108,29 @@ def test_refuses_a_compressed_body(fleet: Fleet, encoding: str) -> None:
         assert_refused(start(fleet, body, HTTP_CONTENT_ENCODING=encoding), 415)
 
 
-# --- 411: length -------------------------------------------------------------------------------------------------------
+# --- Framing -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coding", ["chunked", "Chunked", "gzip, chunked", "identity", ""])
-def test_refuses_a_chunked_body_whose_length_is_missing(fleet: Fleet, coding: str) -> None:
-    """A WSGI server that does not de-chunk would hand it over as empty."""
-    assert_refused(start(fleet, HTTP_TRANSFER_ENCODING=coding, CONTENT_LENGTH=""), 411)
+def in_chunks(body: bytes, coding: str = "chunked") -> dict[str, Any]:
+    """What the server gives of a chunked body; tests/test_framing.py sends some to a real one."""
+    given = {"wsgi.input": BytesIO(body), "wsgi.input_terminated": True, "CONTENT_LENGTH": ""}
+    return {**given, "HTTP_TRANSFER_ENCODING": coding}
+
+
+@pytest.mark.parametrize("coding", ["chunked", "Chunked"])
+def test_takes_a_chunked_body(fleet: Fleet, coding: str) -> None:
+    assert start(fleet, **in_chunks(b'{"system_info":{"a":1}}', coding)).status_code == 200
+    assert WorkerStart.objects.get().system_info == {"a": 1}
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "identity"])
+def test_refuses_another_transfer_coding(fleet: Fleet, coding: str) -> None:
+    assert_refused(start(fleet, **in_chunks(b"{}", coding)), 415)
 
 
 @pytest.mark.parametrize("length", ["-1", "+2", "2 ", "0x2", "two", "2.0", "1e1", "\u0662", "2,2", "\u00b2"])
 def test_refuses_a_length_that_is_no_number(fleet: Fleet, length: str) -> None:
-    assert_refused(start(fleet, CONTENT_LENGTH=length), 411)
+    assert_refused(start(fleet, CONTENT_LENGTH=length), 400)
 
 
 # --- 413: size ---------------------------------------------------------------------------------------------------------
@@ -132,6 +145,11 @@ def test_takes_64_kib_and_not_one_byte_more(fleet: Fleet) -> None:
 @pytest.mark.parametrize("size", [LIMIT + 1, 1_000_000, 10_000_000])
 def test_refuses_a_larger_body(fleet: Fleet, size: int) -> None:
     assert_refused(start(fleet, b" " * size), 413)
+
+
+def test_refuses_a_larger_chunked_body(fleet: Fleet) -> None:
+    assert_refused(start(fleet, **in_chunks(of_size(LIMIT + 1))), 413)
+    assert start(fleet, **in_chunks(of_size(LIMIT))).status_code == 200
 
 
 @pytest.mark.parametrize("length", ["65537", "9" * 30, "9" * 5_000, "0" * 10 + "65537"])
@@ -174,11 +192,6 @@ INVALID: dict[str, bytes] = {
     "UTF-32": "{}".encode("utf-32"),
     "UTF-7": b"+AHs-+AH0-",
     "UTF-7 in a key": b'{"+AHM-ystem_info":{}',
-    "latin-1": info(b'"\xe9"'),
-    "overlong": info(b'"\xc0\xaf"'),
-    "encoded surrogate": info(b'"\xed\xa0\x80"'),
-    "cut UTF-8": info(b'"\xf0\x9f\xa6"'),
-    "beyond Unicode": info(b'"\xf4\x90\x80\x80"'),
     "gzip": gzip.compress(b"{}"),
     "list": b"[]",
     "list of objects": b'[{"system_info":{}}]',
@@ -198,38 +211,9 @@ INVALID: dict[str, bytes] = {
     "system_info JSON in a text": b'{"system_info": "{}"}',
     "system_info number": b'{"system_info": 5}',
     "system_info true": b'{"system_info": true}',
-    "NaN": info(b"NaN"),
-    "Infinity": info(b"Infinity"),
-    "-Infinity": info(b"-Infinity"),
-    "1e999": info(b"1e999"),
-    "-1e999": info(b"-1e999"),
-    "1e309": info(b"1e309"),
-    "309 digits and a dot": info(b"9" * 309 + b".0"),
-    "integer of 309 digits": info(b"9" * 309),
-    "negative integer of 309 digits": info(b"-" + b"9" * 309),
-    "integer of 309 digits, the first a 1": info(b"1" + b"0" * 308),
-    "integer of 60,000 digits": info(b"9" * 60_000),
-    "NaN outside of system_info": b'{"x": NaN}',
     "duplicate key": b'{"system_info": {}, "system_info": {}}',
-    "duplicate key within": info(b'{"k":1,"k":2}'),
-    "duplicate key by escape": info(b'{"k":1,"\\u006b":2}'),
-    "duplicate unknown key": b'{"x": 1, "x": 2}',
-    "33 deep, lists": nested(33),
-    "33 deep, objects": nested(33, b'{"a":', b"}"),
-    "33 deep outside of system_info": b'{"x":' + b"[" * 32 + b"]" * 32 + b"}",
-    "500 deep": nested(500),
-    "3,000 deep": nested(3_000),
     "60,000 deep": b"[" * 60_000,
     "60,000 deep objects": b'{"":' * 15_000,
-    "1,025 values": values(1_025),
-    "1,025 values in an object": b'{"system_info":{' + b",".join(b'"%d":0' % n for n in range(1_023)) + b"}}",
-    "20,000 values": info(b"[" + b",".join([b"1"] * 20_000) + b"]"),
-    "key of 513 characters": info(b'{"' + b"k" * 513 + b'":1}'),
-    "top-level key of 513 characters": b'{"' + b"k" * 513 + b'":1}',
-    "key of 513 characters of 3 bytes": info(b'{"' + "名".encode() * 513 + b'":1}'),
-    "text of 4,097 characters": info(b'"' + b"x" * 4_097 + b'"'),
-    "text of 4,097 escapes": info(b'"' + b"\\u0041" * 4_097 + b'"'),
-    "text of 4,097 characters outside of system_info": b'{"x":"' + b"x" * 4_097 + b'"}',
 }
 
 
@@ -319,6 +303,67 @@ FITS: dict[str, tuple[bytes, Any]] = {
     "surrogate deep within": (info(b'[[{"k": ["\\ud800"]}]]'), {"a": [[{"k": ["\ufffd"]}]]}),
     "surrogate outside of system_info": (b'{"\\ud800": "\\u0000"}', {}),
 }
+
+
+NUMBERS, VALUES = "numbers that are not finite or too long", "values beyond 1,024"
+#: What is free in a body and too much, and what is recorded of it; None where only that it was cut.
+FREE: dict[str, tuple[bytes, Any]] = {
+    "latin-1": (info(b'"\xe9"'), {"a": "\ufffd"}),
+    "overlong": (info(b'"\xc0\xaf"'), {"a": "\ufffd\ufffd"}),
+    "encoded surrogate": (info(b'"\xed\xa0\x80"'), {"a": "\ufffd\ufffd\ufffd"}),
+    "cut UTF-8": (info(b'"\xf0\x9f\xa6"'), {"a": "\ufffd"}),
+    "beyond Unicode": (info(b'"\xf4\x90\x80\x80"'), {"a": "\ufffd\ufffd\ufffd\ufffd"}),
+    "NaN": (info(b"NaN"), {"a": None, CUT: [NUMBERS]}),
+    "Infinity": (info(b"Infinity"), {"a": None, CUT: [NUMBERS]}),
+    "-Infinity": (info(b"-Infinity"), {"a": None, CUT: [NUMBERS]}),
+    "1e999": (info(b"1e999"), {"a": None, CUT: [NUMBERS]}),
+    "-1e999": (info(b"-1e999"), {"a": None, CUT: [NUMBERS]}),
+    "1e309": (info(b"1e309"), {"a": None, CUT: [NUMBERS]}),
+    "309 digits and a dot": (info(b"9" * 309 + b".0"), {"a": None, CUT: [NUMBERS]}),
+    "integer of 309 digits": (info(b"9" * 309), {"a": None, CUT: [NUMBERS]}),
+    "negative integer of 309 digits": (info(b"-" + b"9" * 309), {"a": None, CUT: [NUMBERS]}),
+    "integer of 309 digits, the first a 1": (info(b"1" + b"0" * 308), {"a": None, CUT: [NUMBERS]}),
+    "integer of 60,000 digits": (info(b"9" * 60_000), {"a": None, CUT: [NUMBERS]}),
+    "NaN outside of system_info": (b'{"x": NaN}', {}),
+    "duplicate key within": (info(b'{"k":1,"k":2}'), {"a": {"k": 2}, CUT: ["keys that were there twice"]}),
+    "duplicate key by escape": (info(b'{"k":1,"\\u006b":2}'), {"a": {"k": 2}, CUT: ["keys that were there twice"]}),
+    "duplicate unknown key": (b'{"x": 1, "x": 2}', {}),
+    "33 deep, lists": (nested(33), None),
+    "33 deep, objects": (nested(33, b'{"a":', b"}"), None),
+    "33 deep outside of system_info": (b'{"x":' + b"[" * 32 + b"]" * 32 + b"}", {}),
+    "500 deep": (nested(500), None),
+    "3,000 deep": (nested(3_000), None),
+    "1,025 values": (values(1_025), {"a": [1] * 1_021, CUT: [VALUES]}),
+    "1,025 values in an object": (
+        b'{"system_info":{' + b",".join(b'"%d":0' % n for n in range(1_023)) + b"}}",
+        {str(n): 0 for n in range(1_022)} | {CUT: [VALUES]},
+    ),
+    "20,000 values": (info(b"[" + b",".join([b"1"] * 20_000) + b"]"), {"a": [1] * 1_021, CUT: [VALUES]}),
+    "key of 513 characters": (
+        info(b'{"' + b"k" * 513 + b'":1}'),
+        {"a": {"k" * 512: 1}, CUT: ["keys beyond 512 characters"]},
+    ),
+    "top-level key of 513 characters": (b'{"' + b"k" * 513 + b'":1}', {}),
+    "key of 513 characters of 3 bytes": (
+        info(b'{"' + "名".encode() * 513 + b'":1}'),
+        {"a": {"名" * 512: 1}, CUT: ["keys beyond 512 characters"]},
+    ),
+    "text of 4,097 characters": (
+        info(b'"' + b"x" * 4_097 + b'"'),
+        {"a": "x" * 4_096, CUT: ["texts beyond 4,096 characters"]},
+    ),
+    "text of 4,097 escapes": (
+        info(b'"' + b"\\u0041" * 4_097 + b'"'),
+        {"a": "A" * 4_096, CUT: ["texts beyond 4,096 characters"]},
+    ),
+    "text of 4,097 characters outside of system_info": (b'{"x":"' + b"x" * 4_097 + b'"}', {}),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), FREE.values(), ids=FREE)
+def test_what_is_free_costs_no_worker_its_start_and_is_recorded_cut(fleet: Fleet, body: bytes, expected: Any) -> None:
+    found = recorded(fleet, body)
+    assert found == expected or (expected is None and found[CUT] == ["what is nested deeper than 32"])
 
 
 @pytest.mark.parametrize(("body", "expected"), FITS.values(), ids=FITS)

@@ -6,17 +6,18 @@ import pytest
 from django.db import connection
 from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
 
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import assert_refused, fresh_fleet, start, told_by
+from workers.models import WorkerStart
 
 WORKER = UUID("c5d2b1a0-9f8e-4d7c-8b6a-0123456789ab")
 
 #: Spellings of the worker's own id, and other things in its place; as they stand in the URL.
 IDS = {
-    "upper case": str(WORKER).upper(),
-    "one letter in upper case": str(WORKER).replace("c5", "C5"),
+    "a letter of another script": str(WORKER).replace("c", "\u0421"),
     "braces": f"%7B{WORKER}%7D",
     "urn": f"urn:uuid:{WORKER}",
     "no dashes": WORKER.hex,
@@ -125,5 +126,12 @@ def test_an_unknown_id_costs_the_same_statements_as_a_foreign_one(fleet: Fleet) 
     assert statements[0].count("SELECT") == 3
 
 
-def test_the_id_itself_is_right(fleet: Fleet) -> None:
-    assert start(fleet, worker_id=str(WORKER)).status_code == 200
+@pytest.mark.parametrize("spelling", [str(WORKER), str(WORKER).upper(), str(WORKER).replace("c5", "C5")])
+def test_the_id_is_taken_in_any_case(fleet: Fleet, spelling: str) -> None:
+    assert start(fleet, worker_id=spelling).status_code == 200
+    assert WorkerStart.objects.get().worker_id == WORKER
+
+
+def test_another_case_is_no_further_worker_to_the_throttle(fleet: Fleet, settings: Settings) -> None:
+    settings.WORKER_STARTS_PER_MINUTE = 1
+    assert [start(fleet, worker_id=text).status_code for text in (str(WORKER), str(WORKER).upper())] == [200, 429]

@@ -19,7 +19,7 @@ def fleet(db: None) -> Fleet:
     return fresh_fleet()
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "post"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "post"])
 def test_any_other_method_is_405(fleet: Fleet, method: str) -> None:
     path = f"/api/v1/workers/{fleet.worker.pk}/start"
     response = Client().generic(method, path, b"{}", "application/json", HTTP_AUTHORIZATION=f"Bearer {fleet.token}")
@@ -27,7 +27,7 @@ def test_any_other_method_is_405(fleet: Fleet, method: str) -> None:
         assert response.status_code == 200
         return
     assert_refused(response, 405)
-    assert response["Allow"] == "POST"
+    assert response["Allow"] == "POST, OPTIONS"
 
 
 def test_head_is_405_without_a_body(fleet: Fleet) -> None:
@@ -121,11 +121,10 @@ def test_the_slash_may_be_doubled_and_no_more(fleet: Fleet, slashes: str, status
         "",
         "x",
         "{c5d2b1a0-9f8e-4d7c-8b6a-0123456789ab}",
-        "C5D2B1A0-9F8E-4D7C-8B6A-0123456789AB",
         "c5d2b1a0-9f8e-4d7c-8b6a-0123456789ab\n",
     ],
 )
-def test_an_id_is_taken_in_its_canonical_spelling_only(text: str) -> None:
+def test_an_id_is_taken_in_rfc_9562s_spelling_only(text: str) -> None:
     with pytest.raises(UnknownObjectError):
         uuid_of(text)
 

@@ -18,8 +18,11 @@ STOP_REASON_LENGTH = 200
 ERROR_MESSAGE_LENGTH = 2_000
 HOSTNAME_LENGTH = 255
 TASK_ID_LENGTH = 255
+ACTIVITY_LENGTH = 50
 #: How many of the last reported log lines are kept.
-LOG_LINES = 100
+LOG_LINES = 500
+#: The member of what a process tells of itself in which we say what of it was cut; a worker's own is dropped.
+CUT = "_cut"
 INTERVAL = "worker__queue__heartbeat_interval"
 
 #: The stop reason of an instance that another one took over from.
@@ -27,7 +30,7 @@ SUPERSEDED = "superseded"
 
 
 class Activity(models.TextChoices):
-    """What a process says of itself."""
+    """What a process says of itself; any other word is kept, and taken for active."""
 
     ACTIVE = "active"
     IDLE = "idle"
@@ -124,7 +127,7 @@ class WorkerInstance(TenantOwned):
         db_persist=True,
         help_text="The last heartbeat, once a newer process has started.",
     )
-    activity = models.CharField(max_length=6, choices=Activity, default=Activity.ACTIVE)
+    activity = models.CharField(max_length=ACTIVITY_LENGTH, choices=Activity, default=Activity.ACTIVE)
     tasks_processed = models.BigIntegerField(default=0)
     current_task_id = models.CharField("current task", max_length=TASK_ID_LENGTH, blank=True, default="")
     stopped_at = models.DateTimeField(null=True)

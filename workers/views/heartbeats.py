@@ -23,7 +23,7 @@ class HeartbeatApiView(WorkerApiView):
     """What every heartbeat has in common: the statement that notes it asks the key's row, too."""
 
     asks_key_itself = True
-    http_method_names = ("post",)
+    max_bytes = 1024 * 1024  # log lines
     refusals = (404, 409)
 
 
@@ -52,8 +52,6 @@ class SimpleHeartbeatView(HeartbeatApiView):
 
 class DisconnectView(WorkerApiView):
     """The goodbye of a worker."""
-
-    http_method_names = ("post",)
 
     @extend_schema(operation_id="disconnect_worker", request=DisconnectRequestSerializer, responses={204: None})
     def post(self, request: Request, worker_id: str) -> Response:

@@ -38,13 +38,7 @@ from workers.reading import (
 from workers.views.requests import WorkerApiView, uuid_of, valid_query
 
 
-class ReadView(WorkerApiView):
-    """An endpoint that only reads."""
-
-    http_method_names = ("get",)
-
-
-class EnvironmentsView(ReadView):
+class EnvironmentsView(WorkerApiView):
     """The environments that the key reaches."""
 
     refusals = ()
@@ -58,7 +52,7 @@ class EnvironmentsView(ReadView):
         return Response(_each(EnvironmentSerializer, describe_environments(rows, timezone.now())), headers=headers)
 
 
-class EnvironmentView(ReadView):
+class EnvironmentView(WorkerApiView):
     """One environment."""
 
     @extend_schema(operation_id="get_environment", responses=EnvironmentSerializer)
@@ -69,7 +63,7 @@ class EnvironmentView(ReadView):
         return Response(EnvironmentSerializer(described).data)
 
 
-class QueuesView(ReadView):
+class QueuesView(WorkerApiView):
     """The worker queues that the key reaches."""
 
     refusals = ()
@@ -82,7 +76,7 @@ class QueuesView(ReadView):
         return _queues(request, WorkerQueue.objects.covered_by(key_of(request)))
 
 
-class EnvironmentQueuesView(ReadView):
+class EnvironmentQueuesView(WorkerApiView):
     """The worker queues of one environment."""
 
     @extend_schema(
@@ -96,7 +90,7 @@ class EnvironmentQueuesView(ReadView):
         return _queues(request, WorkerQueue.objects.filter(environment=environment))
 
 
-class QueueView(ReadView):
+class QueueView(WorkerApiView):
     """One worker queue."""
 
     @extend_schema(operation_id="get_worker_queue", responses=WorkerQueueSerializer)
@@ -106,7 +100,7 @@ class QueueView(ReadView):
         return Response(WorkerQueueSerializer(described).data)
 
 
-class QueueWorkersView(ReadView):
+class QueueWorkersView(WorkerApiView):
     """The processes of a queue's workers."""
 
     @extend_schema(
@@ -120,7 +114,7 @@ class QueueWorkersView(ReadView):
         return Response(_each(WorkerDetailSerializer, with_reports(rows)), headers=headers)
 
 
-class QueueConfigView(ReadView):
+class QueueConfigView(WorkerApiView):
     """A queue's configuration, by version."""
 
     @extend_schema(operation_id="get_worker_queue_config", responses=QueueConfigSerializer)
@@ -130,7 +124,7 @@ class QueueConfigView(ReadView):
         return Response(QueueConfigSerializer(configuration_of(queue)).data)
 
 
-class QueueMetricsView(ReadView):
+class QueueMetricsView(WorkerApiView):
     """A queue's figures."""
 
     @extend_schema(operation_id="get_worker_queue_metrics", responses=QueueMetricsSerializer)
@@ -139,7 +133,7 @@ class QueueMetricsView(ReadView):
         return Response(QueueMetricsSerializer(measure_queue(_queue(request, queue_id), timezone.now())).data)
 
 
-class WorkerCommandView(ReadView):
+class WorkerCommandView(WorkerApiView):
     """How a worker of the queue is started."""
 
     @extend_schema(operation_id="get_worker_command", responses=WorkerCommandSerializer)
@@ -166,7 +160,7 @@ class DeploymentSerializer(serializers.Serializer[dict[str, Any]]):
     deployment_type = serializers.ChoiceField(DeploymentType.choices, default=DeploymentType.LOCAL)
 
 
-class InstallScriptView(ReadView):
+class InstallScriptView(WorkerApiView):
     """The text that installs and starts a worker of the queue."""
 
     @extend_schema(

@@ -24,6 +24,8 @@ from workers.tokens import UUID_TEXT
 
 JSON = JSONRenderer()
 TOO_MANY = "The query string has too many parameters."
+#: What a query string has where a body has null.
+NO_VALUES = {"", "null"}
 
 
 class InvalidQueryError(ValidationError):
@@ -58,29 +60,27 @@ class WorkerApiView(APIView):
 
 
 def uuid_of(text: str) -> UUID:
-    """The id in its canonical spelling; UnknownObjectError for others, which `uuid.UUID` would take."""
+    """The id in RFC 9562's spelling, in any case; UnknownObjectError for others, which `uuid.UUID` would take."""
     if not UUID_TEXT.fullmatch(text):
         raise UnknownObjectError
     return UUID(text)
 
 
-def valid_body(
-    request: Request, serializer_class: type[Serializer[Any]], *, is_optional: bool = False
-) -> dict[str, Any]:
+def valid_body(request: Request, serializer_class: type[Serializer[Any]]) -> dict[str, Any]:
     """The validated body; without one it is a validation error, as the contract requires, unless it is optional.
 
     The parser is called directly, since `request.data` takes an empty body for `{}`.
     """
-    if is_optional and request.META.get("CONTENT_LENGTH") in {None, "", "0"} and not _is_chunked(request):
-        return _valid(serializer_class, {})
     (parser,) = request.parsers or ()
-    return _valid(serializer_class, parser.parse(cast("IO[Any]", request._request)))
+    body = parser.parse(cast("IO[Any]", request._request), parser_context=request.parser_context)
+    return _valid(serializer_class, body)
 
 
 def valid_query(request: Request, serializer_class: type[Serializer[Any]]) -> dict[str, Any]:
-    """The validated query string, of which a repeated parameter's last value counts."""
+    """The validated query string, of which a repeated parameter's last value counts, and one without a value not."""
     try:
-        return _valid(serializer_class, request.query_params.dict())
+        told = {name: value for name, value in request.query_params.items() if value not in NO_VALUES}
+        return _valid(serializer_class, told)
     except TooManyFieldsSent:
         raise ParseError(TOO_MANY) from None
     except ValidationError as error:
@@ -95,10 +95,6 @@ def client_of(request: Request) -> Client:
 def printable(text: str, limit: int = 300) -> str:
     """A header's text without control characters."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text[:limit])
-
-
-def _is_chunked(request: Request) -> bool:
-    return "HTTP_TRANSFER_ENCODING" in request.META
 
 
 def answer(serializer_class: type[Serializer[Any]], row: Any) -> HttpResponse:

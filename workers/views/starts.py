@@ -36,14 +36,13 @@ REASONS: dict[type[Exception], str] = {
     KeyOutOfScopeError: "The API key's scope does not cover what was asked for.",
 }
 #: Refusals of the caller, beside a secret that does not open: no other method, no throttle, no failure of ours.
-REFUSALS = frozenset({400, 401, 403, 404, 409, 411, 413, 415, 422})
+REFUSALS = frozenset({400, 401, 403, 404, 409, 413, 415, 422})
 
 
 class BootView(WorkerApiView):
     """A boot call: of a refused one it is noted why, for those who wait for the worker."""
 
     asks_key_itself = True
-    http_method_names = ("post",)
     refusals = (404, 409)
 
     def answer_to(self, error: Exception) -> Response:
@@ -104,7 +103,7 @@ class StartInQueueView(BootView):
     def post(self, request: Request, queue_id: str) -> Response:
         """Make a worker in this queue, start it, and fetch its configuration."""
         identifier = uuid_of(queue_id)
-        body = valid_body(request, QueueStartRequestSerializer, is_optional=self.is_body_optional)
+        body = valid_body(request, QueueStartRequestSerializer)
         started = start_in_queue(identifier, _attempt(request, body["system_info"]))
         return Response(QueueStartResponseSerializer(started, context={"own_url": body["control_plane_url"]}).data)
 

@@ -25,7 +25,6 @@ LONGEST_HOLDER = 200
 class UpdateLockView(WorkerApiView):
     """A queue's update lock, for one holder."""
 
-    http_method_names = ("post", "delete")
     refusals = (404, 409)
 
     @extend_schema(
@@ -51,8 +50,6 @@ class UpdateLockView(WorkerApiView):
 
 class UpdateLockStatusView(WorkerApiView):
     """Whether a queue's update lock is held."""
-
-    http_method_names = ("get",)
 
     @extend_schema(operation_id="get_update_lock_status", responses=UpdateLockStatusSerializer)
     def get(self, request: Request, queue_id: str) -> Response:
