@@ -111,7 +111,9 @@ def _ends_connection(request: HttpRequest, response: HttpResponseBase) -> bool:
     """
     has_body = request.META.get("CONTENT_LENGTH") not in {None, "", "0"} or "HTTP_TRANSFER_ENCODING" in request.META
     is_read = request._read_started  # type: ignore[attr-defined]  # Django tells it nowhere else
-    return has_body and (not is_read or response.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.CONTENT_TOO_LARGE})
+    return has_body and (
+        not is_read or response.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}
+    )
 
 
 class ConsolePolicyMiddleware:

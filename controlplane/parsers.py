@@ -76,7 +76,7 @@ class StrictJSONParser(BaseParser):
     media_type = "application/json"
 
     def parse(self, stream: IO[Any], media_type: str | None = None, parser_context: Any = None) -> Any:  # noqa: ARG002
-        """The body's JSON value; `stream` is the Django request, and the view says how large and whether it has to be."""
+        """The body's JSON value; `stream` is the Django request, and the view says how large it may be."""
         view = parser_context["view"]
         return parse_body(stream, limit=getattr(view, "max_bytes", MAX_BYTES), is_optional=view.is_body_optional)  # type: ignore[arg-type]  # DRF calls it a stream
 
@@ -94,7 +94,7 @@ class SentBody:
         self.length = "" if self.coding else request.META.get("CONTENT_LENGTH") or ""
         self._begin = b""
         if not self.length and "wsgi.input_terminated" in request.META:  # else there is no telling where it ends
-            request._stream = request.META["wsgi.input"]  # type: ignore[attr-defined]  # Django's ends at once
+            request._stream = request.META["wsgi.input"]  # Django's ends at once
             self._begin = b"" if self.coding else request.read(1)
 
     @property

@@ -9,7 +9,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from environments import audit
 from environments.audit import Actor
-from workers.models import ApiKey, Worker, WorkerInstance
+from workers.models import ApiKey, Refusal, Worker, WorkerInstance
 
 #: Workers removed in one transaction: few enough that no start waits for long.
 BATCH = 500
@@ -44,5 +44,7 @@ def _remove(ids: list[UUID], *, silent_for: timedelta, actor: Actor, now: dateti
     for worker in gone:
         changes = audit.difference(snapshot := audit.snapshot(worker), dict.fromkeys(snapshot))
         audit.record("worker.deleted", worker, actor=actor, now=now, changes=changes)
-    Worker.objects.filter(pk__in=[worker.pk for worker in gone]).delete()
+    ids = [worker.pk for worker in gone]
+    Worker.objects.filter(pk__in=ids).delete()
+    Refusal.objects.filter(pk__in=ids).delete()
     return len(gone)

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests import factories
@@ -366,7 +366,10 @@ ODD: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize(("member", "expected"), ODD.values(), ids=ODD)
 def test_an_odd_member_costs_no_worker_its_liveness(running: Fleet, member: str, expected: dict[str, Any]) -> None:
     names = simple(running)[1:].partition(b', "status"')[0]
-    for path, body in ((f"{running.worker.pk}/heartbeat", f"{{{member}}}"), ("heartbeat", f"{{{names.decode()},{member}}}")):
+    for path, body in (
+        (f"{running.worker.pk}/heartbeat", f"{{{member}}}"),
+        ("heartbeat", f"{{{names.decode()},{member}}}"),
+    ):
         silence(minutes=2)
         assert_accepted(post(running, path, body.encode()))
         row = current()
@@ -419,7 +422,7 @@ def test_an_odd_report_costs_no_worker_its_liveness(running: Fleet, body: bytes,
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_whatever_a_running_worker_tells_it_stays_online(running: Fleet, told: dict[str, Any]) -> None:
     silence(minutes=2)
-    assert_accepted(post(running, f"{running.worker.pk}/heartbeat", json.dumps(told).encode()))
+    assert_accepted(heartbeat(running, json.dumps(told).encode()))
     assert current().liveness == Liveness.ONLINE
 
 
@@ -480,7 +483,8 @@ def test_a_goodbye_never_fails_for_its_text(running: Fleet, body: bytes, expecte
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_whatever_a_goodbye_tells_it_ends_the_process(running: Fleet, told: dict[str, Any]) -> None:
     WorkerInstance.objects.update(stopped_at=None, stop_reason="", exit_code=None, error_message="")
-    assert_accepted(post(running, f"{running.worker.pk}/disconnect", json.dumps(told).encode()))
+    assume(len(body := json.dumps(told).encode()) <= 64 * 1024)
+    assert_accepted(disconnect(running, body))
     assert current().liveness == Liveness.STOPPED
 
 

@@ -126,7 +126,7 @@ def test_a_refused_start_leaves_its_reason(
         ({"system_info": 1}, {}, 422, "The body was refused: Input should be a valid dictionary."),
         (b"{}", {"content_type": "text/plain"}, 415, "The body must be application/json in UTF-8."),
         (b"x" * 70_000, {}, 413, "The body is larger than 65536 bytes."),
-        (b"{}", {"HTTP_TRANSFER_ENCODING": "chunked"}, 411, "Send the body with a Content-Length."),
+        (b"{}", {"CONTENT_LENGTH": "two"}, 400, "The body could not be read."),
     ],
 )
 def test_a_refused_body_leaves_its_reason(fleet: Fleet, body: Any, environ: Any, status: int, reason: str) -> None:
@@ -170,7 +170,7 @@ def test_queue_starts_and_registrations_are_noted_without_a_worker(fleet: Fleet)
         assert (refusal().worker_id, refusal().reason) == (None, "This worker's queue is disabled.")
 
 
-@pytest.mark.parametrize("worker_id", ["nonsense", "%00", "a" * 2_000, str(UUID(int=0xABC << 80)).upper()])
+@pytest.mark.parametrize("worker_id", ["nonsense", "%00", "a" * 2_000, UUID(int=0xABC << 80).hex])
 def test_what_is_no_id_is_noted_as_none(fleet: Fleet, worker_id: str) -> None:
     assert start(fleet, worker_id=worker_id).status_code == 404
     assert (refusal().worker_id, refusal().status) == (None, 404)
@@ -180,8 +180,7 @@ def test_nothing_that_the_caller_sent_is_noted(fleet: Fleet) -> None:
     token = factories.issue_token(fleet.organization)
     for body, environ in (
         ({"system_info": HOSTILE}, {}),
-        ({"system_info": {HOSTILE: float("inf")}}, {}),
-        (f'{{"{HOSTILE}": 1, "{HOSTILE}": 2}}'.encode(), {}),
+        (f'{{"system_info": {{}}, "{HOSTILE}": 2'.encode(), {}),
         (HOSTILE.encode(), {"content_type": HOSTILE}),
         (b"{}", {"HTTP_CONTENT_ENCODING": HOSTILE}),
         (b"{}", {"worker_id": "%3Cscript%3E"}),

@@ -1,7 +1,7 @@
 """What a worker's page tells: how it is at a glance, its processes, what it is given and from where, its history."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q
@@ -13,9 +13,11 @@ from workers.admin.effective_configuration import SECTION_FIELDS, fields_of
 from workers.admin.links import list_of
 from workers.admin.start_history import past_starts, starts_of
 from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, is_recovering, state_of
-from workers.boot.refusals import latest_foreign_refusal_at
+from workers.boot.refusals import CALL_WITHIN, latest_foreign_refusal_at
 from workers.configuration import revision_of, sections_of, show_configuration
+from workers.lifecycle.heartbeats import LOG_LINE_LENGTH
 from workers.models import LIVE, ApiKey, Liveness, Outage, Refusal, Worker, WorkerInstance, WorkerStart
+from workers.models.instances import CUT, ERROR_MESSAGE_LENGTH
 from workers.overview import instances_of, with_reports
 from workers.tokens import UUID_TEXT
 
@@ -23,6 +25,7 @@ from workers.tokens import UUID_TEXT
 MOST_ROWS = 20
 MOST_PROCESSES = 6
 LONGEST_VALUE = 100
+NOTED_WITHIN = timedelta(seconds=CALL_WITHIN)
 #: What changes the configuration, in the audit trail's words.
 POINTED_TO = [*CONNECTION_POINTERS, "queue", "heartbeat_interval"]
 WITHIN = ["host", "namespace", "api_url", "api_key_fingerprint", "requires_api_key", *SECTION_FIELDS["telemetry"]]
@@ -57,6 +60,7 @@ def overview_of(worker: Worker, outage: Outage | None, now: datetime) -> dict[st
         "problem": problem,
         "is_outdated": is_outdated,
         "outdated_by": _first_change(worker, current.started_at) if current and is_outdated else None,
+        "cuts": _cuts(current),
         **_refusals(worker, current),
     }
 
@@ -81,6 +85,8 @@ def _details(worker: Worker, overview: dict[str, Any], now: datetime) -> dict[st
         "has_more_keys": len(covering) > MOST_ROWS,
         "keys_in_use": {process.api_key_id for process in overview["processes"] if process.liveness in LIVE},
         "has_logs": any(process.report.logs for process in overview["processes"]),
+        "longest_line": LOG_LINE_LENGTH,
+        "longest_message": ERROR_MESSAGE_LENGTH,
         "events": _events(worker),
         "lists": _lists(worker),
     }
@@ -128,16 +134,27 @@ def _first_change(worker: Worker, since: datetime) -> AuditEvent | None:
 def _refusals(worker: Worker, current: WorkerInstance | None) -> dict[str, Any]:
     """The last refused starts of the organization's keys; of another organization's key only when.
 
-    `latest_refusal` is one that came after the current process started, or while there is none.
+    `latest_refusal` is one that came after the current process started, or while there is none, and `refused_call` one
+    since which no heartbeat was taken, or hardly any: of a call that is refused again and again not each is noted.
     """
     refusals = Refusal.objects.filter(worker_id=worker.pk).order_by("-occurred_at")
-    own = list(refusals.filter(organization=worker.organization_id).select_related("api_key")[:MOST_ROWS])
-    is_news = own and (current is None or own[0].occurred_at > current.started_at)
+    own = list(refusals.filter(organization=worker.organization_id).select_related("api_key")[: MOST_ROWS + 1])
+    starts = [row for row in own if row.call == Refusal.START][:MOST_ROWS]
+    call = next((row for row in own if row.call != Refusal.START), None)
+    is_news = starts and (current is None or starts[0].occurred_at > current.started_at)
+    is_going_on = call and (current is None or call.occurred_at > current.last_heartbeat_at - NOTED_WITHIN)
     return {
-        "refusals": own,
+        "refusals": starts,
         "foreign_refusal_at": latest_foreign_refusal_at(worker),
-        "latest_refusal": own[0] if is_news else None,
+        "latest_refusal": starts[0] if is_news else None,
+        "refused_call": call if is_going_on else None,
     }
+
+
+def _cuts(current: Any) -> list[str]:
+    """What was cut of what the current process reports."""
+    told = (current.report.system_info, current.report.worker_metadata) if current and current.report else ()
+    return sorted({text for part in told for text in part.get(CUT, ())})
 
 
 def _events(worker: Worker) -> list[ShownEvent]:

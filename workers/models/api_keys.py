@@ -123,11 +123,15 @@ class Refusal(TenantOwned):
     """The last start that was refused to an API key, so that whoever waits for a worker is told why it does not come.
 
     Its id is the key's: one row per key, so whoever has a key can make no more of them. `worker_id` is what was asked
-    for, be it there or not.
+    for, be it there or not. Or the last other call that was refused to a worker that is there, whose id it then has.
     """
 
+    #: The call that is refused to a key; others are refused to a worker.
+    START = "start"
+
     id = models.UUIDField("ID", primary_key=True, editable=False)
-    api_key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, related_name="refusal")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+")
+    call = models.CharField(max_length=20, default=START, db_default=START)
     worker_id = models.UUIDField(null=True, db_index=True)
     occurred_at = models.DateTimeField()
     status = models.PositiveSmallIntegerField(help_text="The HTTP status that was answered.")

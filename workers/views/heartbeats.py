@@ -16,12 +16,14 @@ from workers.serializers import (
     HeartbeatRequestSerializer,
     SimpleHeartbeatRequestSerializer,
 )
-from workers.views.requests import WorkerApiView, client_of, uuid_of, valid_body
+from workers.views.refusals import RunningWorkerView
+from workers.views.requests import client_of, uuid_of, valid_body
 
 
-class HeartbeatApiView(WorkerApiView):
+class HeartbeatApiView(RunningWorkerView):
     """What every heartbeat has in common: the statement that notes it asks the key's row, too."""
 
+    call = "heartbeat"
     asks_key_itself = True
     max_bytes = 1024 * 1024  # log lines
     refusals = (404, 409)
@@ -47,11 +49,14 @@ class SimpleHeartbeatView(HeartbeatApiView):
         """Tell that a worker lives, naming it and its environment in the body."""
         body = valid_body(request, SimpleHeartbeatRequestSerializer)
         environment_name = body.pop("environment_name")
-        return _record(request, uuid_of(body.pop("worker_id")), body, environment_name)
+        self.worker_in_body = uuid_of(body.pop("worker_id"))
+        return _record(request, self.worker_in_body, body, environment_name)
 
 
-class DisconnectView(WorkerApiView):
+class DisconnectView(RunningWorkerView):
     """The goodbye of a worker."""
+
+    call = "goodbye"
 
     @extend_schema(operation_id="disconnect_worker", request=DisconnectRequestSerializer, responses={204: None})
     def post(self, request: Request, worker_id: str) -> Response:

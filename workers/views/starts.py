@@ -2,9 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -12,12 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from environments.encryption import CannotOpenError
-from workers.access import KeyOutOfScopeError, UnknownObjectError
 from workers.authentication import UnusableKeyError, key_of, presented_key, signed_key_of
-from workers.boot.refusals import record_refusal
+from workers.boot.refusals import record_refused_start
 from workers.lifecycle import register_worker, start_in_queue, start_worker
 from workers.lifecycle.starts import Attempt
-from workers.models import ApiKey
 from workers.serializers import (
     QueueStartRequestSerializer,
     QueueStartResponseSerializer,
@@ -27,49 +23,27 @@ from workers.serializers import (
     WorkerStartRequestSerializer,
 )
 from workers.throttles import ApiKeyThrottle, WorkerThrottle
-from workers.tokens import UUID_TEXT
-from workers.views.requests import WorkerApiView, answer, client_of, uuid_of, valid_body
+from workers.views.refusals import NotingView
+from workers.views.requests import answer, client_of, uuid_of, valid_body
 
-#: What is told of refusals whose answer says less.
-REASONS: dict[type[Exception], str] = {
-    UnknownObjectError: "The API key's organization has nothing of the id or name that was asked for.",
-    KeyOutOfScopeError: "The API key's scope does not cover what was asked for.",
-}
 #: Refusals of the caller, beside a secret that does not open: no other method, no throttle, no failure of ours.
 REFUSALS = frozenset({400, 401, 403, 404, 409, 413, 415, 422})
 
 
-class BootView(WorkerApiView):
-    """A boot call: of a refused one it is noted why, for those who wait for the worker."""
+class BootView(NotingView):
+    """A boot call: of a refused one it is noted why, with its key."""
 
     asks_key_itself = True
     refusals = (404, 409)
 
-    def answer_to(self, error: Exception) -> Response:
-        """The answer to an error; 503 when the refusal cannot be noted."""
-        response = super().answer_to(error)
-        is_refused = response.status_code in REFUSALS or isinstance(error, CannotOpenError)
-        if self.request.method != "POST" or not is_refused:
-            return response
-        try:
-            if isinstance(error, UnusableKeyError):
-                self._note(error.api_key, error, response)
-            elif self.request.auth and response.status_code != HTTPStatus.UNAUTHORIZED:
-                self._note(key_of(self.request), error, response)
-        except (DatabaseError, InterfaceError) as away:
-            return super().answer_to(away)
-        return response
-
-    def _note(self, api_key: ApiKey, error: Exception, response: Response) -> None:
-        worker_id = self.kwargs.get("worker_id", "")
-        record_refusal(
-            api_key,
-            worker_id=UUID(worker_id) if UUID_TEXT.fullmatch(worker_id) else None,
-            status=response.status_code,
-            reason=_reason_of(error, response),
-            client_address=client_of(self.request).address,
-            now=timezone.now(),
-        )
+    def note(self, error: Exception, response: Response) -> None:
+        """With the key, be it usable or not, if it is genuine."""
+        if response.status_code not in REFUSALS and not isinstance(error, CannotOpenError):
+            return
+        if isinstance(error, UnusableKeyError):
+            record_refused_start(error.api_key, self.refused(error, response))
+        elif self.request.auth and response.status_code != HTTPStatus.UNAUTHORIZED:
+            record_refused_start(key_of(self.request), self.refused(error, response))
 
 
 class StartWorkerView(BootView):
@@ -123,16 +97,6 @@ class RegisterWorkerView(BootView):
         attempt = _attempt(request, {name: value for name, value in told.items() if value})
         started = register_worker(body["environment_name"], attempt)
         return Response(RegisterResponseSerializer(started, context={"presented_key": presented_key(request)}).data)
-
-
-def _reason_of(error: Exception, response: Response) -> str:
-    """A text of ours; a body's own words are none, so of what is wrong with it only the kind is told."""
-    if isinstance(error, UnusableKeyError):
-        return error.reason
-    detail = response.data["detail"]
-    if isinstance(detail, list):
-        return f"The body was refused: {detail[0]['msg']}."
-    return REASONS.get(type(error), str(detail))
 
 
 def _attempt(request: Request, system_info: dict[str, Any]) -> Attempt:
