@@ -83,7 +83,7 @@ CASES = [
     for endpoint, row in MATRIX.items()
     for caller, status in zip(CALLERS, row.split(), strict=True)
 ]
-LARGE = b'{"a":"' + b"x" * 70_000 + b'"}'
+LARGE = b'{"a":"' + b"x" * 1_100_000 + b'"}'
 #: Body, media type, and the status of its refusal.
 BAD_BODIES = (
     (b"{", "text/plain", 415),
@@ -91,12 +91,9 @@ BAD_BODIES = (
     (LARGE, "application/json", 413),
     (b"{", "application/json", 422),
     (b"[]", "application/json", 422),
-    (b'{"a":1,"a":2}', "application/json", 422),
-    (b'{"a":NaN}', "application/json", 422),
 )
 MALFORMED_IDS = {
     "word": "not-a-uuid",
-    "upper case": str(UUID(int=0xABCDEF << 80)).upper(),
     "no dashes": uuid4().hex,
     "braces": f"{{{uuid4()}}}",
     "NUL": "\0",
@@ -502,12 +499,23 @@ def test_the_body_is_refused_before_the_object_is_looked_for(world: World, endpo
     assert everything() == before
 
 
+@pytest.mark.parametrize("endpoint", TAKING_IDS)
+def test_an_id_is_taken_in_upper_case(world: World, endpoint: str) -> None:
+    identifier = str(world.fleet.worker.pk if "/workers/{worker_id}" in endpoint[:30] else "") or None
+    path = path_of(endpoint, world.fleet, identifier)
+    upper = re.sub(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", lambda found: found[0].upper(), path, count=1)
+    assert upper != path
+    response = send(endpoint, world.fleet, world.authorization("organization"), PATH_INFO=upper)
+    assert response.status_code in {200, 204}, response.content
+
+
 # --- Other methods, other paths -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", sorted({endpoint.partition(" ")[2] for endpoint in MATRIX if "/api/v1" in endpoint}))
 def test_other_methods_are_refused_and_the_right_ones_named(world: World, path: str) -> None:
-    right = {endpoint.partition(" ")[0] for endpoint in MATRIX if endpoint.partition(" ")[2] == path}
+    right = {endpoint.partition(" ")[0] for endpoint in MATRIX if endpoint.partition(" ")[2] == path} | {"OPTIONS"}
+    right |= {"HEAD"} if "GET" in right else set()
     authorization = world.authorization("organization")
     before = everything()
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} - right:
@@ -518,6 +526,32 @@ def test_other_methods_are_refused_and_the_right_ones_named(world: World, path: 
         assert set(response["Allow"].split(", ")) == right
         if method != "HEAD":
             assert_error_shape(response)
+    assert everything() == before
+
+
+@pytest.mark.parametrize("endpoint", [endpoint for endpoint in MATRIX if endpoint.startswith("GET ")])
+def test_head_tells_what_get_tells_but_for_the_body(world: World, endpoint: str) -> None:
+    path, authorization = path_of(endpoint, world.fleet), world.authorization("organization")
+    told = {
+        method: strict_client().generic(method, path, HTTP_AUTHORIZATION=authorization) for method in ("GET", "HEAD")
+    }
+    assert told["HEAD"].status_code == told["GET"].status_code
+    assert not told["HEAD"].content
+    volatile = {"X-Request-ID", "Set-Cookie"}
+    shown = [{k: v for k, v in response.items() if k not in volatile} for response in told.values()]
+    assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize("path", sorted({endpoint.partition(" ")[2] for endpoint in MATRIX if "/api/v1" in endpoint}))
+def test_options_tells_the_methods_to_whoever_has_a_key(world: World, path: str) -> None:
+    right = {endpoint.partition(" ")[0] for endpoint in MATRIX if endpoint.partition(" ")[2] == path} | {"OPTIONS"}
+    right |= {"HEAD"} if "GET" in right else set()
+    before = everything()
+    for caller, status in (("organization", 204), ("another organization", 204), ("no key", 401), ("revoked", 401)):
+        options = {"HTTP_AUTHORIZATION": found} if (found := world.authorization(caller)) else {}
+        response = strict_client().options(path_of(f"GET {path}", world.fleet), **options)
+        assert response.status_code == status
+        assert status != 204 or set(response["Allow"].split(", ")) == right
     assert everything() == before
 
 

@@ -260,7 +260,6 @@ ORDER: list[tuple[str, int, Violation]] = [
     ("no key", 401, violate(token="x.y.z")),
     ("id that is no UUID", 404, violate(worker_id="nonsense")),
     ("media type", 415, violate(content_type="text/plain")),
-    ("length missing", 411, violate(HTTP_TRANSFER_ENCODING="chunked")),
     ("size", 413, violate(CONTENT_LENGTH="70000")),
     ("shape", 422, violate(body=b"[]")),
     ("unknown worker", 404, violate(worker_id=uuid4())),
