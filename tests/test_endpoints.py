@@ -546,9 +546,11 @@ def test_head_tells_what_get_tells_but_for_the_body(world: World, endpoint: str)
 def test_options_tells_the_methods_to_whoever_has_a_key(world: World, path: str) -> None:
     right = {endpoint.partition(" ")[0] for endpoint in MATRIX if endpoint.partition(" ")[2] == path} | {"OPTIONS"}
     right |= {"HEAD"} if "GET" in right else set()
+    statuses = {"organization": 204, "another organization": 204, "no key": 401, "revoked": 401}
+    authorizations = {caller: world.authorization(caller) for caller in statuses}
     before = everything()
-    for caller, status in (("organization", 204), ("another organization", 204), ("no key", 401), ("revoked", 401)):
-        options = {"HTTP_AUTHORIZATION": found} if (found := world.authorization(caller)) else {}
+    for caller, status in statuses.items():
+        options = {"HTTP_AUTHORIZATION": found} if (found := authorizations[caller]) else {}
         response = strict_client().options(path_of(f"GET {path}", world.fleet), **options)
         assert response.status_code == status
         assert status != 204 or set(response["Allow"].split(", ")) == right

@@ -184,6 +184,14 @@ def test_a_larger_body_is_refused_as_the_service_refuses(proxy: Proxy, path: str
     assert answer.headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    "path", ["/api/v1/workers/x/heartbeat", "/api/v1/workers/heartbeat", "//api/v1/workers/x/heartbeat"]
+)
+def test_a_heartbeat_may_be_larger(proxy: Proxy, path: str) -> None:
+    assert ask(proxy, path, body=b"x" * 1024 * 1024).body["length"] == 1024 * 1024
+    assert ask(proxy, path, body=b"x" * (1024 * 1024 + 1)).status == 413
+
+
 def test_a_chunked_body_arrives_with_its_length(proxy: Proxy) -> None:
     connection = proxy.connection()
     connection.request("POST", "/api/v1/x", iter([b"ab", b"c"]), {"Host": NAME}, encode_chunked=True)

@@ -3,7 +3,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from tests.factories import Fleet
-from tests.workers import assert_nothing_recorded, fresh_fleet, start
+from tests.workers import assert_nothing_recorded, fresh_fleet, in_chunks, start
+from workers.models import WorkerStart
 
 HTTPS = {"wsgi.url_scheme": "https"}
 PROXY = "127.0.0.1"
@@ -162,7 +163,8 @@ def test_says_that_the_connection_ends_when_the_answer_came_before_the_body_was_
         start(fleet, content_type="text/plain"),
         start(fleet, large),
         start(fleet, worker_id="nonsense"),
-        start(fleet, HTTP_TRANSFER_ENCODING="chunked"),
+        start(fleet, token="x.y.z", **in_chunks(b"{}")),
+        start(fleet, **in_chunks(large)),
     ):
         assert refused.status_code >= 400
         assert refused["Connection"] == "close"
@@ -172,6 +174,7 @@ def test_leaves_the_connection_open_otherwise(fleet: Fleet) -> None:
     for answered in (
         start(fleet),
         start(fleet, b"{"),
+        start(fleet, **in_chunks(b"{}")),
         start(fleet, b"", token="x.y.z"),
         Client().get("/api/health"),
         Client().post("/livez", b"{}", "application/json"),

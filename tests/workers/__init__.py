@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def start(  # noqa: PLR0913  # the parts of a request that hostile tests vary
     path = f"/api/v1/workers/{fleet.worker.pk if worker_id is None else worker_id}/start"
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return (client or shared_client()).generic("POST", path, data, content_type, **environ)
+
+
+def in_chunks(body: bytes, coding: str = "chunked") -> dict[str, Any]:
+    """What the server gives of a chunked body, for `environ`; tests/test_framing.py sends some to a real one."""
+    given = {"wsgi.input": BytesIO(body), "wsgi.input_terminated": True, "CONTENT_LENGTH": ""}
+    return {**given, "HTTP_TRANSFER_ENCODING": coding}
 
 
 def heartbeat(fleet: Fleet, **body: Any) -> None:

@@ -3,13 +3,12 @@
 import gzip
 import json
 import zlib
-from io import BytesIO
 from typing import Any
 
 import pytest
 
 from tests.factories import Fleet
-from tests.workers import assert_nothing_recorded, assert_refused, fresh_fleet, start
+from tests.workers import assert_nothing_recorded, assert_refused, fresh_fleet, in_chunks, start
 from workers.models import WorkerStart
 from workers.models.instances import CUT
 
@@ -109,12 +108,6 @@ def test_refuses_a_compressed_body(fleet: Fleet, encoding: str) -> None:
 
 
 # --- Framing -------------------------------------------------------------------------------------------------------------
-
-
-def in_chunks(body: bytes, coding: str = "chunked") -> dict[str, Any]:
-    """What the server gives of a chunked body; tests/test_framing.py sends some to a real one."""
-    given = {"wsgi.input": BytesIO(body), "wsgi.input_terminated": True, "CONTENT_LENGTH": ""}
-    return {**given, "HTTP_TRANSFER_ENCODING": coding}
 
 
 @pytest.mark.parametrize("coding", ["chunked", "Chunked"])

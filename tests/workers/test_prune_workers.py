@@ -14,9 +14,10 @@ from tests import factories
 from tests.factories import ACTOR, Fleet, presented
 from tests.workers import fresh_fleet
 from workers import pruning
+from workers.boot.refusals import RefusedCall, record_refused_call
 from workers.lifecycle import Client, start_in_queue, start_worker
 from workers.lifecycle.starts import Attempt
-from workers.models import ApiKey, InstanceReport, Worker, WorkerInstance, WorkerStart
+from workers.models import ApiKey, InstanceReport, Refusal, Worker, WorkerInstance, WorkerStart
 
 DAY = timedelta(days=1)
 
@@ -62,6 +63,15 @@ def test_removes_one_that_was_silent_for_a_day_and_keeps_its_start(committed_fle
     event = AuditEvent.objects.get(action="worker.deleted")
     assert (event.object_id, event.actor) == (str(gone.pk), "command:prune_workers")
     assert run() == {"is_dry_run": False, "gone": 0, "removed": 0}
+
+
+def test_what_was_refused_to_it_goes_with_it(committed_fleet: Fleet) -> None:
+    gone = ephemeral(committed_fleet, silent_for=2 * DAY)
+    refused = RefusedCall(gone.pk, 415, "The body must be application/json in UTF-8.", None, timezone.now())
+    record_refused_call(committed_fleet.api_key, "heartbeat", refused)
+    assert Refusal.objects.get().pk == gone.pk
+    assert run()["removed"] == 1
+    assert not Refusal.objects.exists()
 
 
 def test_a_dry_run_only_counts(committed_fleet: Fleet) -> None:

@@ -14,6 +14,7 @@ from tests.factories import Fleet
 from tests.workers import assert_error_shape, fresh_fleet, shared_client, start
 from tests.workers.fleets import everything
 from workers.models import Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models.instances import CUT
 
 OWN_URL = "https://control-plane.example.com"
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -174,10 +175,6 @@ MALFORMED = {
     "list": b"[]",
     "null": b"null",
     "only spaces": b"   ",
-    "system_info a list": b'{"system_info":[]}',
-    "system_info text": b'{"system_info":"x"}',
-    "version a list": b'{"worker_sdk_version":[]}',
-    "URL an object": b'{"control_plane_url":{}}',
 }
 
 
@@ -186,6 +183,30 @@ def test_a_malformed_body_is_a_validation_error(fleet: Fleet, body: bytes) -> No
     before = everything()
     assert_refused(boot(fleet, body), 422)
     assert everything() == before
+
+
+#: What is free in a queue start, as JSON, and what of it is recorded.
+FREE: dict[str, tuple[bytes, Any]] = {
+    "all null": (b'{"system_info":null,"worker_sdk_version":null,"control_plane_url":null}', {}),
+    "system_info an empty list": (b'{"system_info":[]}', {}),
+    "system_info a list": (b'{"system_info":[1]}', {CUT: ["all of it: it is no object"]}),
+    "system_info text": (b'{"system_info":"x"}', {CUT: ["all of it: it is no object"]}),
+    "version a list": (b'{"worker_sdk_version":[]}', {}),
+    "URL an object": (b'{"control_plane_url":{}}', {}),
+    "URL of 5,000 characters": (b'{"control_plane_url":"https://' + b"x" * 5_000 + b'"}', {}),
+    "system_info deep": (
+        b'{"system_info":{"hostname":"w","a":' + b"[" * 40 + b"]" * 40 + b"}}",
+        {"hostname": "w", "a": json.loads("[" * 30 + "null" + "]" * 30), CUT: ["what is nested deeper than 32"]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), FREE.values(), ids=FREE)
+def test_what_is_free_costs_no_worker_its_start(fleet: Fleet, body: bytes, expected: Any) -> None:
+    response = boot(fleet, body)
+    assert response.status_code == 200, response.content
+    assert response.json()["control_plane_url"] == "http://127.0.0.1:8000"
+    assert WorkerStart.objects.get().system_info == expected
 
 
 # --- Queue start: control_plane_url --------------------------------------------------------------------------------------
@@ -459,14 +480,31 @@ def test_register_needs_only_the_environment(fleet: Fleet, rest: dict[str, Any])
         b'{"environment_name":null}',
         b'{"environment_name":""}',
         b'{"environment_name":[]}',
-        b'{"environment_name":"production","hostname":[]}',
-        b'{"environment_name":"production","worker_metadata":[]}',
+        b'{"environment_name":1e999}',
+        b'{"environment_name":"production","environment_name":"staging"}',
     ],
 )
 def test_a_malformed_registration_is_a_validation_error(fleet: Fleet, body: bytes) -> None:
     before = everything()
     assert_refused(register(fleet, body), 422)
     assert everything() == before
+
+
+@pytest.mark.parametrize(
+    ("member", "expected"),
+    [
+        (b'"hostname":["a"]', {"hostname": '["a"]'}),
+        (b'"hostname":"' + b"h" * 5_000 + b'"', {"hostname": "h" * 4_096}),
+        (b'"worker_metadata":["a"]', {"worker_metadata": {CUT: ["all of it: it is no object"]}}),
+        (
+            b'"worker_metadata":{"load":NaN}',
+            {"worker_metadata": {"load": None, CUT: ["numbers that are not finite or too long"]}},
+        ),
+    ],
+)
+def test_what_is_free_costs_no_worker_its_registration(fleet: Fleet, member: bytes, expected: dict[str, Any]) -> None:
+    assert register(fleet, b'{"environment_name":"production",' + member + b"}").status_code == 200
+    assert WorkerStart.objects.get().system_info == expected
 
 
 def test_register_makes_no_environment(fleet: Fleet) -> None:

@@ -833,9 +833,7 @@ def test_of_a_repeated_parameter_the_last_counts_and_unknown_ones_are_passed_ove
     assert read(many, f"{path}?limit=4&limit=2&sort=name&page=9") == read(many, path)[:2]
 
 
-@pytest.mark.parametrize(
-    "value", ["", "x", "-1", "1.5", "1e3", "1%200", "0x10", "null", "%00", "9" * 400, "%F0%9F%98%80"]
-)
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "1e3", "1%200", "0x10", "nulls", "%00", "9" * 400, "%F0%9F%98%80"])
 @pytest.mark.parametrize("name", ["limit", "offset"])
 def test_nonsense_is_a_validation_error(many: Fleet, name: str, value: str) -> None:
     for path in sorted(LISTS):
@@ -846,6 +844,14 @@ def test_nonsense_is_a_validation_error(many: Fleet, name: str, value: str) -> N
 def test_a_query_string_without_end_is_refused(many: Fleet, path: str) -> None:
     response = ask(many, f"{path}?{'&'.join(f'a{number}=1' for number in range(2_000))}")
     assert (response.status_code, response.json()) == (400, {"detail": "The query string has too many parameters."})
+
+
+@pytest.mark.parametrize("nothing", ["", "null"])
+def test_a_parameter_without_a_value_has_its_default(many: Fleet, nothing: str) -> None:
+    for path in sorted(LISTS):
+        assert read(many, f"{path}?limit={nothing}&offset={nothing}") == read(many, path)
+    script = f"worker-queues/{many.queue.pk}/install-script"
+    assert ask(many, f"{script}?deployment_type={nothing}").content == ask(many, script).content
 
 
 @pytest.mark.parametrize(("name", "value"), [("limit", 0), ("limit", 1001), ("offset", 2**31 + 1)])

@@ -350,6 +350,12 @@ def test_other_durations_are_validation_errors(fleet: Fleet, seconds: Any) -> No
     assert not UpdateLock.objects.exists()
 
 
+def test_a_duration_of_null_is_none(fleet: Fleet) -> None:
+    lock = acquire(fleet, body={"worker_id": "build-7", "lock_duration_seconds": None}).json()
+    length = datetime.fromisoformat(lock["expires_at"]) - datetime.fromisoformat(lock["acquired_at"])
+    assert length == timedelta(seconds=300)
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"worker_id":null}', b'{"worker_id":{}}', b'{"worker_id":[]}'])
 def test_the_body_has_to_name_the_worker(fleet: Fleet, body: bytes) -> None:
     assert_refused(acquire(fleet, body=body), 422)
