@@ -373,6 +373,7 @@ def test_who_speaks_is_found_without_looking_at_all_processes_of_the_past(send: 
             last_heartbeat_at=now - timedelta(days=1),
             stopped_at=now - timedelta(days=1),
             stop_reason="superseded",
+            is_superseded=True,
         )
         for number in range(3_000)
     )
@@ -393,3 +394,17 @@ def assert_uses_index(statement: str, name: str) -> None:
     assert name in plan
     assert "Sort" not in plan
     assert "TEMP B-TREE" not in plan
+
+
+# --- What a worker says of itself ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["superseded", "superseded, shutdown", "supersededx"])
+def test_the_word_for_a_take_over_means_nothing_in_a_goodbye(fleet: Fleet, word: str) -> None:
+    """A process that says so has ended as any other: its heartbeats are not refused, and its first reason stays."""
+    assert disconnect(fleet, reason=word).status_code == 204
+    stopped = WorkerInstance.objects.values().get()
+    assert stopped["stop_reason"] == word
+    assert heartbeat(fleet, OLD).status_code == 204
+    assert disconnect(fleet, reason="crash").status_code == 204
+    assert WorkerInstance.objects.values().get() == stopped

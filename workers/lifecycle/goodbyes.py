@@ -42,12 +42,16 @@ def disconnect_worker(worker_id: UUID, goodbye: Goodbye, *, api_key: ApiKey, cli
     worker = reach(Worker.objects.select_related("queue"), worker_id, api_key)
     farewell = _Farewell(worker, goodbye, Process.of(goodbye.system_info, client), now)
     instance = farewell.named or (None if farewell.is_repeated else farewell.leaver)
-    if instance is None or (instance.stopped_at and instance.stop_reason != SUPERSEDED):
+    if instance is None or (instance.stopped_at and not _is_told_to_end(instance)):
         return
-    is_superseded = instance.stop_reason == SUPERSEDED
     WorkerInstance.objects.filter(pk=instance.pk, stop_reason=instance.stop_reason).update(
-        stopped_at=instance.stopped_at or now, **goodbye.as_stored(is_superseded=is_superseded)
+        stopped_at=instance.stopped_at or now, **goodbye.as_stored(is_superseded=instance.is_superseded)
     )
+
+
+def _is_told_to_end(instance: WorkerInstance) -> bool:
+    """Whether another process took over from it, and it has not said goodbye since."""
+    return instance.is_superseded and instance.stop_reason == SUPERSEDED
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class _Farewell:
     @property
     def leaver(self) -> WorkerInstance | None:
         """Of those that may say goodbye the oldest that is live or was told to end, else the current one."""
-        told_to_end = Q(stop_reason=SUPERSEDED, stopped_at__gt=self._lately)
+        told_to_end = Q(is_superseded=True, stop_reason=SUPERSEDED, stopped_at__gt=self._lately)
         instances = self.worker.instances.filter(Q(stopped_at=None) | told_to_end).with_liveness(self.now)
         running = list(newest(instances))
         senders = [instance for instance in running if self.process.may_be(instance)]

@@ -14,7 +14,7 @@ from workers.access import UnknownObjectError, name_within, reach
 from workers.authentication import PresentedKey
 from workers.lifecycle.process import MAY_BE, Client, Process, newest
 from workers.models import Activity, ApiKey, InstanceReport, Worker, WorkerInstance
-from workers.models.instances import LOG_LINES, SUPERSEDED, TASK_ID_LENGTH
+from workers.models.instances import LOG_LINES, TASK_ID_LENGTH
 
 #: Seconds after which a heartbeat has waited for somebody who changes its worker, so that all is looked at anew: what
 #: its statement has read of other rows is as old as its wait.
@@ -135,14 +135,13 @@ def _note_unusual(
 
 def _speaker(worker: Worker, process: Process) -> WorkerInstance:
     """The instance that a heartbeat comes from; it may have said goodbye, which no heartbeat takes back."""
-    told_to_end = Q(stop_reason__startswith=SUPERSEDED)
-    instances = worker.instances.filter(Q(stopped_at=None) | Q(is_current=True) | told_to_end)
+    instances = worker.instances.filter(Q(stopped_at=None) | Q(is_current=True) | Q(is_superseded=True))
     candidates = list(newest(instances))
     if not candidates:
         msg = "This worker has not started: POST to its start first."
         raise HeartbeatRefusedError(msg)
     instance = next((instance for instance in candidates if process.may_be(instance)), candidates[0])
-    if instance.stop_reason.startswith(SUPERSEDED):
+    if instance.is_superseded:
         msg = "superseded: another process of this worker has taken over."
         raise HeartbeatRefusedError(msg)
     return instance

@@ -91,21 +91,20 @@ def _current() -> models.QuerySet[WorkerInstance]:
 
 
 _GONE = {"is_current": False, "queue": None}
+_SUPERSEDED = {"stopped_at": _NOW, "stop_reason": SUPERSEDED, "is_superseded": True}
 _RETIRE = Update(_current, _GONE, has_to_find=True)
-_END = Update(
-    lambda: _current().filter(stopped_at=None),
-    {**_GONE, "stopped_at": _NOW, "stop_reason": Parameter("stop_reason", models.CharField())},
-    has_to_find=True,
+_END_REPEATED, _END_SUPERSEDED = (
+    Update(lambda: _current().filter(stopped_at=None), {**_GONE, **ended}, has_to_find=True)
+    for ended in ({"stopped_at": _NOW, "stop_reason": REPEATED}, _SUPERSEDED)
 )
 _END_OLDER = Update(
-    lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=False, stopped_at=None),
-    {"stopped_at": _NOW, "stop_reason": SUPERSEDED},
+    lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=False, stopped_at=None), _SUPERSEDED
 )
 _NEW_WORKER, _START, _INSTANCE = Insert(Worker), Insert(WorkerStart), Insert(WorkerInstance)
 #: What a start of a worker writes: what becomes of the process before, if there is one, and of older ones.
 _WRITINGS: dict[tuple[Update, ...], Together] = {
     steps: writing_for_worker(*steps, _START, _INSTANCE)
-    for steps in ((), (_RETIRE,), (_END,), (_RETIRE, _END_OLDER), (_END, _END_OLDER))
+    for steps in ((), (_RETIRE,), (_END_REPEATED,), (_RETIRE, _END_OLDER), (_END_SUPERSEDED, _END_OLDER))
 }
 _WRITING_OF_EPHEMERAL = writing_for_queue(_NEW_WORKER, _START, _INSTANCE)
 #: How often a start looks again when what it has read changes before it can write; more is a fault.
@@ -229,11 +228,12 @@ def _succession(worker: Worker, found: Circumstances, attempt: Attempt) -> _Succ
         msg = "Another process of this worker is online, and its queue rejects a second one."
         raise StartRefusedError(msg)
     takes_over = policy == DuplicatePolicy.TAKE_OVER and not is_repeated
-    ends = previous.stopped_at is None and (is_repeated or takes_over)
+    step = _RETIRE
+    if previous.stopped_at is None and (is_repeated or takes_over):
+        step = _END_REPEATED if is_repeated else _END_SUPERSEDED
     retired = {"id": previous.pk, "last_heartbeat_at": previous.last_heartbeat_at, "now": attempt.now}
-    retired |= {"stop_reason": REPEATED if is_repeated else SUPERSEDED} if ends else {}
     return _Succession(
-        steps=(_END if ends else _RETIRE, *((_END_OLDER,) if takes_over else ())),
+        steps=(step, *((_END_OLDER,) if takes_over else ())),
         parameters=(retired, *(({"worker_id": worker.pk, "now": attempt.now},) if takes_over else ())),
         displaced_id=previous.pk if is_live and not is_repeated else None,
         is_contested=previous.is_contested or (previous.stopped_at is None and not is_repeated),

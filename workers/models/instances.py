@@ -25,7 +25,8 @@ LOG_LINES = 500
 CUT = "_cut"
 INTERVAL = "worker__queue__heartbeat_interval"
 
-#: The stop reason of an instance that another one took over from.
+#: The stop reason of an instance that another one took over from. That it did, `is_superseded` says: a worker may say
+#: anything of itself.
 SUPERSEDED = "superseded"
 
 
@@ -131,6 +132,9 @@ class WorkerInstance(TenantOwned):
     tasks_processed = models.BigIntegerField(default=0)
     current_task_id = models.CharField("current task", max_length=TASK_ID_LENGTH, blank=True, default="")
     stopped_at = models.DateTimeField(null=True)
+    is_superseded = models.BooleanField(
+        default=False, db_default=False, help_text="Another process of the worker took over from it."
+    )
     stop_reason = models.CharField(max_length=STOP_REASON_LENGTH, blank=True, default="")
     exit_code = models.BigIntegerField(null=True)
     error_message = models.CharField(max_length=ERROR_MESSAGE_LENGTH, blank=True, default="")
