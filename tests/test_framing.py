@@ -241,6 +241,16 @@ def test_who_is_refused_before_the_body_is_read_is_told_that_the_connection_ends
     assert (answer.status, answer.headers.get("connection")) == (415, "close")
 
 
+@pytest.mark.parametrize("path", ["/api/health", "/livez", "/readyz", "/api/openapi.json", "/api/v1/worker-queues"])
+def test_head_is_answered_as_get_without_the_body(control_plane: ControlPlane, api_key: str, path: str) -> None:
+    headers = {"Authorization": f"Bearer {api_key}"}
+    status, told, body = control_plane.request("HEAD", path, headers=headers)
+    of_get = control_plane.request("GET", path, headers=headers)
+    assert (status, body) == (of_get[0], b"") == (200, b"")
+    assert told["Content-Type"] == of_get[1]["Content-Type"]
+    assert control_plane.request("OPTIONS", path, headers=headers)[0] in {200, 204}
+
+
 # --- People's forms ----------------------------------------------------------------------------------------------------------
 
 

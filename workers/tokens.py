@@ -137,7 +137,7 @@ def _check_form(text: str, ring: KeyRing) -> None:
     _demand(all(type(time) is int and 0 <= time <= int(NEVER.timestamp()) for time in times), "times")
     texts = [payload.get(name) for name in ("iss", "aud", "sub", "jti", "org", "token_type")]
     _demand(all(isinstance(value, str) and value for value in texts), "claims")
-    _demand(UUID_TEXT.fullmatch(payload["sub"]) and payload["sub"].islower(), "sub")
+    _demand(UUID_TEXT.fullmatch(payload["sub"]) and payload["sub"] == payload["sub"].lower(), "sub")
     _demand(SLUG_TEXT.fullmatch(payload["org"]), "org")
 
 

@@ -124,3 +124,10 @@ def test_the_error_does_not_hold_the_token() -> None:
     with pytest.raises(InvalidTokenError) as caught:
         tokens.verify(text)
     assert text.split(".")[1] not in str(caught.value)
+
+
+def test_an_id_without_letters_is_as_good_as_another() -> None:
+    identifier = UUID("11111111-1111-4111-8111-111111111111")
+    now = timezone.now()
+    minted = tokens.mint(api_key_id=identifier, organization_id="acme", now=now, expires_at=None)
+    assert tokens.verify(minted.token.reveal()).api_key_id == identifier
