@@ -8,7 +8,7 @@ from environments.schema_changes import SchemaChange
 
 class Migration(SchemaChange):
     dependencies = [
-        ("workers", "0009_fill_queue_of_instances"),
+        ("workers", "0011_indexes_of_older_heartbeats"),
     ]
 
     operations = [

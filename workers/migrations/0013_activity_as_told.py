@@ -7,7 +7,7 @@ from environments.schema_changes import SchemaChange
 
 class Migration(SchemaChange):
     dependencies = [
-        ("workers", "0010_refused_calls"),
+        ("workers", "0012_refused_calls"),
     ]
 
     operations = [
