@@ -3,6 +3,8 @@
 from http import HTTPStatus
 from typing import Any
 
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
@@ -11,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from controlplane.accounts.factors import describe
 from environments import audit
 from environments.console import ConsoleAdmin, actor_of
 
@@ -34,6 +37,17 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):  # type: ignore[type-arg]  # no
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
+
+    @transaction.atomic
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        """Records what the person signed in with, too, as when it is removed by itself."""
+        actor, now = actor_of(request), timezone.now()
+        for factor in Authenticator.objects.filter(user_id=obj.pk).order_by("pk"):
+            changes: dict[str, list[Any]] = {"second_factor": [describe(factor), None]}
+            audit.record("user.second_factor_removed", obj, actor=actor, now=now, changes=changes)
+        for uid in SocialAccount.objects.filter(user_id=obj.pk).order_by("pk").values_list("uid", flat=True):
+            audit.record("user.identity_unlinked", obj, actor=actor, now=now, changes={"identity": [uid, None]})
+        super().delete_model(request, obj)
 
     @transaction.atomic
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002

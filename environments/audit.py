@@ -1,6 +1,6 @@
 """Writes the audit trail; call it inside the transaction of what it tells of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Case, Max, When
 
 from environments.fields import SealedField
-from environments.models import VERIFICATION, AuditEvent
+from environments.models import VERIFICATION, AuditEvent, Organization
 
 #: Changes that say nothing of the object itself.
 BOOKKEEPING = frozenset({"created_at", "updated_at", "last_login", *VERIFICATION})
@@ -51,6 +51,18 @@ def record_many(
     """Stores the same events as `record` would one by one, each subject with its changes, in a few statements."""
     events = (event_of(action, subject, actor, now, changes) for subject, changes in subjects)
     AuditEvent.objects.bulk_create(events, batch_size=BATCH)
+
+
+def record_deletion(
+    subject: models.Model, *, actor: Actor, now: datetime, lost: Mapping[str, int] | None = None
+) -> None:
+    """Stores that a row is deleted, with its last values, and how many rows of which kinds go along with it."""
+    changes = difference(before := snapshot(subject), dict.fromkeys(before))
+    changes |= {kind: [count, 0] for kind, count in (lost or {}).items()}
+    event = event_of(f"{kind_of(subject)}.deleted", subject, actor, now, changes)
+    if isinstance(subject, Organization):
+        event.organization_id = None  # which is gone
+    event.save(force_insert=True)
 
 
 def event_of(

@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from django.contrib import admin
-from django.contrib.admin import ShowFacets
+from django.contrib import admin, messages
+from django.contrib.admin import ShowFacets, actions
 from django.core.exceptions import PermissionDenied
-from django.db import models
+from django.db import models, transaction
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -16,10 +16,13 @@ from unfold.admin import ModelAdmin
 
 from environments import audit
 from environments.audit import Actor
+from environments.deletion import GoneError, delete
+from environments.deletion_page import MOST_DELETED, barriers, going
 from environments.members import staff_of
 from environments.models import Role
 from environments.moments import moment
 from environments.pages import CappedPaginator
+from environments.removal import Removal
 from environments.searches import BoundedList, TooMuchAskedError, cut_search, is_column, parameters_of
 
 #: What no filter in an address may have: `?sealed_api_key__startswith=` would be an oracle, a pattern a load.
@@ -33,6 +36,11 @@ UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 def actor_of(request: HttpRequest) -> Actor:
     """The signed-in person."""
     return Actor(f"user:{request.user.get_username()}", request.META.get("REMOTE_ADDR") or None)
+
+
+def too_many(most: int, rows: str, done: str = "changed") -> str:
+    """Why a selection was refused that is too large."""
+    return f"Nothing was {done}: at most {most:,} {rows} at once. Use the filters or the search to choose fewer."
 
 
 class ConsoleForm(ModelForm):  # type: ignore[type-arg]  # the model is the subclass's
@@ -61,6 +69,7 @@ class ConsoleAdmin(ModelAdmin):
     paginator = CappedPaginator
     list_per_page = 50
     warn_unsaved_form = True
+    actions: Any = ("delete_selected",)
 
     @admin.display(description="created", ordering="created_at")
     def created(self, row: Any) -> SafeString:
@@ -167,15 +176,52 @@ class ConsoleAdmin(ModelAdmin):
             action = f"{audit.kind_of(obj)}.{'updated' if change else 'created'}"
             audit.record(action, obj, actor=actor_of(request), now=timezone.now(), changes=changes)
 
+    # --- Deleting ---
+
+    def losses(self, rows: Any) -> list[str]:  # noqa: ARG002
+        """What else a person should know before these rows are deleted, in sentences."""
+        return []
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What goes and what stands in the way, told by kinds: a worker may have had a million processes.
+
+        What goes along needs no permission of its own; whoever may delete a row may delete what is the row's.
+        """
+        rows = list(objs)
+        if not rows:
+            return [], {}, set(), []
+        removal = Removal(rows)
+        counts = {type(rows[0]): len(rows), **removal.along()}
+        names = {kind._meta.verbose_name_plural: count for kind, count in counts.items()}
+        forbidden = {self.opts.verbose_name for row in rows if not self.has_delete_permission(request, row)}
+        return [*going(removal), *self.losses(rows)], names, forbidden, list(barriers(removal))
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except GoneError:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+
     def delete_model(self, request: HttpRequest, obj: models.Model) -> None:
-        changes = {name: [value, None] for name, value in audit.snapshot(obj).items()}
-        action = f"{audit.kind_of(obj)}.deleted"
-        audit.record(action, obj, actor=actor_of(request), now=timezone.now(), changes=changes)
-        super().delete_model(request, obj)
+        delete(obj, actor=actor_of(request), now=timezone.now())
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for obj in queryset:
             self.delete_model(request, obj)
+
+    @admin.action(description="Delete selected %(verbose_name_plural)s", permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        """Django's own, for as many as its page can list; all of them or none, and so is what is on record of it."""
+        if queryset.order_by()[: MOST_DELETED + 1].count() > MOST_DELETED:
+            self.message_user(request, too_many(MOST_DELETED, self.opts.verbose_name_plural), messages.ERROR)
+            return None
+        if not request.POST.get("post"):
+            return actions.delete_selected(self, request, queryset)
+        with transaction.atomic():
+            ids = queryset.order_by().values_list("pk", flat=True)
+            locked = self.model._base_manager.filter(pk__in=list(ids)).order_by("pk").select_for_update()
+            chosen = queryset.filter(pk__in=[row.pk for row in locked])
+            return actions.delete_selected(self, request, chosen)
 
 
 def _values(row: models.Model) -> dict[str, Any]:

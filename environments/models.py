@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from environments.encryption import VERSION
 from environments.fields import SealedField
+from environments.removal import ENDED_ALONG
 from environments.tenancy import TenantOwned, same_organization
 
 #: One part of a Temporal task queue name `{organization}.{environment}.{queue}`: a DNS label, so without the dot.
@@ -141,7 +142,7 @@ class Membership(TenantOwned):
 
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships", verbose_name="person"
+        settings.AUTH_USER_MODEL, on_delete=ENDED_ALONG, related_name="memberships", verbose_name="person"
     )
     role = models.CharField(max_length=13, choices=Role, default=Role.VIEWER)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

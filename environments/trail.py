@@ -27,7 +27,14 @@ KINDS_OF_ACTION = {
     "verified": ("Connection verified or tried", ("verified", "tried")),
     "person": (
         "Sign-in, password, second factor",
-        ("logged_in", "password_changed", "identity_linked", "second_factor_added", "second_factor_removed"),
+        (
+            "logged_in",
+            "password_changed",
+            "identity_linked",
+            "identity_unlinked",
+            "second_factor_added",
+            "second_factor_removed",
+        ),
     ),
     "sealing": ("Data key rewrapped or replaced", ("rewrapped", "replaced")),
 }

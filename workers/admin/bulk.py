@@ -10,7 +10,6 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -23,7 +22,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from environments.console import ConsoleAdmin, actor_of
+from environments.console import ConsoleAdmin, actor_of, too_many
 from environments.members import staff_of
 from environments.models import Role
 from environments.searches import BoundedAutocomplete
@@ -37,7 +36,6 @@ from workers.models import Worker, WorkerQueue
 
 #: Queues that the confirmation page lists.
 SHOWN_QUEUES = 50
-MOST_DELETED = 500
 MOST_EXPORTED = 20_000
 
 
@@ -224,17 +222,9 @@ class BulkActions(ConsoleAdmin):
     def export(self, request: HttpRequest, queryset: Any) -> StreamingHttpResponse | None:
         """For as many as a thread of the server can be held up with; `manage.py list_workers` lists any number."""
         if queryset.order_by()[: MOST_EXPORTED + 1].count() > MOST_EXPORTED:
-            self.message_user(request, _too_many(MOST_EXPORTED, "exported"), messages.ERROR)
+            self.message_user(request, too_many(MOST_EXPORTED, "workers", "exported"), messages.ERROR)
             return None
         return _attachment(workers_as_csv(queryset), f"workers-{timezone.now():%Y-%m-%d}.csv")
-
-    @admin.action(description="Delete selected workers", permissions=["delete"])
-    def delete_selected(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
-        """Django's own, for as many as its page can list."""
-        if queryset.order_by()[: MOST_DELETED + 1].count() > MOST_DELETED:
-            self.message_user(request, _too_many(MOST_DELETED), messages.ERROR)
-            return None
-        return delete_selected(self, request, queryset)
 
     def get_urls(self) -> list[Any]:
         """Adds the page that asks and acts, and the search for a queue to move to."""
@@ -329,7 +319,7 @@ def _posted(request: HttpRequest, text: str) -> Selection:
 def _problem(verb: Verb, request: HttpRequest, selection: Selection) -> str:
     """Why nothing of this can be done by this person; "" if it can."""
     if len(selection.ids) > verb.most:
-        return _too_many(verb.most)
+        return too_many(verb.most, "workers")
     staff = staff_of(request)
     foreign = [each for each in selection.organizations if not staff.may(BulkActions.writer_role, each)]
     if foreign:
@@ -337,10 +327,6 @@ def _problem(verb: Verb, request: HttpRequest, selection: Selection) -> str:
     if verb.form is MoveForm and len(selection.organizations) > 1:
         return "Nothing was changed: workers of several organizations cannot be moved together."
     return ""
-
-
-def _too_many(most: int, done: str = "changed") -> str:
-    return f"Nothing was {done}: at most {most:,} workers at once. Use the filters or the search to choose fewer."
 
 
 def _told(verb: Verb, outcome: Outcome, selection: Selection) -> str:

@@ -95,6 +95,12 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
         told = ending(changes, WorkerInstance.objects.live(now).filter(worker=obj.pk).count())
         return [*told, *map(refused, cut_off({obj.pk: obj.queue}, now=now) if "queue" in changes else [])]
 
+    def losses(self, rows: Any) -> list[str]:
+        """Of deleting, for the processes that run and for the records."""
+        live = WorkerInstance.objects.live(timezone.now()).filter(worker__in=[row.pk for row in rows]).count()
+        stays = "The ledger keeps the starts of a deleted worker."
+        return [f"Running now: {live}. Heartbeats and starts are refused from then on.", stays] if live else [stays]
+
     @admin.display(description="state")
     def state(self, row: Worker) -> SafeString:
         return state_badge(row)

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q, Value
 
 from environments.models import Environment
+from environments.removal import ENDED_ALONG
 from environments.tenancy import TenantOwned, same_organization
 from workers.models.queues import WorkerQueue
 from workers.models.workers import Worker
@@ -48,9 +49,9 @@ class ApiKey(TenantOwned):
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=200)
     scope = models.CharField(max_length=12, choices=Scope)
-    worker = models.ForeignKey(Worker, on_delete=models.PROTECT, null=True, blank=True, related_name="api_keys")
-    queue = models.ForeignKey(WorkerQueue, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
-    environment = models.ForeignKey(Environment, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    worker = models.ForeignKey(Worker, on_delete=ENDED_ALONG, null=True, blank=True, related_name="api_keys")
+    queue = models.ForeignKey(WorkerQueue, on_delete=ENDED_ALONG, null=True, blank=True, related_name="+")
+    environment = models.ForeignKey(Environment, on_delete=ENDED_ALONG, null=True, blank=True, related_name="+")
     token_hash = models.CharField(max_length=64, unique=True, editable=False)
     signing_key_id = models.CharField(max_length=64)
     created_at = models.DateTimeField()
@@ -60,7 +61,7 @@ class ApiKey(TenantOwned):
     revoked_at = models.DateTimeField(null=True)
     revoke_reason = models.CharField(max_length=300, blank=True, default="")
     replaced_by = models.OneToOneField(
-        "self", on_delete=models.PROTECT, null=True, related_name="replaces", verbose_name="replaced by"
+        "self", on_delete=models.SET_NULL, null=True, related_name="replaces", verbose_name="replaced by"
     )
 
     objects = ApiKeyQuerySet.as_manager()
