@@ -106,7 +106,7 @@ def seal_api_key(connection: CredentialConnection, secret: Secret, *, now: datet
 
     Counts the seal against the data key. The first secret of an organization creates its data key.
     """
-    row, key = _active_data_key(connection.organization_id)
+    row, key = active_data_key(connection.organization_id)
     if has_api_key(connection, secret, row, key):
         return False
     count_seals(row, 1)
@@ -126,6 +126,18 @@ def put_api_key(connection: CredentialConnection, secret: Secret, row: DataKey, 
     connection.api_key_fingerprint = fingerprint_key_of(row, key).fingerprint(secret)
     connection.api_key_version += 1
     connection.api_key_set_at = now
+
+
+def active_data_key(organization_id: str) -> tuple[DataKey, Key]:
+    """The data key that seals an organization's secrets; the first one is made when it is first asked for."""
+    row = DataKey.objects.filter(active_for=organization_id).first()
+    if row is None:
+        try:
+            with transaction.atomic():
+                return create_data_key(organization_id)
+        except IntegrityError:  # another process made the first one in the meantime
+            row = DataKey.objects.get(active_for=organization_id)
+    return row, unwrap(row)
 
 
 def open_api_key(connection: CredentialConnection, *, data_key: DataKey | None = None) -> Secret:
@@ -170,14 +182,3 @@ def _data_key(key_id: str, place: Place) -> DataKey:
     except (ValueError, DataKey.DoesNotExist):
         reason = "this data key does not exist"
         raise CannotOpenError(key_id=key_id, place=place, reason=reason) from None
-
-
-def _active_data_key(organization_id: str) -> tuple[DataKey, Key]:
-    row = DataKey.objects.filter(active_for=organization_id).first()
-    if row is None:
-        try:
-            with transaction.atomic():
-                return create_data_key(organization_id)
-        except IntegrityError:  # another process made the first one in the meantime
-            row = DataKey.objects.get(active_for=organization_id)
-    return row, unwrap(row)

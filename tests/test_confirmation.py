@@ -8,10 +8,10 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
-from environments.models import AuditEvent, DataKey, LiteLLMConnection, Organization
+from environments.models import AuditEvent, DataKey, LiteLLMConnection, Organization, Role
 from environments.sealing import open_api_key
 from tests import factories
-from tests.console import form_of, person, post_confirmed, signed_in, url
+from tests.console import form_of, member, person, signed_in, url
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import Worker, WorkerQueue
@@ -170,10 +170,40 @@ def test_a_new_secret_waits_sealed_in_the_session_and_never_in_the_page(client: 
     assert "cp1." not in str([session.get_decoded() for session in Session.objects.all()])
 
 
-def test_each_seal_is_counted_though_the_first_one_was_taken_back(client: Client, fleet: Fleet) -> None:
+def test_each_seal_is_counted_though_the_confirmation_page_takes_the_change_back(client: Client, fleet: Fleet) -> None:
     before = DataKey.objects.get().seal_count
-    post_confirmed(client, url(LiteLLMConnection, "change", fleet.litellm.pk), _fields(client, fleet, api_key=SECRET))
-    assert DataKey.objects.get().seal_count == before + 1
+    for count in range(1, 4):
+        asked = change(client, fleet.litellm, api_key=f"{SECRET}-{count}")
+        assert DataKey.objects.get().seal_count == before + count
+    assert confirm(client, asked, _confirmed="of another effect").status_code == 200
+    assert DataKey.objects.get().seal_count == before + 4
+    assert change(client, fleet.litellm, api_url="no URL", api_key=SECRET).status_code == 200
+    assert DataKey.objects.get().seal_count == before + 4, "a form that is refused seals nothing"
+    assert confirm(client, change(client, fleet.litellm, api_key=SECRET)).status_code == 302
+    assert DataKey.objects.get().seal_count == before + 6
+
+
+@pytest.mark.parametrize("kind", ["temporal", "litellm"])
+def test_an_organization_s_first_api_key_is_set_on_a_connection_in_use(kind: str, client: Client, fleet: Fleet) -> None:
+    """Its data key is made with it, and has to outlive that the change is taken back to ask."""
+    for row in (fleet.temporal, fleet.litellm):
+        type(row).objects.update(requires_api_key=False, sealed_api_key="", api_key_fingerprint="", api_key_version=0)
+    DataKey.objects.all().delete()
+    row = getattr(fleet, kind)
+    asked = change(client, row, requires_api_key="on", api_key=SECRET)
+    assert asked.context["impact"]
+    assert confirm(client, asked).status_code == 302
+    assert open_api_key(type(row).objects.get()).reveal() == SECRET
+    assert start(fleet).json()[f"{kind}_api_key"] == SECRET
+
+
+def test_nobody_makes_a_data_key_who_may_not_set_an_api_key(client: Client, fleet: Fleet) -> None:
+    address = url(LiteLLMConnection, "change", fleet.litellm.pk)
+    form = {**form_of(client, address), "api_key": SECRET}
+    DataKey.objects.all().delete()
+    for who in (member(fleet.organization, Role.OPERATOR), member(factories.create_organization("other"), Role.ADMINISTRATOR)):
+        assert signed_in(who).post(address, form).status_code in {302, 403}
+        assert not DataKey.objects.exists()
 
 
 def _fields(client: Client, fleet: Fleet, **fields: Any) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from copy import copy
 from datetime import timedelta
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -18,7 +20,7 @@ from environments.console import ConsoleForm
 from environments.encryption import CannotOpenError, Secret
 from environments.models import CredentialConnection, LiteLLMConnection, TelemetrySettings, TemporalConnection
 from environments.moments import moment
-from environments.sealing import open_sealed, seal_api_key
+from environments.sealing import active_data_key, count_seals, open_sealed, seal_api_key
 from workers.admin.confirmation import CONFIRMED
 from workers.admin.connection_page import context_of, expiry_badge
 from workers.admin.verified import VerifiedAdmin, VerifiedFilter
@@ -138,6 +140,20 @@ class CredentialAdmin(ConnectionAdmin):
         form.request = request
         return form
 
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """A change that waits to be confirmed is taken back, but what waits is sealed: that data key stays, and counts."""
+        if request.method == HTTPMethod.POST and object_id and request.POST.get("api_key"):
+            with transaction.atomic():
+                row = self.get_object(request, unquote(object_id))
+                if row and self.has_change_permission(request, row):
+                    active_data_key(row.organization_id)
+        response = super().changeform_view(request, object_id, form_url, extra_context)
+        if organization_id := getattr(request, "sealed_for", None):
+            count_seals(active_data_key(organization_id)[0], 1)
+        return response
+
     def save_model(self, request: HttpRequest, obj: CredentialConnection, form: Any, change: bool) -> None:  # noqa: FBT001
         request.is_api_key_new = bool(form.secret) and seal_api_key(obj, form.secret, now=timezone.now())  # type: ignore[attr-defined]  # up to keep_secrets
         super().save_model(request, obj, form, change)
@@ -147,6 +163,7 @@ class CredentialAdmin(ConnectionAdmin):
         request.session.pop(KEPT_API_KEY, None)
         if not request.is_api_key_new:  # type: ignore[attr-defined]  # see save_model
             return {}
+        request.sealed_for = obj.organization_id  # type: ignore[attr-defined]  # up to changeform_view
         request.session[KEPT_API_KEY] = {"connection": str(obj.pk), "sealed": obj.sealed_api_key}
         return {KEPT_API_KEY: "yes"}
 
