@@ -26,6 +26,7 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):  # type: ignore[type-arg]  # no
     """People who may sign in; what they see then, their memberships say. Only superusers get here."""
 
     reader_role = writer_role = None
+    made_at = "date_joined"
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm

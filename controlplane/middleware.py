@@ -204,6 +204,8 @@ class ConsoleErrorsMiddleware:
 
 def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """The page for an error that is nobody's mistake, or None for what is unexpected."""
+    if hasattr(request, "_messages"):
+        request._messages._queued_messages.clear()  # they tell of a change that was taken back
     if is_database_away(exception):
         circuit.found_away(exception)
         return _database_away(request)

@@ -94,7 +94,7 @@ class TrailChangeList(BoundedList):
         self.result_list = list(self.result_list)
         pages = pages_of(self.result_list, request, self.model_admin.admin_site)
         for row in self.result_list:
-            row.page = pages.get((row.object_type, row.object_id), "")
+            row.page = pages.get(row.pk, "")
 
 
 #: Names of actions that end something, which a list shows in red.
@@ -107,6 +107,7 @@ SHOWN_FIELDS = 5
 class AuditEventAdmin(RecordsAdmin):
     """Who did what to which object."""
 
+    made_at = "occurred_at"
     list_display = ("time", "actor", "what", "object", "organization", "origin", "changed_fields")
     list_filter = (OccurredWithin, ActionFilter, ObjectFilter, ActorFilter)
     list_before_template = "admin/environments/auditevent/records.html"
@@ -125,7 +126,7 @@ class AuditEventAdmin(RecordsAdmin):
         row = super().get_object(request, object_id, from_field)
         if row is not None:
             row.changed = changes_of(row)
-            row.page = pages_of([row], request, self.admin_site).get((row.object_type, row.object_id), "")
+            row.page = pages_of([row], request, self.admin_site).get(row.pk, "")
         return row
 
     @admin.display(description="time", ordering="occurred_at")

@@ -90,9 +90,10 @@ class Provenance:
     updated_at: datetime
 
 
-def provenance_of(ids: Iterable[Any]) -> dict[str, Provenance]:
-    """What the trail knows of the objects with these ids, by their ids as text; one statement."""
-    events = AuditEvent.objects.filter(object_id__in=[str(identifier) for identifier in ids]).order_by()
+def provenance_of(ids: Iterable[Any], organization_id: str) -> dict[str, Provenance]:
+    """What the trail knows of the organization's objects with these ids, by their ids as text; one statement."""
+    texts = [str(identifier) for identifier in ids]
+    events = AuditEvent.objects.filter(object_id__in=texts, organization=organization_id).order_by()
     creators = Max(Case(When(action__endswith=".created", then="actor")))
     found = events.values_list("object_id").annotate(created_by=creators, updated_at=Max("occurred_at"))
     return {object_id: Provenance(created_by, updated_at) for object_id, created_by, updated_at in found}

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.text import capfirst
@@ -119,23 +120,33 @@ def changes_of(event: AuditEvent) -> list[Change]:
     ]
 
 
-def pages_of(events: Iterable[AuditEvent], request: HttpRequest, site: Any) -> dict[tuple[str, str], str]:
-    """The addresses of the objects that still exist and that the person may see; one statement for each kind."""
+def pages_of(events: Iterable[AuditEvent], request: HttpRequest, site: Any) -> dict[UUID, str]:
+    """By the events' ids the addresses of their objects' pages; one statement for each kind.
+
+    That is, of those that still exist, are their organization's still, and that the person may see.
+    """
     pages = {str(model._meta.model_name): page for model, page in site._registry.items()}
-    wanted = defaultdict(set)
+    by_kind = defaultdict(list)
     for event in events:
         if event.object_type in pages:
-            wanted[event.object_type].add(event.object_id)
+            by_kind[event.object_type].append(event)
     return {
-        (kind, str(pk)): reverse(f"admin:{pages[kind].opts.label_lower.replace('.', '_')}_change", args=[pk])
-        for kind, ids in wanted.items()
-        for pk in _visible(pages[kind], ids, request)
+        event.pk: reverse(f"admin:{pages[kind].opts.label_lower.replace('.', '_')}_change", args=[event.object_id])
+        for kind, found in by_kind.items()
+        for visible in [_visible(pages[kind], {event.object_id for event in found}, request)]
+        for event in found
+        if (event.object_id, event.organization_id) in visible
     }
 
 
-def _visible(page: Any, ids: set[str], request: HttpRequest) -> list[Any]:
+def _visible(page: Any, ids: set[str], request: HttpRequest) -> set[tuple[str, str | None]]:
+    """The ids of the rows that the person may see, each with its organization; None for a person, who is of none."""
     keys = [key for text in ids if (key := _key(page.model, text)) is not None]
-    return list(page.get_queryset(request).order_by().filter(pk__in=keys).values_list("pk", flat=True))
+    columns = {field.name for field in page.opts.fields}
+    is_owned = page.organization_path in {"pk", *columns}
+    rows = page.get_queryset(request).order_by().filter(pk__in=keys)
+    found = rows.values_list("pk", page.organization_path if is_owned else Value(None))
+    return {(str(pk), organization_id) for pk, organization_id in found}
 
 
 def _key(model: Any, text: str) -> Any:

@@ -1,5 +1,6 @@
 """What tests of the console share: people, addresses, forms, and the second request that confirms a change."""
 
+from collections.abc import Iterator
 from html import unescape
 from typing import Any
 
@@ -9,7 +10,7 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.db import models, transaction
 from django.test import Client
-from django.urls import reverse
+from django.urls import URLResolver, get_resolver, reverse
 
 from environments.models import Membership, Organization, Role
 
@@ -54,6 +55,24 @@ def routes_of(model: Model) -> dict[str, int]:
     """Every named page of a model's, and how many arguments its address takes."""
     patterns = admin.site._registry[model].get_urls()
     return {pattern.name: len(pattern.pattern.converters) for pattern in patterns if pattern.name}
+
+
+def console_routes() -> dict[str, Any]:
+    """Every route below /admin/, wherever it is mounted, by its path; with two at one path the first one answers."""
+    found: dict[str, Any] = {}
+    for path, route in _routes(get_resolver().url_patterns):
+        if path.startswith("admin/"):
+            found.setdefault(path, route)
+    return found
+
+
+def _routes(patterns: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for pattern in patterns:
+        path = f"{prefix}{str(pattern.pattern).removeprefix('^')}"
+        if isinstance(pattern, URLResolver):
+            yield from _routes(pattern.url_patterns, path)
+        else:
+            yield path, pattern
 
 
 def pages_of(model: Model) -> list[str]:

@@ -30,7 +30,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
 from django.db import connection, models, transaction
 from django.test import Client, RequestFactory
-from django.urls import Resolver404, URLResolver, get_resolver, reverse
+from django.urls import Resolver404, get_resolver, reverse
 from django.utils import timezone
 
 from controlplane.middleware import BAD_INPUT
@@ -45,7 +45,7 @@ from environments.models import (
     TemporalConnection,
 )
 from tests import factories
-from tests.console import REGISTERED, Model, everything, form_of, person, post_confirmed, routes_of, signed_in, url
+from tests.console import REGISTERED, Model, console_routes, everything, form_of, person, post_confirmed, routes_of, signed_in, url
 from tests.factories import Fleet
 from tests.workers import start
 from workers.models import (
@@ -569,24 +569,6 @@ def test_every_action_is_in_a_table(tenants: dict[str, Tenant]) -> None:
 
 def test_there_are_no_inlines_that_nobody_checks() -> None:
     assert [model for model in REGISTERED if admin.site._registry[model].inlines] == []
-
-
-def console_routes() -> dict[str, Any]:
-    """Every route below /admin/, wherever it is mounted, by its path; with two at one path the first one answers."""
-    found: dict[str, Any] = {}
-    for path, route in _routes(get_resolver().url_patterns):
-        if path.startswith("admin/"):
-            found.setdefault(path, route)
-    return found
-
-
-def _routes(patterns: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for pattern in patterns:
-        path = f"{prefix}{str(pattern.pattern).removeprefix('^')}"
-        if isinstance(pattern, URLResolver):
-            yield from _routes(pattern.url_patterns, path)
-        else:
-            yield path, pattern
 
 
 # --- Looking ---------------------------------------------------------------------------------------------------------------

@@ -113,13 +113,13 @@ def reach_of(key: ApiKey, now: datetime) -> Reach:
 
     Where there are more processes than are shown, any of them are: to put all in order would take longest.
     """
-    live = WorkerInstance.objects.live(now).filter(api_key_id=key.pk).order_by()
+    own = WorkerInstance.objects.filter(api_key_id=key.pk, organization=key.organization_id).order_by()
+    live = own.live(now)
     rows = list(live.select_related("worker")[: MOST_SHOWN + 1])
     count = len({row.worker_id for row in rows})
     if len(rows) > MOST_SHOWN:
         count = live.aggregate(found=Count("worker", distinct=True))["found"]
-    current = WorkerInstance.objects.filter(api_key_id=key.pk, is_current=True).order_by()
-    last = current.aggregate(found=Max("last_heartbeat_at"))["found"]
+    last = own.filter(is_current=True).aggregate(found=Max("last_heartbeat_at"))["found"]
     shown = sorted(rows[:MOST_SHOWN], key=lambda row: row.last_heartbeat_at, reverse=True)
     return Reach(shown, count, last)
 
@@ -138,7 +138,8 @@ def still_used(keys: QuerySet[ApiKey], now: datetime) -> QuerySet[ApiKey]:
 
 def last_used(key_ids: Collection[UUID]) -> dict[UUID, datetime]:
     """When each of the keys was last seen, at a start or a heartbeat; two statements. Those never used are left out."""
-    starts = WorkerStart.objects.filter(api_key=OuterRef("pk")).order_by("-started_at").values("started_at")[:1]
+    own = {"api_key": OuterRef("pk"), "organization": OuterRef("organization")}
+    starts = WorkerStart.objects.filter(**own).order_by("-started_at").values("started_at")[:1]
     started = ApiKey.objects.filter(pk__in=key_ids).order_by().values_list("pk", Subquery(starts))
     current = WorkerInstance.objects.filter(api_key_id__in=key_ids, is_current=True).order_by()
     beaten = dict(current.values_list("api_key_id").annotate(Max("last_heartbeat_at")))
@@ -148,7 +149,7 @@ def last_used(key_ids: Collection[UUID]) -> dict[UUID, datetime]:
 
 def history_of(key: ApiKey, now: datetime) -> History:
     """What the key's latest starts tell; four statements."""
-    ledger = WorkerStart.objects.filter(api_key=key.pk).order_by("-started_at")
+    ledger = WorkerStart.objects.filter(api_key=key.pk, organization=key.organization_id).order_by("-started_at")
     columns = ("started_at", "worker_id", "worker_name", "client_address")
     credentials = [
         f"{kind}_{part}" for kind in ("temporal", "litellm") for part in ("connection_id", "api_key_version")
@@ -159,9 +160,9 @@ def history_of(key: ApiKey, now: datetime) -> History:
         starts=len(told),
         is_cut=len(starts) > LATEST_STARTS,
         last_start_at=told[0][0] if told else None,
-        workers=_workers(told, now),
+        workers=_workers(told, key.organization_id, now),
         addresses=_addresses(told),
-        credentials=_credentials(told),
+        credentials=_credentials(told, key.organization_id),
     )
 
 
@@ -179,12 +180,14 @@ def events_of(key: ApiKey) -> list[AuditEvent]:
     return list(events.order_by("-occurred_at")[:LATEST_EVENTS])
 
 
-def _workers(starts: list[tuple[Any, ...]], now: datetime) -> Shown[WorkerUse]:
+def _workers(starts: list[tuple[Any, ...]], organization_id: str, now: datetime) -> Shown[WorkerUse]:
+    """With the workers that are there still: an id of the ledger may be another organization's by now."""
     found: dict[UUID, WorkerUse] = {}
     for started_at, worker_id, name, *_ in starts:
         found.setdefault(worker_id, WorkerUse(worker_id, name, started_at)).count += 1
     shown = Shown.of(found.values())
-    rows = Worker.objects.with_liveness(now).in_bulk([use.worker_id for use in shown.rows]) if shown.rows else {}
+    own = Worker.objects.with_liveness(now).filter(organization=organization_id)
+    rows = own.in_bulk([use.worker_id for use in shown.rows]) if shown.rows else {}
     for use in shown.rows:
         use.worker = rows.get(use.worker_id)
     return shown
@@ -197,7 +200,8 @@ def _addresses(starts: list[tuple[Any, ...]]) -> Shown[AddressUse]:
     return Shown.of(found.values())
 
 
-def _credentials(starts: list[tuple[Any, ...]]) -> Shown[CredentialUse]:
+def _credentials(starts: list[tuple[Any, ...]], organization_id: str) -> Shown[CredentialUse]:
+    """With the connections that are there still, as above."""
     found: dict[Credential, CredentialUse] = {}
     for started_at, _, _, _, temporal_id, temporal_version, litellm_id, litellm_version in starts:
         for credential in (
@@ -209,7 +213,7 @@ def _credentials(starts: list[tuple[Any, ...]]) -> Shown[CredentialUse]:
     shown = Shown.of(found.values())
     for kind, model in CREDENTIAL_MODELS.items():
         ids = {use.credential.connection_id for use in shown.rows if use.credential.kind == kind}
-        rows = model.objects.in_bulk(ids) if ids else {}
+        rows = model.objects.filter(organization=organization_id).in_bulk(ids) if ids else {}
         for use in shown.rows:
             if use.credential.kind == kind:
                 use.connection = rows.get(use.credential.connection_id)

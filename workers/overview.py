@@ -123,7 +123,7 @@ def configuration_of(queue: WorkerQueue) -> QueueConfiguration:
     levels = (queue, queue.environment, queue.organization)
     pointers = ("temporal_connection_id", "litellm_connection_id", "telemetry_settings_id")
     ids = {level.pk for level in levels} | {getattr(level, name) for level in levels for name in pointers}
-    history = audit.provenance_of({identifier for identifier in ids if identifier})
+    history = audit.provenance_of({identifier for identifier in ids if identifier}, queue.organization_id)
     changed_at = [found.updated_at for found in history.values()]
     return QueueConfiguration(queue, revision_of_queue(queue), max([queue.created_at, *changed_at]))
 
@@ -138,8 +138,11 @@ def status_of(instance: WorkerInstance) -> str:
 
 
 def _describe[Row: (WorkerQueue, Environment)](rows: list[Row], path: str, now: datetime) -> list[Described[Row]]:
+    """Of rows of one organization."""
+    if not rows:
+        return []
     ids = [row.pk for row in rows]
-    counts, history = _counts(path, ids, now), audit.provenance_of(ids)
+    counts, history = _counts(path, ids, now), audit.provenance_of(ids, rows[0].organization_id)
     return [
         Described(row, counts.get(row.pk, Counts()), history.get(str(row.pk), Provenance(None, row.created_at)))
         for row in rows

@@ -86,13 +86,16 @@ class FirstBootPages(ConsoleAdmin):
         )
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """The one page that shows the key; nothing stores it, so reloading cannot bring it back."""
+        """The one page that shows the key; nothing stores it, so reloading cannot bring it back.
+
+        It is made within the transaction: a key that cannot be shown is not issued.
+        """
         if _is_popup(request):
             return super().response_add(request, obj, post_url_continue)
         issued = getattr(request, "issued_api_key", None)
         response = self._show(request, Worker.objects.with_chain().get(pk=obj.pk), issued, title="Worker created")
         response.headers["Cache-Control"] = "no-store"
-        return response
+        return response.render()
 
     def get_urls(self) -> list[Any]:
         """Adds the checklist, as a page and as the part of it that is fetched again and again."""
@@ -116,7 +119,7 @@ class FirstBootPages(ConsoleAdmin):
         mine = self.get_queryset(request).order_by().filter(pk=worker_id)
         return get_object_or_404(Worker.objects.with_chain(), pk__in=mine.values("pk"))
 
-    def _show(self, request: HttpRequest, worker: Worker, issued: IssuedApiKey | None, title: str) -> HttpResponse:
+    def _show(self, request: HttpRequest, worker: Worker, issued: IssuedApiKey | None, title: str) -> TemplateResponse:
         now = timezone.now()
         shown = issued_key(issued) if issued else None
         context = {

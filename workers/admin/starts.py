@@ -45,6 +45,7 @@ class HeardWithin(PeriodFilter):
 class WorkerStartAdmin(RecordsAdmin):
     """The ledger of starts."""
 
+    made_at = "started_at"
     list_display = (
         "started",
         "worker_name",
@@ -79,11 +80,12 @@ class WorkerStartAdmin(RecordsAdmin):
 
     @admin.display(description="API key")
     def key_name(self, row: WorkerStart) -> str:
-        """The key's name; its id when the key's row is gone."""
+        """The key's name; its id when the key's row is gone, or another organization's by now."""
         try:
-            return row.api_key.name
+            is_own = row.api_key.organization_id == row.organization_id
         except ApiKey.DoesNotExist:
-            return str(row.api_key_id)
+            is_own = False
+        return row.api_key.name if is_own else str(row.api_key_id)
 
     @admin.display(description="duplicate")
     def duplicate(self, row: WorkerStart) -> SafeString | None:
@@ -141,6 +143,7 @@ class WorkerStartAdmin(RecordsAdmin):
 class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
     """Running and past processes of workers."""
 
+    made_at = "started_at"
     list_display = (
         "id",
         "worker",
@@ -214,7 +217,8 @@ class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
     @admin.display(description="start")
     def start(self, row: WorkerInstance) -> str:
         """What it began with; the ledger has the same id."""
-        found = WorkerStart.objects.filter(pk=row.pk).defer("system_info").first()
+        own = WorkerStart.objects.filter(organization=row.organization_id)
+        found = own.filter(pk=row.pk).defer("system_info").first()
         return shown(link_to(found)) if found else "no longer on record"
 
     @admin.display(description="API key")
@@ -225,12 +229,12 @@ class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
 
     @admin.display(description="configuration revision")
     def revision(self, row: WorkerInstance) -> SafeString:
-        return _revision(row.configuration_revision, Worker.objects.with_chain().get(pk=row.worker_id))
+        return _revision(row.configuration_revision, _worker_of(row))
 
 
-def _worker_of(start: WorkerStart) -> Worker | None:
-    """The worker of a start, if it is there still and not another organization's by now."""
-    return Worker.objects.with_chain().filter(pk=start.worker_id, organization=start.organization_id).first()
+def _worker_of(row: WorkerStart | WorkerInstance) -> Worker | None:
+    """Its worker, if that is there still and not another organization's by now."""
+    return Worker.objects.with_chain().filter(pk=row.worker_id, organization=row.organization_id).first()
 
 
 def _instance(start: WorkerStart, identifier: Any) -> SafeString | None:

@@ -191,9 +191,10 @@ def _value(value: Any, names: dict[str, str]) -> str:
 
 def _lists(worker: Worker) -> dict[str, str]:
     """Where the rest is of what the page shows the latest of."""
+    organization_id = worker.organization_id
     return {
         "processes": list_of(WorkerInstance, worker=worker.pk),
-        "starts": list_of(WorkerStart, worker=worker.pk),
-        "keys": list_of(ApiKey, organization=worker.organization_id),
-        "events": list_of(AuditEvent, object_id=worker.pk),
+        "starts": list_of(WorkerStart, worker=worker.pk, organization=organization_id),
+        "keys": list_of(ApiKey, organization=organization_id),
+        "events": list_of(AuditEvent, object_id=worker.pk, organization=organization_id),
     }

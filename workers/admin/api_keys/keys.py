@@ -1,6 +1,7 @@
 """The list and the pages of API keys; a key is shown once, in the answer that made it."""
 
 from datetime import timedelta
+from http import HTTPMethod
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -108,8 +109,9 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Adds what the key is used for."""
-        key = self.get_queryset(request).filter(pk=object_id).first() if UUID_TEXT.fullmatch(object_id) else None
+        """Adds what the key is used for; nobody changes one, so what is sent is refused without a look at it."""
+        is_shown = request.method != HTTPMethod.POST and UUID_TEXT.fullmatch(object_id)
+        key = self.get_queryset(request).filter(pk=object_id).first() if is_shown else None
         context = context_of(key, timezone.now()) if key else {}
         context |= {"may_write": key is not None and self.may(request, self.writer_role, key), "title": "API key"}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
@@ -120,13 +122,16 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         form = RotateForm(request.POST or None)
         if form.is_valid():
             try:
-                grace_period = timedelta(hours=form.cleaned_data["grace_hours"])
-                issued = rotate_api_key(key.pk, actor=actor_of(request), now=timezone.now(), grace_period=grace_period)
-                return self._show_once(request, issued, replaced=self.get_queryset(request).get(pk=key.pk))
+                return self._rotate(request, key, timedelta(hours=form.cleaned_data["grace_hours"]))
             except ApiKeyError as error:
                 form.add_error(None, str(error))
         uses = uses_of(key, timezone.now())
         return self._page(request, "rotate", original=key, form=form, title="Rotate API key", **uses)
+
+    @transaction.atomic
+    def _rotate(self, request: HttpRequest, key: ApiKey, grace_period: timedelta) -> HttpResponse:
+        issued = rotate_api_key(key.pk, actor=actor_of(request), now=timezone.now(), grace_period=grace_period)
+        return self._show_once(request, issued, replaced=self.get_queryset(request).get(pk=key.pk))
 
     def revoke_view(self, request: HttpRequest, key_id: Any) -> HttpResponse:
         """Tells who would be cut off and asks for the reason on GET; revokes on POST."""
@@ -207,7 +212,10 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         return self._page(request, "confirm", title="A key for a whole organization?", **context)
 
     def _show_once(self, request: HttpRequest, issued: IssuedApiKey, *, replaced: ApiKey | None = None) -> HttpResponse:
-        """The one page that shows the key; nothing stores it, so reloading cannot bring it back."""
+        """The one page that shows the key; nothing stores it, so reloading cannot bring it back.
+
+        It is made within the transaction: a key that cannot be shown is not issued.
+        """
         row = issued.row
         context = {
             "issued": issued_key(issued),
@@ -220,7 +228,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
             context |= {"worker_command": worker_command(row.queue).command, "deployments": DeploymentType.values}  # type: ignore[arg-type]  # of queue scope
         response = self._page(request, "issued", title="API key issued", **context)
         response.headers["Cache-Control"] = "no-store"
-        return response
+        return response.render()
 
     # --- Pages beside ---
 
