@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError, ProgrammingError
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.views import defaults
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
 
 NOT_FOUND = "Not found."
+#: PostgreSQL's SQLSTATE.
+FOREIGN_KEY_VIOLATION = "23503"
 DATABASE_AWAY = "The database is not available."
 
 #: Domain errors: status, and the detail where the error's own message is not meant for the caller.
@@ -87,7 +90,16 @@ def is_database_away(error: BaseException) -> bool:
     return isinstance(error, (DatabaseError, InterfaceError)) and not isinstance(error, ours)
 
 
+def is_gone(error: Exception) -> bool:
+    """Whether a row was deleted between two statements of the call that needs it."""
+    if isinstance(error, IntegrityError):  # of which SQLite tells the kind by its text only
+        return getattr(error.__cause__, "sqlstate", "") == FOREIGN_KEY_VIOLATION or "FOREIGN KEY" in str(error)
+    return isinstance(error, ObjectDoesNotExist)
+
+
 def _other(error: Exception, view: APIView) -> Response:
+    if is_gone(error):
+        error = UnknownObjectError()
     if isinstance(error, exceptions.MethodNotAllowed):
         allowed = {"Allow": ", ".join(view.allowed_methods)}
         if view.request.method == "OPTIONS":  # DRF has no answer to it that describes no view

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Any, cast
 
 from django.conf import settings
-from django.core.exceptions import FieldError, ValidationError
+from django.core.exceptions import FieldError, ObjectDoesNotExist, ValidationError
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.paginator import InvalidPage
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError
@@ -214,6 +214,8 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
             "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
         )
         return _page(request, 409, "Not saved", message)
+    if isinstance(exception, ObjectDoesNotExist):
+        return _page(request, 404, "Not found", "Somebody deleted this, or a part of it, at the same time.")
     if isinstance(exception, BAD_INPUT):
         logger.warning("console: bad input", exc_info=exception)
         return _page(request, 400, "Bad request", "Something in the address or the form is not what it should be.")

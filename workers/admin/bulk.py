@@ -37,6 +37,7 @@ from workers.models import Worker, WorkerQueue
 #: Queues that the confirmation page lists.
 SHOWN_QUEUES = 50
 MOST_EXPORTED = 20_000
+NONE_LEFT = "Nothing was changed: none of the chosen workers is there any more."
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,9 @@ class BulkActions(ConsoleAdmin):
         chosen = queryset.order_by().values_list("pk", "organization_id")
         found = dict(chosen[: verb.most + 1])
         selection = Selection(found, len(found))
+        if not found:
+            self.message_user(request, NONE_LEFT, messages.ERROR)
+            return None
         if problem := _problem(verb, request, selection):
             self.message_user(request, problem, messages.ERROR)
             return None
@@ -253,6 +257,9 @@ class BulkActions(ConsoleAdmin):
         if request.method != HTTPMethod.POST or not verb:
             return self._list(request)
         selection = _posted(request, request.POST.get("workers", ""))
+        if not selection.ids:
+            self.message_user(request, NONE_LEFT, messages.ERROR)
+            return self._list(request)
         if problem := _problem(verb, request, selection):
             raise PermissionDenied(problem)
         form = verb.form(request.POST, selection=selection)
