@@ -11,7 +11,8 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db.models import Q, Value
+from django.db import models
+from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.text import capfirst
@@ -145,7 +146,7 @@ def _visible(page: Any, ids: set[str], request: HttpRequest) -> set[tuple[str, s
     columns = {field.name for field in page.opts.fields}
     is_owned = page.organization_path in {"pk", *columns}
     rows = page.get_queryset(request).order_by().filter(pk__in=keys)
-    found = rows.values_list("pk", page.organization_path if is_owned else Value(None))
+    found = rows.values_list("pk", page.organization_path if is_owned else models.Value(None))
     return {(str(pk), organization_id) for pk, organization_id in found}
 
 

@@ -201,7 +201,10 @@ def test_nobody_makes_a_data_key_who_may_not_set_an_api_key(client: Client, flee
     address = url(LiteLLMConnection, "change", fleet.litellm.pk)
     form = {**form_of(client, address), "api_key": SECRET}
     DataKey.objects.all().delete()
-    for who in (member(fleet.organization, Role.OPERATOR), member(factories.create_organization("other"), Role.ADMINISTRATOR)):
+    for who in (
+        member(fleet.organization, Role.OPERATOR),
+        member(factories.create_organization("other"), Role.ADMINISTRATOR),
+    ):
         assert signed_in(who).post(address, form).status_code in {302, 403}
         assert not DataKey.objects.exists()
 

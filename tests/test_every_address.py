@@ -157,7 +157,11 @@ def test_no_action_on_many_is_answered_5xx(chosen: str, who: str, fleet: Fleet) 
                     yield "post", url(model, "changelist"), data
         for verb in VERBS:
             asked = {"workers": ",".join(rows(Worker)).replace("-", ""), "list": "", "name": "new", "days": "1"}
-            for data in ({**asked, "queue": fleet.queue.pk}, {**asked, "queue": UNKNOWN}, {"workers": asked["workers"]}):
+            for data in (
+                {**asked, "queue": fleet.queue.pk},
+                {**asked, "queue": UNKNOWN},
+                {"workers": asked["workers"]},
+            ):
                 yield "post", f"/admin/workers/worker/bulk/{verb}/", data
 
     assert broken(client, calls()) == []
@@ -165,6 +169,9 @@ def test_no_action_on_many_is_answered_5xx(chosen: str, who: str, fleet: Fleet) 
 
 def test_the_endpoints_are_where_nobody_listens(fleet: Fleet) -> None:
     """So that no call of these tests leaves the machine."""
-    kinds: tuple[type[CredentialConnection] | type[TelemetrySettings], ...]
-    kinds = (TemporalConnection, LiteLLMConnection, TelemetrySettings)
+    kinds: tuple[type[CredentialConnection | TelemetrySettings], ...] = (
+        TemporalConnection,
+        LiteLLMConnection,
+        TelemetrySettings,
+    )
     assert all("127.0.0.1:9" in str(row.__dict__) for kind in kinds for row in kind._default_manager.all())

@@ -36,7 +36,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 #: Words that no page has of its own: the one before, and the one that has its ids now.
 MAUVE, OCHRE = "mauve", "ochre"
-TAKEN = (WorkerInstance, Worker, ApiKey, WorkerQueue, Environment, TemporalConnection, LiteLLMConnection, TelemetrySettings)
+TAKEN = (
+    WorkerInstance,
+    Worker,
+    ApiKey,
+    WorkerQueue,
+    Environment,
+    TemporalConnection,
+    LiteLLMConnection,
+    TelemetrySettings,
+)
 
 
 @pytest.fixture

@@ -45,7 +45,18 @@ from environments.models import (
     TemporalConnection,
 )
 from tests import factories
-from tests.console import REGISTERED, Model, console_routes, everything, form_of, person, post_confirmed, routes_of, signed_in, url
+from tests.console import (
+    REGISTERED,
+    Model,
+    console_routes,
+    everything,
+    form_of,
+    person,
+    post_confirmed,
+    routes_of,
+    signed_in,
+    url,
+)
 from tests.factories import Fleet
 from tests.workers import start
 from workers.models import (

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from environments.models import AuditEvent
@@ -394,3 +394,21 @@ def test_a_refused_command_exits_with_1_and_no_traceback(control_plane: ControlP
         assert done.stderr.startswith("CommandError: ")
         assert "Traceback" not in done.stderr
         assert control_plane.api_key not in done.stderr
+
+
+def test_a_revocation_that_is_broken_off_prints_just_what_was_done(another: Any) -> None:
+    """The second key is held by another session; the first one is revoked, and that is told and on record."""
+    fleet = fresh_fleet()
+    first, second, third = (factories.issue_key(fleet.worker, name=f"key-{number}").row for number in range(3))
+    another.execute("SELECT id FROM workers_apikey WHERE id = %s FOR UPDATE", [second.pk])
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = 50")
+    stdout = StringIO()
+    arguments = map(str, (first.pk, second.pk, third.pk, "--reason=leaked", "--format=json"))
+    with pytest.raises(CommandError, match="only what is printed was done"):
+        call_command("revoke_api_key", *arguments, stdout=stdout)
+    connection.close()
+    another.rollback()
+    assert json.loads(stdout.getvalue()) == {"revoked": [str(first.pk)], "revoked_before": [], "unknown": []}
+    assert list(ApiKey.objects.exclude(revoked_at=None)) == [first]
+    assert [event.object_id for event in AuditEvent.objects.filter(action="api_key.revoked")] == [str(first.pk)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
 from environments.models import AuditEvent
@@ -124,3 +125,21 @@ def test_works_in_batches_and_reports_each(fleet: Fleet, monkeypatch: pytest.Mon
 def test_refuses_nonsense(db: None, hours: str) -> None:
     with pytest.raises(CommandError, match="a whole number from 1 to 8,760 is needed"):
         run(f"--hours={hours}")
+
+
+def test_a_run_that_is_broken_off_says_and_records_just_what_was_removed(
+    another: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches of one, of which the second is held by another session."""
+    monkeypatch.setattr(pruning, "BATCH", 1)
+    fleet = fresh_fleet()
+    first, second = sorted((ephemeral(fleet, silent_for=2 * DAY) for _ in range(2)), key=lambda row: row.pk)
+    another.execute("SELECT id FROM workers_worker WHERE id = %s FOR UPDATE", [second.pk])
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = 50")
+    with pytest.raises(CommandError, match="Stopped after 1 workers"):
+        run()
+    connection.close()
+    another.rollback()
+    assert list(Worker.objects.filter(is_ephemeral=True)) == [second]
+    assert [event.object_id for event in AuditEvent.objects.filter(action="worker.deleted")] == [str(first.pk)]

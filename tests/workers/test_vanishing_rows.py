@@ -188,7 +188,10 @@ PAGES: dict[str, tuple[dict[str, str], str]] = {
     "worker/{worker}/delete/": ({"post": "yes"}, "worker"),
     "worker/bulk/disable/": ({"workers": "{worker}"}, "worker"),
     "worker/bulk/move/": ({"workers": "{worker}", "queue": "{other}"}, "worker"),
-    "workerqueue/{queue}/change/": ({"name": "changed", "heartbeat_interval": "5", "duplicate_policy": "allow"}, "queue"),
+    "workerqueue/{queue}/change/": (
+        {"name": "changed", "heartbeat_interval": "5", "duplicate_policy": "allow"},
+        "queue",
+    ),
     "apikey/{key}/rotate/": ({"grace_hours": "1"}, "key"),
     "apikey/{key}/revoke/": ({"reason": "leaked", "is_confirmed": "on"}, "key"),
     "apikey/add/": ({"name": "new", "days": "1", "scope": "worker", "worker": "{worker}"}, "worker"),

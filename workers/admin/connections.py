@@ -143,7 +143,7 @@ class CredentialAdmin(ConnectionAdmin):
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """A change that waits to be confirmed is taken back, but what waits is sealed: that data key stays, and counts."""
+        """A change that is to be confirmed is taken back; not so the data key that seals what waits, nor its count."""
         if request.method == HTTPMethod.POST and object_id and request.POST.get("api_key"):
             with transaction.atomic():
                 row = self.get_object(request, unquote(object_id))

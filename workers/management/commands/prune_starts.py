@@ -41,11 +41,12 @@ class Command(BaseCommand):
     def handle(self, *, older_than: timedelta, dry_run: bool, **options: Any) -> None:
         now = timezone.now()
         before = now - older_than
+        self.removed = 0
         try:
             counts = _count(before, now) if dry_run else self._prune(before, now)
         except DatabaseError as error:
             reason = str(error).partition("\n")[0]
-            msg = f"Stopped, what is removed stays removed: the database refused ({reason})."
+            msg = f"Stopped after {self.removed} starts, which stay removed: the database refused ({reason})."
             raise CommandError(msg) from None
         if options["format"] == "json":
             self.stdout.write(json.dumps({"is_dry_run": dry_run, "before": before.isoformat(), **counts._asdict()}))
@@ -55,13 +56,13 @@ class Command(BaseCommand):
 
     def _prune(self, before: datetime, now: datetime) -> Counts:
         total = old_starts(before).count()
-        seen = removed = 0
+        seen = 0
         progress = ProgressDisplay(self.stderr, seconds_between_lines=SECONDS_BETWEEN_LINES)
         for batch in prune_starts(before=before, actor=Actor("command:prune_starts"), now=now):
             seen += batch.seen
-            removed += batch.removed
+            self.removed += batch.removed
             progress.show("starts looked at", seen, max(total, seen))
-        return Counts(old=seen, kept=seen - removed, removed=removed)
+        return Counts(old=seen, kept=seen - self.removed, removed=self.removed)
 
 
 def _count(before: datetime, now: datetime) -> Counts:

@@ -31,16 +31,17 @@ class Command(BaseCommand):
 
     def handle(self, *, hours: int, dry_run: bool, **options: Any) -> None:
         now, silent_for = timezone.now(), timedelta(hours=hours)
+        removed = 0
         try:
             total = gone_workers(silent_for=silent_for, now=now).count()
-            removed, progress = 0, ProgressDisplay(self.stderr)
+            progress = ProgressDisplay(self.stderr)
             if not dry_run:
                 for count in prune_workers(silent_for=silent_for, actor=Actor("command:prune_workers"), now=now):
                     removed += count
                     progress.show("workers removed", removed, total)
         except DatabaseError as error:
             reason = str(error).partition("\n")[0]
-            msg = f"Stopped, what is removed stays removed: the database refused ({reason})."
+            msg = f"Stopped after {removed} workers, which stay removed: the database refused ({reason})."
             raise CommandError(msg) from None
         if options["format"] == "json":
             self.stdout.write(json.dumps({"is_dry_run": dry_run, "gone": total, "removed": removed}))

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 from django.utils import timezone
 
 from environments.audit import Actor
@@ -33,23 +34,30 @@ class Command(BaseCommand):
         if not options["reason"].strip():
             msg = "Say why: --reason."
             raise CommandError(msg)
-        revoked, before, unknown = [], [], []
-        for label, found in self._reported() if options["stdin"] else ((str(one), one) for one in key_id):
-            try:
-                if found is None:
-                    unknown.append(label)
-                elif revoke_api_key(
-                    found, reason=options["reason"], actor=Actor("command:revoke_api_key"), now=timezone.now()
-                ):
-                    revoked.append(str(found))
-                else:
-                    before.append(str(found))
-            except ApiKeyError:
-                unknown.append(label)
-        self._print({"revoked": revoked, "revoked_before": before, "unknown": unknown}, options["format"])
-        if unknown:
+        result: dict[str, list[str]] = {"revoked": [], "revoked_before": [], "unknown": []}
+        try:
+            for label, found in self._reported() if options["stdin"] else ((str(one), one) for one in key_id):
+                name, shown = self._revoke(label, found, options["reason"])
+                result[name].append(shown)
+        except DatabaseError as error:
+            self._print(result, options["format"])
+            reason = str(error).partition("\n")[0]
+            msg = f"Stopped, only what is printed was done: the database refused ({reason})."
+            raise CommandError(msg) from None
+        self._print(result, options["format"])
+        if unknown := result["unknown"]:
             msg = f"Not known here: {', '.join(unknown)}."
             raise CommandError(msg)
+
+    def _revoke(self, label: str, found: UUID | None, reason: str) -> tuple[str, str]:
+        """What came of one key, and how it is called."""
+        if found is None:
+            return "unknown", label
+        try:
+            is_revoked = revoke_api_key(found, reason=reason, actor=Actor("command:revoke_api_key"), now=timezone.now())
+        except ApiKeyError:
+            return "unknown", label
+        return "revoked" if is_revoked else "revoked_before", str(found)
 
     def _reported(self) -> Iterator[tuple[str, UUID | None]]:
         """A label that does not repeat the key, and the key's id."""
