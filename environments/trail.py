@@ -11,7 +11,6 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db import models
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
@@ -143,11 +142,10 @@ def pages_of(events: Iterable[AuditEvent], request: HttpRequest, site: Any) -> d
 def _visible(page: Any, ids: set[str], request: HttpRequest) -> set[tuple[str, str | None]]:
     """The ids of the rows that the person may see, each with its organization; None for a person, who is of none."""
     keys = [key for text in ids if (key := _key(page.model, text)) is not None]
-    columns = {field.name for field in page.opts.fields}
-    is_owned = page.organization_path in {"pk", *columns}
+    columns = {"pk", *(field.name for field in page.opts.fields)}
+    owner = [page.organization_path] if page.organization_path in columns else []
     rows = page.get_queryset(request).order_by().filter(pk__in=keys)
-    found = rows.values_list("pk", page.organization_path if is_owned else models.Value(None))
-    return {(str(pk), organization_id) for pk, organization_id in found}
+    return {(str(pk), next(iter(organization), None)) for pk, *organization in rows.values_list("pk", *owner)}
 
 
 def _key(model: Any, text: str) -> Any:
