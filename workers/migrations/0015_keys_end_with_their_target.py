@@ -15,7 +15,7 @@ def key_to(model: str) -> models.ForeignKey:  # type: ignore[type-arg]  # not ge
 class Migration(migrations.Migration):
     dependencies = [
         ("environments", "0005_memberships_end_on_record"),
-        ("workers", "0009_fill_queue_of_instances"),
+        ("workers", "0014_is_superseded"),
     ]
 
     operations = [
