@@ -29,7 +29,7 @@ def execute(control_plane: ControlPlane, statement: str, *values: object) -> lis
 
 
 def status_of_the_worker(control_plane: ControlPlane, key: str) -> str:
-    path = f"/api/v1/worker-queues/{control_plane.queue_id}/workers"
+    path = f"/api/v1/worker-queues/{control_plane.queue_id}/workers?status=all"
     status, _, body = control_plane.request("GET", path, headers={"Authorization": f"Bearer {key}"})
     assert status == 200, body
     return next(row["status"] for row in json.loads(body) if row["worker_id"] == control_plane.worker_id)

@@ -86,6 +86,12 @@ def instances_of(now: datetime, **within: Any) -> InstanceQuerySet:
     return shown.select_related("report").order_by("-last_heartbeat_at", "id")
 
 
+def live_instances_of(queue: WorkerQueue, now: datetime) -> InstanceQuerySet:
+    """The processes that live; heard of last comes first."""
+    live = WorkerInstance.objects.live(now).filter(worker__queue=queue)
+    return live.select_related("report").order_by("-last_heartbeat_at", "id")
+
+
 def with_reports(instances: list[WorkerInstance]) -> list[WorkerInstance]:
     """Each with its `report`; of one that has sent none yet, what it told at its start."""
     silent = [instance for instance in instances if not hasattr(instance, "report")]
@@ -99,21 +105,25 @@ def with_reports(instances: list[WorkerInstance]) -> list[WorkerInstance]:
 
 
 def measure_queue(queue: WorkerQueue, now: datetime) -> QueueMetrics:
-    """The queue's figures; tasks are counted for processes heard of within 24 hours, over their whole life."""
+    """The queue's figures; tasks are counted for processes heard of within 24 hours, over their whole life.
+
+    Looked at are each worker's current process and those that were heard of or ended within 24 hours, which indexes
+    find: so an error of a process that another one followed is told for a day.
+    """
     instances = WorkerInstance.objects.filter(worker__queue=queue)
-    failed = ~Q(error_message="") | (Q(exit_code__isnull=False) & ~Q(exit_code=0))
-    found = instances.aggregate(
-        tasks=Sum("tasks_processed", filter=Q(last_heartbeat_at__gt=now - DAY)),
-        last_error_at=Max("stopped_at", filter=failed & Q(stopped_at__isnull=False)),
-        last_activity_at=Max("last_heartbeat_at"),
-    )
+    older = instances.filter(is_current=False)
+    figures = [
+        _figures(instances.filter(is_current=True), now),
+        _figures(older.filter(stopped_at=None, last_heartbeat_at__gt=now - DAY), now),
+        _figures(older.filter(stopped_at__gt=now - DAY), now),
+    ]
     return QueueMetrics(
         queue=queue,
         counts=_counts("worker__queue", [queue.pk], now).get(queue.pk, Counts()),
         total_workers=Worker.objects.filter(queue=queue).count(),
-        tasks_processed_24h=found["tasks"] or 0,
-        last_error_at=found["last_error_at"],
-        last_activity_at=found["last_activity_at"],
+        tasks_processed_24h=sum(each["tasks"] or 0 for each in figures),
+        last_error_at=max((each["last_error_at"] for each in figures if each["last_error_at"]), default=None),
+        last_activity_at=max((each["last_activity_at"] for each in figures if each["last_activity_at"]), default=None),
         updated_at=now,
     )
 
@@ -147,6 +157,15 @@ def _describe[Row: (WorkerQueue, Environment)](rows: list[Row], path: str, now: 
         Described(row, counts.get(row.pk, Counts()), history.get(str(row.pk), Provenance(None, row.created_at)))
         for row in rows
     ]
+
+
+def _figures(instances: InstanceQuerySet, now: datetime) -> dict[str, Any]:
+    failed = ~Q(error_message="") | (Q(exit_code__isnull=False) & ~Q(exit_code=0))
+    return instances.aggregate(
+        tasks=Sum("tasks_processed", filter=Q(last_heartbeat_at__gt=now - DAY)),
+        last_error_at=Max("stopped_at", filter=failed & Q(stopped_at__isnull=False)),
+        last_activity_at=Max("last_heartbeat_at"),
+    )
 
 
 def _counts(path: str, ids: Collection[UUID], now: datetime) -> dict[UUID, Counts]:

@@ -326,8 +326,72 @@ def test_the_worker_that_was_heard_of_last_comes_first(fleet: Fleet) -> None:
     for minutes, worker in enumerate(workers):
         heard_at = timezone.now() - timedelta(minutes=minutes)
         WorkerInstance.objects.filter(worker=worker).update(last_heartbeat_at=heard_at)
-    rows = read(fleet, "worker-queues/{queue}/workers")
-    assert [row["worker_id"] for row in rows] == [str(worker.pk) for worker in workers]
+    ids = [str(worker.pk) for worker in workers]
+    assert [row["worker_id"] for row in read(fleet, "worker-queues/{queue}/workers")] == ids[:3]
+    assert [row["worker_id"] for row in read(fleet, "worker-queues/{queue}/workers?status=live")] == ids[:3]
+    assert [row["worker_id"] for row in read(fleet, "worker-queues/{queue}/workers?status=all")] == ids
+
+
+def test_of_all_processes_the_ones_heard_of_last_are_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.views.queues.MOST_PROCESSES", 2)
+    for number in range(4):
+        start(fleet, worker_id=factories.create_worker(fleet.queue, f"w{number}").pk)
+        silence(minutes=10)
+    start(fleet)
+    everyone = ask(fleet, "worker-queues/{queue}/workers?status=all")
+    assert len(everyone.json()) == int(everyone["X-Total-Count"]) == 2
+    assert everyone.json()[0]["worker_id"] == str(fleet.worker.pk)
+    assert read(fleet, "worker-queues/{queue}/workers?status=all&offset=1") == everyone.json()[1:]
+    assert read(fleet, "worker-queues/{queue}/workers?status=all&offset=2") == []
+
+
+@pytest.mark.parametrize("status", ["", "ALL", "offline", "live,all"])
+def test_another_status_of_processes_is_422(fleet: Fleet, status: str) -> None:
+    response = ask(fleet, f"worker-queues/{{queue}}/workers?status={status}")
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["query", "status"]
+
+
+#: What the readers' statements look at grows with none of these.
+PAST = 400
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL tells what it has read")
+@pytest.mark.parametrize("path", [*READINGS, "worker-queues/{queue}/workers?status=all"])
+def test_what_is_read_does_not_grow_with_past_processes(fleet: Fleet, path: str) -> None:
+    call(fleet, "start")
+    before = rows_read_by(fleet, path)
+    long_ago = timezone.now() - timedelta(days=3)
+    for number in range(PAST):
+        stopped_at = long_ago if number % 2 else None
+        told = {
+            "last_heartbeat_at": long_ago,
+            "stopped_at": stopped_at,
+            "exit_code": number % 3,
+            "started_at": long_ago,
+        }
+        fields = {"organization": fleet.organization, "worker": fleet.worker, "is_current": False, **told}
+        WorkerInstance.objects.create(id=uuid4(), **fields)
+    assert rows_read_by(fleet, path) <= before + PAST / 20
+
+
+def rows_read_by(fleet: Fleet, path: str) -> int:
+    """How many rows of instances the answer takes, as PostgreSQL reads large tables: by indexes."""
+    counted = (
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'workers_workerinstance'"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE workers_workerinstance; ANALYZE workers_worker; SET LOCAL enable_seqscan = off")
+        cursor.execute(counted)
+        (before,) = cursor.fetchone()
+        read_text(fleet, path)
+        cursor.execute(counted)
+        (after,) = cursor.fetchone()
+    return int(after - before)
+
+
+def read_text(fleet: Fleet, path: str) -> None:
+    assert ask(fleet, path).status_code == 200
 
 
 def test_workers_of_other_queues_are_not_listed(fleet: Fleet) -> None:
@@ -452,7 +516,10 @@ def test_counts_follow_liveness_everywhere(
         assert read(fleet, path)["active_workers"] == active
     for path in ("worker-queues", "environments/{environment}/worker-queues"):
         assert [row["active_workers"] for row in read(fleet, path)] == [active]
-    assert [row["status"] for row in read(fleet, "worker-queues/{queue}/workers")] == statuses
+    told = {which: read(fleet, f"worker-queues/{{queue}}/workers?status={which}") for which in ("live", "all")}
+    assert [row["status"] for row in told["all"]] == statuses
+    assert told["live"] == [row for row in told["all"] if row["status"] not in {"offline", "disconnected"}]
+    assert len(told["live"]) == active
     assert metrics["total_workers"] == 1
 
 
@@ -499,6 +566,22 @@ def test_the_figures_tell_the_last_error(fleet: Fleet, goodbye: dict[str, Any], 
     last_error_at = read(fleet, "worker-queues/{queue}/metrics")["last_error_at"]
     stopped_at = WorkerInstance.objects.get().stopped_at
     assert last_error_at is None if not is_error else datetime.fromisoformat(last_error_at) == stopped_at
+
+
+def test_the_figures_tell_for_a_day_of_a_process_that_another_one_followed(fleet: Fleet) -> None:
+    call(fleet, "start")
+    call(fleet, "heartbeat", tasks_processed=5)
+    call(fleet, "disconnect", exit_code=1)
+    stopped_at = WorkerInstance.objects.get().stopped_at
+    call(fleet, "start", system_info={"hostname": "another"})
+    call(fleet, "heartbeat", tasks_processed=2)
+    metrics = read(fleet, "worker-queues/{queue}/metrics")
+    assert metrics["tasks_processed_24h"] == 7
+    assert datetime.fromisoformat(metrics["last_error_at"]) == stopped_at
+    long_ago = timezone.now() - timedelta(hours=25)
+    WorkerInstance.objects.filter(is_current=False).update(stopped_at=long_ago, last_heartbeat_at=long_ago)
+    metrics = read(fleet, "worker-queues/{queue}/metrics")
+    assert (metrics["tasks_processed_24h"], metrics["last_error_at"]) == (2, None)
 
 
 # --- config_version -----------------------------------------------------------------------------------------------------

@@ -60,8 +60,12 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         They are looked for among each worker's current one and those older ones that were heard of lately, which
         indexes find: what is read grows with the number of workers, and not with that of their starts.
         """
-        lately = Q(is_current=False, older_heartbeat_at__gte=live_since(now))
-        return self.filter(Q(is_current=True) | lately).that_live(now)
+        return self.current_or_lately(now).that_live(now)
+
+    def current_or_lately(self, now: datetime | Value) -> Self:
+        """Each worker's current process, and those older ones that were heard of so lately that they may live."""
+        lately = Q(is_current=False, stopped_at=None, older_heartbeat_at__gte=live_since(now))
+        return self.filter(Q(is_current=True) | lately)
 
     def current_or_live(self, now: datetime | Value, **within: Any) -> Self:
         """Each worker's current one, whatever became of it, and older ones that live; with `liveness`.

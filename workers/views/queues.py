@@ -22,6 +22,7 @@ from workers.overview import (
     describe_environments,
     describe_queues,
     instances_of,
+    live_instances_of,
     measure_queue,
     with_reports,
 )
@@ -36,6 +37,9 @@ from workers.reading import (
     queue_status,
 )
 from workers.views.requests import WorkerApiView, uuid_of, valid_query
+
+#: How many processes of a queue are told of with those that ended: the ones heard of last.
+MOST_PROCESSES = 1_000
 
 
 class EnvironmentsView(WorkerApiView):
@@ -100,17 +104,29 @@ class QueueView(WorkerApiView):
         return Response(WorkerQueueSerializer(described).data)
 
 
+class ProcessesSerializer(PageSerializer):
+    """Which processes are asked for."""
+
+    status = serializers.ChoiceField(
+        ["live", "all"], default="live", help_text=f"`all`: with those that ended; at most {MOST_PROCESSES}."
+    )
+
+
 class QueueWorkersView(WorkerApiView):
     """The processes of a queue's workers."""
 
     @extend_schema(
         operation_id="list_worker_queue_workers",
-        parameters=[PageSerializer],
+        parameters=[ProcessesSerializer],
         responses=WorkerDetailSerializer(many=True),
     )
     def get(self, request: Request, queue_id: str) -> Response:
-        """The latest process of each worker that ever started, and others that live; heard of last comes first."""
-        rows, headers = _page(request, instances_of(timezone.now(), worker__queue=_queue(request, queue_id)))
+        """The processes that live or, if asked for, the latest of each worker, too; heard of last comes first."""
+        queue, page = _queue(request, queue_id), valid_query(request, ProcessesSerializer)
+        now = timezone.now()
+        is_live = page["status"] == "live"
+        found = live_instances_of(queue, now) if is_live else instances_of(now, worker__queue=queue)[:MOST_PROCESSES]
+        rows, headers = _part(page, found)
         return Response(_each(WorkerDetailSerializer, with_reports(rows)), headers=headers)
 
 
@@ -185,8 +201,11 @@ def _queues(request: Request, queues: QuerySet[WorkerQueue]) -> Response:
 
 
 def _page(request: Request, rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
+    return _part(valid_query(request, PageSerializer), rows)
+
+
+def _part(page: dict[str, Any], rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
     """The part that is asked for, and how many rows there are in all."""
-    page = valid_query(request, PageSerializer)
     start = page["offset"]
     return list(rows[start : start + page["limit"]]), {"X-Total-Count": str(rows.count())}
 
