@@ -6,7 +6,6 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError, ProgrammingError
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.views import defaults
 from django.views.debug import SafeExceptionReporterFilter
@@ -15,7 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from controlplane.circuit import circuit
+from controlplane.engines.troubles import Trouble, trouble_of
 from controlplane.metrics import UNOPENED
 from controlplane.parsers import BodyTooLargeError, InvalidBodyError
 from controlplane.proxies import network_of
@@ -33,9 +32,17 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
 
 NOT_FOUND = "Not found."
-#: PostgreSQL's SQLSTATE.
-FOREIGN_KEY_VIOLATION = "23503"
 DATABASE_AWAY = "The database is not available."
+
+#: Errors of the database: status and detail. Whoever may come again is told when; others would fail for ever.
+TROUBLES = {
+    Trouble.AWAY: (503, DATABASE_AWAY),
+    Trouble.BUSY: (503, DATABASE_AWAY),
+    Trouble.INVALID: (400, "The database takes no such value."),
+    Trouble.GONE: (404, NOT_FOUND),
+    Trouble.CONFLICT: (409, "Something else was changed at the same time. Try again."),
+    Trouble.OURS: (500, "Internal error."),
+}
 
 #: Domain errors: status, and the detail where the error's own message is not meant for the caller.
 STATUSES: dict[type[Exception], tuple[int, str | None]] = {
@@ -67,10 +74,8 @@ VALIDATION = {
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's handler: every exception of the worker API becomes a JSON answer here."""
-    if is_database_away(error):
-        logger.error("database away: %s", type(error.__cause__ or error).__name__)
-        circuit.found_away(error)
-        return _unavailable(DATABASE_AWAY)
+    if trouble := trouble_of(error):
+        return _troubled(error, trouble)
     match error:
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return _unauthenticated(error, context["request"])
@@ -84,21 +89,17 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     return _other(error, context["view"])
 
 
-def is_database_away(error: BaseException) -> bool:
-    """Whether the database is away, stalled, full or read-only: it may answer later, and nothing was committed."""
-    ours = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
-    return isinstance(error, (DatabaseError, InterfaceError)) and not isinstance(error, ours)
-
-
-def is_gone(error: Exception) -> bool:
-    """Whether a row was deleted between two statements of the call that needs it."""
-    if isinstance(error, IntegrityError):  # of which SQLite tells the kind by its text only
-        return getattr(error.__cause__, "sqlstate", "") == FOREIGN_KEY_VIOLATION or "FOREIGN KEY" in str(error)
-    return isinstance(error, ObjectDoesNotExist)
+def _troubled(error: Exception, trouble: Trouble) -> Response:
+    status, detail = TROUBLES[trouble]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        logger.error("database %s: %s", trouble.name.lower(), type(error.__cause__ or error).__name__)
+        return _unavailable(detail)
+    logger.error("unexpected error of the database: %s", trouble.name.lower(), exc_info=error)
+    return Response({"detail": detail}, status=status)
 
 
 def _other(error: Exception, view: APIView) -> Response:
-    if is_gone(error):
+    if isinstance(error, ObjectDoesNotExist):  # a row that was deleted between two statements of the call
         error = UnknownObjectError()
     if isinstance(error, exceptions.MethodNotAllowed):
         allowed = {"Allow": ", ".join(view.allowed_methods)}

@@ -36,7 +36,7 @@ def readiness_problems() -> list[str]:
 
     While requests are refused since the database was found away, it is not asked: one whose disk is full still reads.
     """
-    if circuit.is_refusing():
+    if circuit.is_open():
         return [DATABASE_AWAY]
     try:
         executor = MigrationExecutor(connection)
@@ -45,7 +45,6 @@ def readiness_problems() -> list[str]:
         return key_ring_problems()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("not ready: %s", type(error).__name__)
-        circuit.found_away(error)
         return [DATABASE_AWAY]
 
 

@@ -19,6 +19,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from controlplane.bulkhead import Kind, bulkhead
+from controlplane.circuit import circuit
 from controlplane.server import DIRECTORY_VARIABLE
 from environments.rotation import standings
 from workers.figures import count_expiries, count_workers
@@ -72,10 +74,11 @@ class DatabaseCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Everything is read before anything is told, so that what is told is whole."""
-        is_up = True
+        is_up = not circuit.is_open()
         gauges: list[GaugeMetricFamily] = []
         try:
-            gauges = [_workers(), _expiries(), _sealed()]
+            if is_up:
+                gauges = [_workers(), _expiries(), _sealed()]
         except (DatabaseError, InterfaceError) as error:
             logger.warning("figures without database: %s", type(error).__name__)
             is_up = False
@@ -137,7 +140,13 @@ class MetricsMiddleware:
             return _answer("Method not allowed.\n", HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET, HEAD")
         if not _is_authorized(request):
             return _answer("METRICS_TOKEN is required.\n", HTTPStatus.UNAUTHORIZED, **{"WWW-Authenticate": "Bearer"})
-        return _answer(exposition(), HTTPStatus.OK, **{"Content-Type": CONTENT_TYPE_LATEST})
+        place = bulkhead.enter(Kind.READERS, PATH)
+        if place is None:
+            return _answer("Too many requests at once.\n", HTTPStatus.SERVICE_UNAVAILABLE, **{"Retry-After": "5"})
+        try:
+            return _answer(exposition(), HTTPStatus.OK, **{"Content-Type": CONTENT_TYPE_LATEST})
+        finally:
+            place.leave()
 
 
 def _is_authorized(request: HttpRequest) -> bool:

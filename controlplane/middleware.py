@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import FieldError, ObjectDoesNotExist, ValidationError
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.paginator import InvalidPage
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError
+from django.db import DatabaseError, IntegrityError, InterfaceError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csp import ContentSecurityPolicyMiddleware
@@ -19,8 +19,11 @@ from django.shortcuts import render
 from django.urls import resolve, reverse
 
 from controlplane.accounts.pages import lacks_second_factor
+from controlplane.bulkhead import Kind, bulkhead, holder_of, kind_of
 from controlplane.circuit import circuit
-from controlplane.errors import DATABASE_AWAY, RETRY_AFTER_SECONDS, is_database_away, json_error
+from controlplane.engines.troubles import Trouble, trouble_of
+from controlplane.errors import DATABASE_AWAY, RETRY_AFTER_SECONDS, json_error
+from controlplane.heart import heart
 from controlplane.parsers import BodyTooLargeError, SentBody
 from controlplane.proxies import is_of_this_machine
 from environments.encryption import CannotOpenError
@@ -31,7 +34,7 @@ logger = logging.getLogger(__name__)
 type Handler = Callable[[HttpRequest], HttpResponseBase]
 
 #: What Django's admin lets through when an address or a form holds odd values, as it does not check those itself.
-BAD_INPUT = (DataError, NotSupportedError, ValidationError, FieldError, InvalidPage, ValueError, OverflowError)
+BAD_INPUT = (ValidationError, FieldError, InvalidPage, ValueError, OverflowError)
 CONSOLE_PATHS = ("/admin/", "/api/docs")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 PROBED_PATHS = ("/livez", "/readyz", "/metrics")
@@ -73,6 +76,7 @@ class WorkerApiMiddleware:
             response: HttpResponseBase = self._with_policy(request, json_error(403, "Use HTTPS."))
         elif request.path_info.startswith("/api/v1/"):
             response = self._with_policy(request, self.call_view(request))
+            heart.hear(request, response.status_code)
             response.headers.setdefault("Content-Length", str(len(response.content)))  # type: ignore[attr-defined]  # no stream
         else:
             response = self.get_response(request)
@@ -147,22 +151,41 @@ class UnsizedFormMiddleware:
 
 
 class CircuitMiddleware:
-    """Refuses at once, while the database is known to be away, whatever would wait for it in vain.
+    """Refuses at once what would hold a thread in vain, or a thread too many.
 
-    What needs no database is always served, `/livez` above all; `/readyz` looks for itself.
+    That is everything while the database is known to be away, and what people and readers ask beyond their share of
+    the threads. What needs no database is always served, `/livez` above all; `/readyz` looks for itself.
     """
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
+        circuit.is_used = True
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not request.path_info.startswith(("/api/", "/admin/")):
             return self.get_response(request)
-        admission = circuit.admit()
-        if not admission.is_granted:
+        if circuit.is_open():
             return _database_away(request)
-        response = self.get_response(request)
-        circuit.settle(admission)
+        kind = kind_of(request)
+        if kind is None:
+            return self.get_response(request)
+        if kind is Kind.WORKERS:
+            with bulkhead.worker(request.META.get("HTTP_AUTHORIZATION", "")) as call:
+                response = self.get_response(request) if call.has_thread else _too_many(request)
+                call.status = response.status_code
+                return response
+        return self._within_share(request, kind)
+
+    def _within_share(self, request: HttpRequest, kind: Kind) -> HttpResponseBase:
+        place = bulkhead.enter(kind, holder_of(request, kind))
+        if place is None:
+            return _too_many(request)
+        try:
+            response = self.get_response(request)
+        except BaseException:
+            place.leave()
+            raise
+        place.leave_after(response)
         return response
 
 
@@ -206,9 +229,13 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
     """The page for an error that is nobody's mistake, or None for what is unexpected."""
     if hasattr(request, "_messages"):
         request._messages._queued_messages.clear()  # they tell of a change that was taken back
-    if is_database_away(exception):
-        circuit.found_away(exception)
+    trouble = trouble_of(exception)
+    if trouble is Trouble.AWAY:
         return _database_away(request)
+    if trouble is Trouble.BUSY:
+        logger.error("console: database busy: %s", type(exception.__cause__ or exception).__name__)
+        message = "The database took too long, so nothing was changed. Try again, or ask for less."
+        return _unavailable(request, DATABASE_AWAY, "That took too long", message)
     if isinstance(exception, IntegrityError):
         message = (
             "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
@@ -216,7 +243,7 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
         return _page(request, 409, "Not saved", message)
     if isinstance(exception, ObjectDoesNotExist):
         return _page(request, 404, "Not found", "Somebody deleted this, or a part of it, at the same time.")
-    if isinstance(exception, BAD_INPUT):
+    if trouble is Trouble.INVALID or isinstance(exception, BAD_INPUT):
         logger.warning("console: bad input", exc_info=exception)
         return _page(request, 400, "Bad request", "Something in the address or the form is not what it should be.")
     if isinstance(exception, (CannotOpenError, DataKeyExhaustedError)):
@@ -226,11 +253,22 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
 
 
 def _database_away(request: HttpRequest) -> HttpResponse:
-    if request.path_info.startswith("/api/"):
-        response: HttpResponse = json_error(503, DATABASE_AWAY)
+    message = "Nothing was changed. Try again in a moment."
+    return _unavailable(request, DATABASE_AWAY, "The database is not available", message)
+
+
+def _too_many(request: HttpRequest) -> HttpResponse:
+    message = "So much is asked for that workers would have to wait. Nothing was changed. Try again in a moment."
+    return _unavailable(request, "Too many requests at once.", "Too much at once", message)
+
+
+def _unavailable(request: HttpRequest, detail: str, title: str, message: str) -> HttpResponse:
+    """503 with `Retry-After`: JSON for programs, a page for people."""
+    if request.path_info.startswith("/api/") and not request.path_info.startswith(CONSOLE_PATHS):
+        response: HttpResponse = json_error(503, detail)
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
-    return _page(request, 503, "The database is not available", "Nothing was changed. Try again in a moment.")
+    return _page(request, 503, title, message)
 
 
 def _page(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:

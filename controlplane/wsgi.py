@@ -20,9 +20,9 @@ def _log_readiness() -> None:
 
 
 def _keep_pulse() -> None:
-    from workers.pulse import keep_beating  # noqa: PLC0415  # as above
+    from controlplane.heart import heart  # noqa: PLC0415  # as above
 
-    keep_beating()
+    heart.keep_beating()
 
 
 _log_readiness()

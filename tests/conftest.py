@@ -14,7 +14,7 @@ from django.db import connection
 
 from controlplane.circuit import circuit
 
-pytest_plugins = ["tests.browser", "tests.servers"]
+pytest_plugins = ["tests.browser", "tests.circuits", "tests.servers"]
 
 hypothesis.settings.register_profile("controlplane", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("controlplane")

@@ -1,32 +1,60 @@
-"""The control plane's own pulse: renewed while it serves, so that its absence is not taken for that of workers."""
+"""The control plane's own pulse: renewed while it serves, so that its absence is not taken for that of workers.
 
-import logging
-import threading
-import time
+Its time is the database's, so that no machine's clock changes anybody's liveness; with SQLite that is the machine's.
+"""
+
 from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
-from django.db.models import Max, Subquery
-from django.utils import timezone
+from django.db import connection, transaction
+from django.db.models import Exists, F, Max, OuterRef, Subquery, Value
+from django.db.models.functions import Least, Now
 
-from workers.models import Outage, Pulse, WorkerInstance, WorkerQueue
+from workers.models import ApiKey, Outage, Pulse, WorkerInstance, WorkerQueue
 from workers.models.liveness import AWAY_AFTER, LONGEST_HOLD, offline_after
-
-logger = logging.getLogger(__name__)
 
 #: Seconds between two pulses of a process.
 INTERVAL = 5
+#: No row has this id.
+NOBODY = UUID(int=0)
 
 
-def beat(now: datetime) -> None:
-    """Notes that the control plane serves and reaches its database; safe from any number of processes."""
+def beat(at: datetime | None = None) -> None:
+    """Notes that the control plane serves and reaches its database; safe from any number of processes.
+
+    A moment that is given counts unless it is later than the database's own.
+    """
     with transaction.atomic():
-        pulse, is_new = Pulse.objects.select_for_update().get_or_create(defaults={"beat_at": now})
-        if is_new or pulse.beat_at >= now:
+        reach()
+        # Who has it locked is beating at this moment.
+        pulse: Any = Pulse.objects.select_for_update(skip_locked=True).annotate(clock=Now()).first()
+        if pulse is None:
+            first = Pulse(beat_at=Now() if at is None else Least(Value(at), Now()))
+            Pulse.objects.bulk_create([first], ignore_conflicts=True)
+            return
+        now = min(at or pulse.clock, pulse.clock)
+        _take_back(pulse.clock)
+        is_ahead = pulse.beat_at > pulse.clock + AWAY_AFTER
+        if pulse.beat_at >= now and not is_ahead:
             return
         if pulse.beat_at < now - AWAY_AFTER:
             _note_outage(pulse.beat_at, now)
         Pulse.objects.update(beat_at=now)
+
+
+@transaction.atomic
+def reach() -> None:
+    """Does what heartbeats do, but to nobody's row: an error says that they are held up, whosever they are.
+
+    It gives up before they do.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '1s'")
+    key = ApiKey.objects.filter(pk=OuterRef("api_key_id"))
+    nobody = WorkerInstance.objects.filter(Exists(key), pk=NOBODY, worker__queue__heartbeat_interval__gt=0)
+    nobody.update(activity=F("activity"))
 
 
 def recovery(now: datetime) -> Outage | None:
@@ -41,7 +69,7 @@ def recovery(now: datetime) -> Outage | None:
         return Outage(lost_at=beat_at, recovered_at=now)
     if lost_at is None or recovered_at < now - _longest_silence() or not WorkerInstance.objects.held(now).exists():
         return None
-    return Outage(lost_at=lost_at, recovered_at=recovered_at)
+    return Outage(lost_at=lost_at, recovered_at=min(recovered_at, now))
 
 
 def _longest_silence() -> timedelta:
@@ -56,16 +84,8 @@ def _note_outage(lost_at: datetime, now: datetime) -> None:
     Outage.objects.create(lost_at=lost_at, recovered_at=now, served_before=served_before)
 
 
-def keep_beating() -> None:
-    """Beats from now on in a thread of this process, which ends with it."""
-    threading.Thread(target=_beat_forever, name="pulse", daemon=True).start()
-
-
-def _beat_forever() -> None:
-    while True:
-        try:
-            beat(timezone.now())
-        except (DatabaseError, InterfaceError) as error:
-            logger.warning("no pulse: %s", type(error).__name__)
-        close_old_connections()
-        time.sleep(INTERVAL)
+def _take_back(now: datetime) -> None:
+    """The database's clock was ahead and is not any more: no outage ends later than now, and a short one is none."""
+    ahead = Outage.objects.filter(recovered_at__gt=now)
+    ahead.filter(lost_at__gte=now - AWAY_AFTER).delete()
+    ahead.update(recovered_at=now)

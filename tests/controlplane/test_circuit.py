@@ -1,103 +1,108 @@
-"""While the database is away one request at a time finds out whether it is back, and nothing queues behind it."""
+"""While the database is away nothing queues behind it, and the circuit finds out by itself when it is back."""
 
-import time
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
-import psycopg
 import pytest
-from django.db import OperationalError
 from django.test import Client
 
-from controlplane import circuit as module
 from controlplane.circuit import Circuit, circuit
 from controlplane.health import readiness_problems
-from controlplane.server import THREADS
+from tests.circuits import Probe, wait_until
 from tests.factories import Fleet
 from tests.workers import assert_refused, fresh_fleet, start
 
-
-@pytest.fixture
-def own() -> Circuit:
-    return Circuit()
+#: Requests that arrive at once.
+BURST = 40
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next request may find out at once."""
-    monkeypatch.setattr(module, "PAUSE", 0.0)
+def asked() -> Probe:
+    return Probe()
 
 
 @pytest.fixture
-def opened() -> Iterator[None]:
-    circuit.found_away(OperationalError())
-    yield
-    circuit.close()
+def own(asked: Probe) -> Iterator[Circuit]:
+    """A circuit of a process that serves requests."""
+    own = Circuit(asked)
+    own.is_used = True
+    yield own
+    asked.is_there = True
+    wait_until(lambda: not own.is_looking())
 
 
-def lock_error() -> OperationalError:
-    error = OperationalError()
-    error.__cause__ = psycopg.errors.LockNotAvailable()
-    return error
+def test_is_closed_while_nothing_was_found(own: Circuit) -> None:
+    assert not own.is_open()
+    assert own.may_connect()
 
 
-def test_admits_everything_while_the_database_is_there(own: Circuit) -> None:
-    assert all(own.admit().is_granted for _ in range(10))
-    assert not own.is_refusing()
+def test_opens_at_once_and_closes_by_itself_as_soon_as_the_database_answers(own: Circuit, asked: Probe) -> None:
+    asked.is_there = False
+    own.found_away()
+    assert own.is_open()
+    wait_until(lambda: asked.asked > 2)
+    assert own.is_open()
+    asked.is_there = True
+    wait_until(lambda: not own.is_open())
 
 
-def test_one_failure_refuses_everything_for_a_moment(own: Circuit) -> None:
-    own.found_away(OperationalError())
-    assert not any(own.admit().is_granted for _ in range(10))
-    assert own.is_refusing()
+def test_after_a_false_alarm_a_burst_passes_though_no_request_came_meanwhile(own: Circuit) -> None:
+    own.found_away()
+    wait_until(lambda: not own.is_open())
+    with ThreadPoolExecutor(BURST) as pool:
+        assert not any(pool.map(lambda _: own.is_open(), range(BURST)))
 
 
-def test_after_the_moment_one_request_at_a_time_finds_out(own: Circuit, quick: None) -> None:
-    own.found_away(OperationalError())
-    assert [own.admit().is_granted for _ in range(5)] == [True, False, False, False, False]
+def test_one_thread_finds_out_however_many_find_it_away(own: Circuit, asked: Probe) -> None:
+    asked.is_there = False
+    before = threading.active_count()
+    for _ in range(BURST):
+        own.found_away()
+    assert threading.active_count() == before + 1
+    asked.is_there = True
+    wait_until(lambda: not own.is_looking())
+    assert threading.active_count() == before
 
 
-def test_is_closed_when_the_one_that_finds_out_is_answered(own: Circuit, quick: None) -> None:
-    own.found_away(OperationalError())
-    own.settle(own.admit())
-    assert all(own.admit().is_granted for _ in range(5))
+def test_a_suspicion_refuses_nobody_unless_it_proves_true(own: Circuit, asked: Probe) -> None:
+    own.suspect()
+    assert not own.is_open()
+    wait_until(lambda: asked.asked == 1 and not own.is_looking())
+    assert not own.is_open()
+    asked.is_there = False
+    own.suspect()
+    wait_until(own.is_open)
 
 
-def test_stays_open_when_the_one_that_finds_out_fails_too(own: Circuit, quick: None) -> None:
-    own.found_away(OperationalError())
-    admission = own.admit()
-    own.found_away(OperationalError())
-    own.settle(admission)
-    assert [own.admit().is_granted for _ in range(2)] == [True, False]
+def test_a_failure_of_the_look_itself_says_nothing_of_the_database(own: Circuit) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    own.probe = fail
+    own.suspect()
+    wait_until(lambda: not own.is_looking())
+    assert not own.is_open()
 
 
-def test_an_answer_to_a_request_from_before_says_nothing(own: Circuit) -> None:
-    before = own.admit()
-    own.found_away(OperationalError())
-    own.settle(before)
-    assert not own.admit().is_granted
+def test_only_a_silent_database_keeps_threads_from_connecting(own: Circuit, asked: Probe) -> None:
+    asked.is_there = False
+    own.found_away()
+    assert own.may_connect()
+    own.found_away(is_silent=True)
+    assert not own.may_connect()
+    own.close()
+    assert own.may_connect()
 
 
-def test_one_that_never_ends_is_followed_by_another(own: Circuit, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_TRIAL", 0.0)
-    own.found_away(OperationalError())
-    assert all(own.admit().is_granted for _ in range(2))
-
-
-def test_a_lock_refuses_nobody_else_until_it_holds_up_all_threads(own: Circuit) -> None:
-    for _ in range(THREADS - 1):
-        own.found_away(lock_error())
-        assert own.admit().is_granted
-    own.found_away(lock_error())
-    assert not own.admit().is_granted
-
-
-def test_locks_long_ago_are_forgotten(own: Circuit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOCK_SECONDS", 0.01)
-    for _ in range(THREADS * 2):
-        own.found_away(lock_error())
-        time.sleep(0.01)
-    assert own.admit().is_granted
+def test_a_command_goes_on_trying(asked: Probe) -> None:
+    commands = Circuit(asked)
+    commands.found_away(is_silent=True)
+    assert not commands.is_open()
+    assert commands.may_connect()
+    assert asked.asked == 0
 
 
 # --- In requests -------------------------------------------------------------------------------------------------------------
@@ -108,10 +113,16 @@ def fleet(db: None) -> Fleet:
     return fresh_fleet()
 
 
+@pytest.fixture
+def opened(probe: Probe) -> None:
+    probe.is_there = False
+    circuit.found_away()
+
+
 def test_a_request_is_refused_without_asking_the_database(
-    fleet: Fleet, opened: None, django_assert_num_queries: object
+    fleet: Fleet, opened: None, django_assert_num_queries: Any
 ) -> None:
-    with django_assert_num_queries(0):  # type: ignore[operator]
+    with django_assert_num_queries(0):
         response = start(fleet)
     assert_refused(response, 503)
     assert response.json() == {"detail": "The database is not available."}
@@ -138,6 +149,7 @@ def test_is_not_ready_as_long_as_it_refuses(fleet: Fleet, opened: None) -> None:
     assert readiness_problems() == []
 
 
-def test_the_first_request_after_the_moment_brings_it_back(fleet: Fleet, quick: None, opened: None) -> None:
+def test_is_served_again_as_soon_as_the_circuit_has_found_out(fleet: Fleet, opened: None, probe: Probe) -> None:
+    probe.is_there = True
+    wait_until(lambda: not circuit.is_open())
     assert start(fleet).status_code == 200
-    assert circuit.admit().trial_until is None

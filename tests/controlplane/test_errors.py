@@ -4,15 +4,6 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.core.exceptions import SuspiciousOperation
-from django.db import (
-    DatabaseError,
-    DataError,
-    IntegrityError,
-    InterfaceError,
-    NotSupportedError,
-    OperationalError,
-    ProgrammingError,
-)
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import path
@@ -22,7 +13,6 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from controlplane import urls
-from controlplane.errors import is_database_away
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, assert_refused, fresh_fleet, start
 
@@ -128,16 +118,6 @@ def test_the_answer_with_secrets_is_closed(fleet: Fleet) -> None:
     assert response["X-Content-Type-Options"] == "nosniff"
     assert response["X-Frame-Options"] == "DENY"
     assert "Set-Cookie" not in response
-
-
-@pytest.mark.parametrize("error", [OperationalError, InterfaceError, DatabaseError])
-def test_a_database_that_is_away_may_answer_later(error: type[Exception]) -> None:
-    assert is_database_away(error())
-
-
-@pytest.mark.parametrize("error", [DataError, IntegrityError, NotSupportedError, ProgrammingError, ValueError, OSError])
-def test_our_own_mistakes_are_not_taken_for_a_database_that_is_away(error: type[Exception]) -> None:
-    assert not is_database_away(error())
 
 
 # --- Error reports -----------------------------------------------------------------------------------------------------------

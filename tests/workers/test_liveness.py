@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -537,3 +538,63 @@ def assert_never_offline(*, interval: int, phase: int, stretches: list[tuple[int
 
 def assert_live(moment: float) -> None:
     assert found(NOW + seconds(moment))[0] in LIVE, f"after {moment} s"
+
+
+# --- Clocks --------------------------------------------------------------------------------------------------------------
+
+
+HOUR = timedelta(hours=1)
+#: What a machine's clock is off by at each beat; it is right at the end.
+OFFS = {
+    "one beat ahead": [ZERO, HOUR, ZERO],
+    "ahead for a while": [ZERO, HOUR, HOUR, HOUR, ZERO],
+    "one beat behind": [ZERO, -HOUR, ZERO],
+    "forth and back": [ZERO, HOUR, -HOUR, 24 * HOUR, ZERO],
+    "slightly ahead": [ZERO, seconds(31), ZERO],
+    "ahead from the beginning": [HOUR, HOUR, ZERO],
+}
+
+
+@pytest.mark.parametrize("name", OFFS)
+@pytest.mark.parametrize("silence", [10, 170, 200])
+def test_a_machines_clock_changes_nobodys_liveness(fleet: Fleet, name: str, silence: int) -> None:
+    """Seen: one beat an hour ahead, and a worker that was killed later was shown Online for an hour."""
+    now = timezone.now()
+    arrange(interval=60, last=now - seconds(silence))
+    without = {later: found(now + seconds(later))[0] for later in (0, 20, 100)}
+    for off in OFFS[name]:
+        beat(timezone.now() + off)
+    assert not Outage.objects.exists()
+    for later, liveness in without.items():
+        serve_until(now + seconds(later))
+        assert found(now + seconds(later)) == (liveness, False)
+
+
+@pytest.mark.django_db
+def test_a_pulse_and_an_outage_from_the_future_are_taken_back() -> None:
+    """The database's own clock was ahead, as SQLite's is with the machine's."""
+    now = timezone.now()
+    Pulse.objects.create(beat_at=now + timedelta(hours=1))
+    Outage.objects.create(lost_at=now - seconds(5), recovered_at=now + timedelta(hours=1))
+    Outage.objects.create(lost_at=now - seconds(300), recovered_at=now + seconds(100))
+    Outage.objects.create(lost_at=now - seconds(900), recovered_at=now - seconds(800))
+    beat()
+    heart = pulse()
+    assert abs(heart.beat_at - now) < seconds(20)
+    (first, second) = heart.outages
+    assert first == (now - seconds(900), now - seconds(800))
+    assert second[0] == now - seconds(300)
+    assert abs(second[1] - now) < seconds(20)
+
+
+@pytest.mark.django_db
+def test_beats_by_the_databases_clock() -> None:
+    beat()
+    assert abs(Pulse.objects.get().beat_at - timezone.now()) < seconds(20)
+
+
+def test_an_outage_that_ends_in_the_future_has_ended_now(fleet: Fleet) -> None:
+    arrange(interval=60, last=NOW - seconds(100), heart=Heart(NOW, ((NOW - seconds(50), NOW + seconds(500)),)))
+    outage = recovery(NOW)
+    assert outage is not None
+    assert outage.recovered_at == NOW

@@ -4,9 +4,8 @@ Its own limits (`statement_timeout`) help as long as it runs; one that stands st
 sent, would hold a thread for ever.
 """
 
-import math
 import select
-import time
+from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -14,8 +13,10 @@ from django.db.backends.postgresql import base
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
-#: Seconds for which a thread takes a silent server for away.
-PAUSE = 1.0
+from controlplane.circuit import circuit
+from controlplane.engines.troubles import ErrorWrapper, Trouble, trouble_in_sqlstate
+
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -23,16 +24,22 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     #: None: a statement may take as long as the server lets it.
     longest_answer: float | None = None
-    is_silent = False
+    #: Why it was given up, if it was: that is said of whatever is asked of it afterwards, too.
+    trouble: Trouble | None = None
 
     def wait[RV](self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Waits for the server; OperationalError, with the connection closed, after `longest_answer` seconds."""
+        """Waits for the server; OperationalError, with the connection closed, after `longest_answer` seconds.
+
+        A server that answers others is not away: it is the statement that takes too long.
+        """
         try:
             return super().wait(gen, interval, timeout or self.longest_answer)
         except psycopg.errors._WaitTimeout:
             if timeout is None:
-                self.is_silent = True
                 self.pgconn.finish()
+                self.trouble = Trouble.BUSY if circuit.answers() else Trouble.AWAY
+                if self.trouble is Trouble.AWAY:
+                    circuit.found_away(is_silent=True)
             raise
 
 
@@ -40,7 +47,23 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """Django's engine with bounded waiting: OPTIONS has `longest_answer`, in seconds."""
 
     _longest_answer: float | None = None
-    _silent_at = -math.inf
+
+    @cached_property
+    def wrap_database_errors(self) -> ErrorWrapper:
+        return ErrorWrapper(self)
+
+    def trouble_in(self, error: psycopg.Error) -> Trouble:
+        """What an error says that was just raised here."""
+        if error.sqlstate == LOCK_NOT_AVAILABLE:
+            circuit.suspect()
+        if error.sqlstate:
+            return trouble_in_sqlstate(error.sqlstate)
+        if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+            return Trouble.INVALID if isinstance(error, psycopg.DataError) else Trouble.OURS
+        if self.connection is None or self.connection.closed:
+            return getattr(self.connection, "trouble", None) or Trouble.AWAY
+        # The driver itself refused: what follows an error in a pipeline, or a statement with too many parameters.
+        return Trouble.BUSY if isinstance(error, psycopg.errors.PipelineAborted) else Trouble.INVALID
 
     def get_connection_params(self) -> dict[str, Any]:
         parameters: dict[str, Any] = super().get_connection_params()
@@ -48,11 +71,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return parameters
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> BoundedConnection:
-        """Not just after the server was silent: Django connects anew to end a failed transaction, and would wait twice.
+        """Not while the server is silent: Django connects anew to end a failed transaction, and would wait twice.
 
         Neither a pool nor another isolation level is among our settings.
         """
-        if time.monotonic() < self._silent_at + PAUSE:
+        if not circuit.may_connect():
             message = "the server was silent a moment ago"
             raise psycopg.OperationalError(message)
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -74,8 +97,3 @@ class DatabaseWrapper(base.DatabaseWrapper):
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN)
         return not poll.poll(0)
-
-    def _close(self) -> None:
-        if self.connection is not None and self.connection.is_silent:
-            self._silent_at = time.monotonic()
-        super()._close()  # type: ignore[misc]  # the stubs lack it

@@ -9,9 +9,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 
+from controlplane.circuit import Circuit
 from controlplane.engines.postgresql.base import DatabaseWrapper
+from controlplane.engines.troubles import Trouble, trouble_of
+from tests.circuits import Probe, wait_until
 
 pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL only")
 LONGEST = 0.5
@@ -23,9 +26,11 @@ def database(db: None) -> Iterator[DatabaseWrapper]:
     options = {**connection.settings_dict["OPTIONS"], "longest_answer": LONGEST}
     wrapper = DatabaseWrapper({**connection.settings_dict, "OPTIONS": options}, "silent")
     wrapper.inc_thread_sharing()
+    connections["silent"] = wrapper
     wrapper.connect()
     yield wrapper
     wrapper.close()
+    del connections["silent"]
 
 
 @contextmanager
@@ -39,9 +44,9 @@ def silent(database: DatabaseWrapper) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def ask(database: DatabaseWrapper) -> Any:
+def ask(database: DatabaseWrapper, statement: str = "SELECT 1") -> Any:
     with database.cursor() as cursor:
-        cursor.execute("SELECT 1")
+        cursor.execute(statement)
         return cursor.fetchone()[0]
 
 
@@ -54,15 +59,29 @@ def test_a_statement_that_is_not_answered_is_given_up(database: DatabaseWrapper)
         assert database.connection.closed
 
 
-def test_the_thread_takes_a_silent_server_for_away_and_then_connects_anew(
-    database: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+def test_nobody_connects_to_a_silent_server_but_the_one_that_finds_out(
+    database: DatabaseWrapper, used: Circuit, probe: Probe
 ) -> None:
+    probe.is_there = False
     with silent(database), pytest.raises(OperationalError):
         ask(database)
     database.close()
     with pytest.raises(OperationalError, match="a moment ago"):
         ask(database)
-    monkeypatch.setattr("controlplane.engines.postgresql.base.PAUSE", 0.0)
+    assert used.is_open()
+    probe.is_there = True
+    wait_until(lambda: not used.is_open())
+    assert ask(database) == 1
+
+
+def test_a_slow_statement_of_a_server_that_answers_others_is_its_callers_trouble(
+    database: DatabaseWrapper, used: Circuit
+) -> None:
+    with pytest.raises(OperationalError) as raised, transaction.atomic(using="silent"):
+        ask(database, "SELECT pg_sleep(5)")
+    assert trouble_of(raised.value) is Trouble.BUSY
+    assert not used.is_open()
+    database.close()
     assert ask(database) == 1
 
 
