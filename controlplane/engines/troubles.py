@@ -120,6 +120,8 @@ class ErrorWrapper(DatabaseErrorWrapper):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None:  # nearly always
+            return
         if isinstance(error, self.wrapper.Database.Error):
             trouble = self.wrapper.trouble_in(error)
             error.trouble = trouble

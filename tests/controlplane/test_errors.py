@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.core.exceptions import SuspiciousOperation
+from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import path
@@ -13,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from controlplane import urls
+from controlplane.circuit import Circuit
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, assert_refused, fresh_fleet, start
 
@@ -35,11 +37,29 @@ class FailingView(APIView):
         return fail(request)  # type: ignore[arg-type]  # it only fails
 
 
+class AskingView(APIView):
+    """Asks the database what the header says."""
+
+    authentication_classes = ()
+
+    def get(self, request: Request) -> HttpResponse:
+        ask(request)  # type: ignore[arg-type]  # it has the header, too
+        return HttpResponse()
+
+
+def ask(request: HttpRequest) -> HttpResponse:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(request.headers["X-Statement"])
+    return HttpResponse()
+
+
 #: This module is the URL configuration of the tests below that need a view which fails.
 urlpatterns = [
     path("api/fail", fail),
     path("api/fail-in-drf", FailingView.as_view()),
     path("api/suspicious", suspicious),
+    path("api/ask", AskingView.as_view()),
+    path("admin/ask", ask),
     *urls.urlpatterns,
 ]
 handler400, handler404, handler500 = urls.handler400, urls.handler404, urls.handler500
@@ -118,6 +138,39 @@ def test_the_answer_with_secrets_is_closed(fleet: Fleet) -> None:
     assert response["X-Content-Type-Options"] == "nosniff"
     assert response["X-Frame-Options"] == "DENY"
     assert "Set-Cookie" not in response
+
+
+#: Statements of a caller, with the status for programs and for people.
+ASKED = {
+    "postgresql": {
+        "SET LOCAL statement_timeout = 10; SELECT pg_sleep(1)": (503, 503),
+        "DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40P01'; END $$": (503, 503),
+        "SELECT 'x'::int": (400, 400),
+        "DO $$ BEGIN RAISE EXCEPTION SQLSTATE '54001'; END $$": (400, 400),
+        "DO $$ BEGIN RAISE EXCEPTION SQLSTATE '23503'; END $$": (404, 409),
+        "DO $$ BEGIN RAISE EXCEPTION SQLSTATE '23505'; END $$": (409, 409),
+        "SELECT 1 FROM unknown": (500, 500),
+    },
+    "sqlite": {
+        f"SELECT {'+'.join('1' * 1_200)}": (400, 400),
+        "SELECT json('{')": (400, 400),
+        "INSERT INTO workers_pulse VALUES (1, 'x'), (1, 'y')": (409, 409),
+        "SELECT 1 FROM unknown": (500, 500),
+    },
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("statement", "statuses"), ASKED[connection.vendor].items())
+def test_an_error_of_a_callers_statement_is_no_failure_of_ours_for_ever(
+    failing: Client, used: Circuit, statement: str, statuses: tuple[int, int]
+) -> None:
+    program, person = (failing.get(path, headers={"X-Statement": statement}) for path in ("/api/ask", "/admin/ask"))
+    assert (program.status_code, person.status_code) == statuses
+    assert_error_shape(program)
+    for response in (program, person):
+        assert ("Retry-After" in response) == (response.status_code == 503)
+    assert not used.is_open()
 
 
 # --- Error reports -----------------------------------------------------------------------------------------------------------
