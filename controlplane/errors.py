@@ -22,7 +22,7 @@ from environments.configuration import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
 from workers.access import KeyOutOfScopeError, UnknownObjectError
 from workers.lifecycle.heartbeats import HeartbeatRefusedError
-from workers.lifecycle.starts import StartRefusedError, WorkerDisabledError
+from workers.lifecycle.starts import StartContendedError, StartRefusedError, WorkerDisabledError
 from workers.throttles import count, seconds_left
 from workers.update_locks import NotTheHolderError, UpdateLockHeldError
 
@@ -54,6 +54,7 @@ STATUSES: dict[type[Exception], tuple[int, str | None]] = {
     UpdateLockHeldError: (409, None),
     NotTheHolderError: (403, None),
     ConfigurationIncompleteError: (409, None),
+    StartContendedError: (503, "What this start depends on is being changed."),
     CannotOpenError: (503, "A stored credential cannot be opened at the moment."),
     BodyTooLargeError: (413, None),
     UnreadablePostError: (400, "The body could not be read."),
@@ -114,6 +115,7 @@ def _other(error: Exception, view: APIView) -> Response:
     if isinstance(error, CannotOpenError):
         logger.error("credential does not open: %s", error)
         UNOPENED.inc()
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return _unavailable(detail or "")
     response = Response({"detail": detail or str(error)}, status=status)
     if isinstance(error, KeyOutOfScopeError):

@@ -236,13 +236,8 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
         logger.error("console: database busy: %s", type(exception.__cause__ or exception).__name__)
         message = "The database took too long, so nothing was changed. Try again, or ask for less."
         return _unavailable(request, DATABASE_AWAY, "That took too long", message)
-    if isinstance(exception, IntegrityError):
-        message = (
-            "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
-        )
-        return _page(request, 409, "Not saved", message)
-    if isinstance(exception, ObjectDoesNotExist):
-        return _page(request, 404, "Not found", "Somebody deleted this, or a part of it, at the same time.")
+    if isinstance(exception, (IntegrityError, ObjectDoesNotExist)):
+        return _changed_meanwhile(request, exception)
     if trouble is Trouble.INVALID or isinstance(exception, BAD_INPUT):
         logger.warning("console: bad input", exc_info=exception)
         return _page(request, 400, "Bad request", "Something in the address or the form is not what it should be.")
@@ -250,6 +245,13 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
         logger.error("console: %s", exception)
         return _page(request, 503, "A secret cannot be sealed or opened", "Nothing was changed. See the server's log.")
     return None
+
+
+def _changed_meanwhile(request: HttpRequest, exception: IntegrityError | ObjectDoesNotExist) -> HttpResponse:
+    if isinstance(exception, ObjectDoesNotExist):
+        return _page(request, 404, "Not found", "Somebody deleted this, or a part of it, at the same time.")
+    message = "Somebody changed the same thing at the same time, so nothing was saved. Go back, reload and try again."
+    return _page(request, 409, "Not saved", message)
 
 
 def _database_away(request: HttpRequest) -> HttpResponse:

@@ -4,7 +4,6 @@ from pytest_django import Settings
 
 from tests.factories import Fleet
 from tests.workers import assert_nothing_recorded, fresh_fleet, in_chunks, start
-from workers.models import WorkerStart
 
 HTTPS = {"wsgi.url_scheme": "https"}
 PROXY = "127.0.0.1"
