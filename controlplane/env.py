@@ -7,6 +7,7 @@ writes one.
 import ipaddress
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import parse_qsl, unquote
@@ -206,6 +207,7 @@ def connection_hosts(name: str) -> tuple[AllowedHost, ...]:
     return tuple(entries)
 
 
+@lru_cache(1024)
 def is_loopback(host: str | None) -> bool:
     """Whether a host name or address is this machine."""
     if host == "localhost":

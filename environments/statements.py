@@ -213,37 +213,46 @@ class Update(Statement):
 
 
 class Insert(Statement):
-    """Inserts a row, all its columns, without signals; what is not given has the model's default.
+    """Inserts a row without signals; what is not given has the model's default.
 
-    With `replaces` it takes the place of a row with the same id, of which those columns are written.
+    With `replaces` it takes the place of a row with the same id, of which those columns are written. With `given` only
+    these columns are ever given, and the others' defaults, which are constants, are part of the statement: psycopg
+    makes anew, each time, what has more than 50 parameters.
     """
 
     has_to_find = True
 
-    def __init__(self, model: type[models.Model], *, replaces: Sequence[str] = ()) -> None:
+    def __init__(self, model: type[models.Model], *, given: Sequence[str] = (), replaces: Sequence[str] = ()) -> None:
         super().__init__()
         self._model = model
+        self._given = frozenset(given)
         self._replaces = replaces
         self._fields = [field for field in model._meta.concrete_fields if not field.generated]
         self._defaults = [(field.attname, field.get_default) for field in self._fields]
 
     def __call__(self, **given: Any) -> int:
         """Each value under the name of its column, so a foreign key's ends with `_id`; always one row."""
-        with self._execute(self.complete(given)) as cursor:
+        row = {name: given[name] if name in given else default() for name, default in self._defaults}
+        with self._execute(row) as cursor:
             return int(cursor.rowcount)
 
     def complete(self, given: dict[str, Any]) -> dict[str, Any]:
-        """All parameters of a run."""
-        return {name: given[name] if name in given else default() for name, default in self._defaults}
+        """All parameters of a run as a part of a larger statement."""
+        if strangers := given.keys() ^ self._given:
+            msg = f"{self._model.__name__}: {', '.join(sorted(strangers))} is given or expected, not both"
+            raise TypeError(msg)
+        return given
 
     def behind(self, gate: str) -> tuple[str, Sequence[Any]]:
         """The statement for when the part of a larger one that is called `gate` has found something."""
         columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in self._fields)
-        values = ", ".join(f"CAST(%s AS {_type_of(field)})" for field in self._fields)
+        values = ", ".join(
+            f"CAST({'%s' if field.attname in self._given else _literal(field.get_default())} AS {_type_of(field)})"
+            for field in self._fields
+        )
         text = f"INSERT INTO {connection.ops.quote_name(self._model._meta.db_table)} ({columns}) SELECT {values}"
-        return f"{text} FROM {gate}", [
-            Slot(field.attname, field, is_saved=True, is_cast=True) for field in self._fields
-        ]
+        slots = [Slot(f.attname, f, is_saved=True, is_cast=True) for f in self._fields if f.attname in self._given]
+        return f"{text} FROM {gate}", slots
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         conflict: dict[str, Any] = {}
@@ -255,6 +264,13 @@ class Insert(Statement):
         query.insert_values(self._fields, [self._model()])
         ((text, _),) = query.get_compiler(connection=connection).as_sql()
         return text, [Slot(field.attname, field, is_saved=True) for field in self._fields]
+
+
+def _literal(value: object) -> str:
+    """A constant of a model in SQL."""
+    if value is None:
+        return "NULL"
+    return "'{}'".format(str(value).replace("'", "''"))
 
 
 def _type_of(field: Any) -> str:

@@ -77,12 +77,15 @@ class FreeObject(_Optional, serializers.DictField):
         return {CUT: ["all of it: it is no object"]} if data not in ("", []) else {}
 
 
+ACTIVITIES = frozenset(Activity.values)
+
+
 class ActivityField(FreeText):
     """What a process says that it does: one of the known words in any case, or another one, which is kept."""
 
     def to_internal_value(self, data: Any) -> str:
         told = super().to_internal_value(data)
-        return told.lower() if told.lower() in Activity.values else told[:ACTIVITY_LENGTH]
+        return told.lower() if told.lower() in ACTIVITIES else told[:ACTIVITY_LENGTH]
 
 
 class LogLinesField(_Optional, serializers.ListField):
@@ -170,7 +173,7 @@ class Fixed(serializers.Field):  # type: ignore[type-arg]  # DRF's fields are no
     def __init__(self, value: Any) -> None:
         super().__init__(source="*", read_only=True)
         self.value = value
-        kinds = {bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+        kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
         schema = {"type": kinds.get(type(value), ["string", "null"])}
         set_override(self, "field", schema | ({"items": {"type": "string"}} if value == [] else {}))
 
@@ -188,14 +191,15 @@ class QueueStartResponseSerializer(serializers.Serializer[Started]):
     temporal_host = serializers.CharField(source="configuration.temporal_host")
     temporal_api_key = SecretField(source="configuration.temporal_api_key")
     organization_id = serializers.CharField(source="configuration.organization_id")
-    control_plane_url = serializers.SerializerMethodField()
+    control_plane_url = serializers.CharField(source="configuration.control_plane_url")
     heartbeat_interval = serializers.IntegerField(source="configuration.heartbeat_interval")
     litellm_api_url = serializers.CharField(source="configuration.litellm_api_url")
     litellm_api_key = SecretField(source="configuration.litellm_api_key")
     queue_name = serializers.CharField(source="configuration.worker_queue_name")
     environment_name = serializers.CharField(source="configuration.environment_name")
     queue_id = serializers.UUIDField(source="worker.queue_id")
-    control_plane_sdk_version = serializers.SerializerMethodField()
+    #: What the existing worker that this control plane was tried with calls itself.
+    control_plane_sdk_version = Fixed(WORKER_SDK_VERSION)
     queue_ephemeral = Fixed(value=False)
     queue_single_execution = Fixed(value=False)
     redis_url = Fixed(None)
@@ -205,14 +209,6 @@ class QueueStartResponseSerializer(serializers.Serializer[Started]):
     websocket_url = Fixed(None)
     websocket_features = Fixed([])
     nats_config = Fixed(None)
-
-    def get_control_plane_sdk_version(self, _started: Started) -> str:
-        """What the existing worker that this control plane was tried with calls itself."""
-        return WORKER_SDK_VERSION
-
-    def get_control_plane_url(self, started: Started) -> str:
-        """The caller's own URL, which is the one that works from where it runs, or the one of the settings."""
-        return http_url(self.context["own_url"]) or started.configuration.control_plane_url
 
 
 @extend_schema_serializer(component_name="WorkerRegisterResponse")

@@ -100,7 +100,22 @@ _END_REPEATED, _END_SUPERSEDED = (
 _END_OLDER = Update(
     lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=False, stopped_at=None), _SUPERSEDED
 )
-_NEW_WORKER, _START, _INSTANCE = Insert(Worker), Insert(WorkerStart), Insert(WorkerInstance)
+#: The columns that a start and its instance have in common, and those of each alone; others have their defaults.
+_COMMON = (
+    *("id", "organization_id", "worker_id", "api_key_id"),
+    *("started_at", "client_address", "configuration_revision"),
+)
+_NEW_WORKER = Insert(Worker, given=("id", "organization_id", "queue_id", "name", "is_ephemeral", "created_at"))
+_START = Insert(
+    WorkerStart,
+    given=(
+        *_COMMON,
+        *("worker_name", "task_queue_name", "user_agent", "system_info", "displaced_instance_id"),
+        *("temporal_connection_id", "temporal_api_key_version"),
+        *("litellm_connection_id", "litellm_api_key_version", "telemetry_settings_id"),
+    ),
+)
+_INSTANCE = Insert(WorkerInstance, given=(*_COMMON, "queue_id", "is_contested", "hostname", "pid", "last_heartbeat_at"))
 #: What a start of a worker writes: what becomes of the process before, if there is one, and of older ones.
 _WRITINGS: dict[tuple[Update, ...], Together] = {
     steps: writing_for_worker(*steps, _START, _INSTANCE)
@@ -253,15 +268,17 @@ def _start_known(found: Circumstances, attempt: Attempt) -> WorkerConfiguration[
 
 def _start_ephemeral(found: Circumstances, attempt: Attempt) -> Started:
     _require_open(found.queue)
-    worker = Worker(
-        organization_id=found.queue.organization_id,
-        queue=found.queue,
-        name=_ephemeral_name(attempt.process.hostname),
-        is_ephemeral=True,
-        created_at=attempt.now,
-    )
+    row: dict[str, Any] = {
+        "id": uuid4(),
+        "organization_id": found.queue.organization_id,
+        "queue_id": found.queue.pk,
+        "name": _ephemeral_name(attempt.process.hostname),
+        "is_ephemeral": True,
+        "created_at": attempt.now,
+    }
+    worker = Worker(**row)
+    worker.queue = found.queue
     configuration, *entries = _entries(worker, found, attempt, _Succession())
-    row = {name: value for name, value in vars(worker).items() if name != "_state"}
     _write(_WRITING_OF_EPHEMERAL, (found.guard, row, *entries), found.queue, attempt.now)
     return Started(worker, configuration)
 

@@ -1,5 +1,6 @@
 """The boot calls: of a worker by its id, of a new worker in a queue, of one that registers in an environment."""
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,7 @@ from workers.serializers import (
     RegisterResponseSerializer,
     WorkerConfigResponseSerializer,
     WorkerStartRequestSerializer,
+    http_url,
 )
 from workers.throttles import ApiKeyThrottle, WorkerThrottle
 from workers.views.refusals import NotingView
@@ -74,12 +76,14 @@ class StartInQueueView(BootView):
         request=QueueStartRequestSerializer,
         responses={200: QueueStartResponseSerializer},
     )
-    def post(self, request: Request, queue_id: str) -> Response:
+    def post(self, request: Request, queue_id: str) -> HttpResponse:
         """Make a worker in this queue, start it, and fetch its configuration."""
         identifier = uuid_of(queue_id)
         body = valid_body(request, QueueStartRequestSerializer)
         started = start_in_queue(identifier, _attempt(request, body["system_info"]))
-        return Response(QueueStartResponseSerializer(started, context={"own_url": body["control_plane_url"]}).data)
+        if own_url := http_url(body["control_plane_url"]):  # the one that works from where the worker runs
+            started = replace(started, configuration=replace(started.configuration, control_plane_url=own_url))
+        return answer(QueueStartResponseSerializer, started)
 
 
 class RegisterWorkerView(BootView):
