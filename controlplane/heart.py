@@ -7,6 +7,7 @@ every heartbeat ends in an error of ours; the next beat then notes an outage.
 import logging
 import threading
 import time
+from contextlib import suppress
 from http import HTTPStatus
 
 from django.db import DatabaseError, InterfaceError, close_old_connections
@@ -14,6 +15,7 @@ from django.http import HttpRequest
 
 from controlplane.circuit import circuit
 from controlplane.engines.troubles import Trouble, trouble_of
+from environments import times
 from workers.pulse import INTERVAL, beat, reach
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,8 @@ class Heart:
         while True:
             try:
                 self.beat()
+                with suppress(DatabaseError, InterfaceError):
+                    times.follow()
                 close_old_connections()
             except Exception:  # whatever it is, the next beat may pass; without any all workers would seem excused
                 logger.exception("no pulse")

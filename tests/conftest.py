@@ -103,8 +103,10 @@ def another(transactional_db: None) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def fresh_process() -> Iterator[None]:
     """No test is refused for what another one did to the database, or how often it called."""
-    from workers.throttles import counts  # noqa: PLC0415  # the models must be loaded before
+    from environments import times  # noqa: PLC0415  # the models must be loaded before
+    from workers.throttles import counts  # noqa: PLC0415  # as above
 
     yield
+    times.forget()
     circuit.close()
     counts.forget()

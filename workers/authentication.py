@@ -7,11 +7,11 @@ from typing import NoReturn, cast
 
 from django.conf import settings
 from django.db import models
-from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 
+from environments import times
 from environments.encryption import KeyRing, Secret
 from environments.statements import Parameter, Select
 from workers import tokens
@@ -113,7 +113,7 @@ class PresentedKey:
         if row is None or not hmac.compare_digest(row.token_hash, self.token_hash):
             _refuse("no such key")
         self.was_found()
-        if not row.is_usable(timezone.now()):
+        if not row.is_usable(times.now()):
             _refuse_unusable(row)
         self._row = row
         return row

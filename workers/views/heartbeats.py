@@ -4,11 +4,11 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from environments import times
 from workers.authentication import key_of, signed_key_of
 from workers.lifecycle import Goodbye, Heartbeat, disconnect_worker, record_heartbeat
 from workers.serializers import (
@@ -63,7 +63,7 @@ class DisconnectView(RunningWorkerView):
         """Tell that a worker ends, and why. Repeating it changes nothing."""
         identifier = uuid_of(worker_id)
         goodbye = Goodbye(**valid_body(request, DisconnectRequestSerializer))
-        disconnect_worker(identifier, goodbye, api_key=key_of(request), client=client_of(request), now=timezone.now())
+        disconnect_worker(identifier, goodbye, api_key=key_of(request), client=client_of(request), now=times.now())
         return Response(status=204)
 
 
@@ -74,6 +74,6 @@ def _record(request: Request, worker_id: UUID, body: dict[str, Any], environment
         environment_name=environment_name,
         key=signed_key_of(request),
         client=client_of(request),
-        now=timezone.now(),
+        now=times.now(),
     )
     return HttpResponse(status=204)

@@ -4,7 +4,6 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
-from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
@@ -12,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
+from environments import times
 from environments.models import Environment
 from workers.access import environments_covered_by, reach
 from workers.authentication import key_of
@@ -53,7 +53,7 @@ class EnvironmentsView(WorkerApiView):
     def get(self, request: Request) -> Response:
         """The environments that the key covers; none for a key of a queue or a worker."""
         rows, headers = _page(request, environments_covered_by(key_of(request)))
-        return Response(_each(EnvironmentSerializer, describe_environments(rows, timezone.now())), headers=headers)
+        return Response(_each(EnvironmentSerializer, describe_environments(rows, times.now())), headers=headers)
 
 
 class EnvironmentView(WorkerApiView):
@@ -63,7 +63,7 @@ class EnvironmentView(WorkerApiView):
     def get(self, request: Request, environment_id: str) -> Response:
         """One environment and its live processes."""
         row = reach(Environment.objects.all(), uuid_of(environment_id), key_of(request))
-        (described,) = describe_environments([row], timezone.now())
+        (described,) = describe_environments([row], times.now())
         return Response(EnvironmentSerializer(described).data)
 
 
@@ -100,7 +100,7 @@ class QueueView(WorkerApiView):
     @extend_schema(operation_id="get_worker_queue", responses=WorkerQueueSerializer)
     def get(self, request: Request, queue_id: str) -> Response:
         """One worker queue and its live processes."""
-        (described,) = describe_queues([_queue(request, queue_id)], timezone.now())
+        (described,) = describe_queues([_queue(request, queue_id)], times.now())
         return Response(WorkerQueueSerializer(described).data)
 
 
@@ -123,7 +123,7 @@ class QueueWorkersView(WorkerApiView):
     def get(self, request: Request, queue_id: str) -> Response:
         """The processes that live or, if asked for, the latest of each worker, too; heard of last comes first."""
         queue, page = _queue(request, queue_id), valid_query(request, ProcessesSerializer)
-        now = timezone.now()
+        now = times.now()
         is_live = page["status"] == "live"
         found = live_instances_of(queue, now) if is_live else instances_of(now, worker__queue=queue)[:MOST_PROCESSES]
         rows, headers = _part(page, found)
@@ -146,7 +146,7 @@ class QueueMetricsView(WorkerApiView):
     @extend_schema(operation_id="get_worker_queue_metrics", responses=QueueMetricsSerializer)
     def get(self, request: Request, queue_id: str) -> Response:
         """How many processes live and what they did."""
-        return Response(QueueMetricsSerializer(measure_queue(_queue(request, queue_id), timezone.now())).data)
+        return Response(QueueMetricsSerializer(measure_queue(_queue(request, queue_id), times.now())).data)
 
 
 class WorkerCommandView(WorkerApiView):
@@ -156,7 +156,7 @@ class WorkerCommandView(WorkerApiView):
     def get(self, request: Request, queue_id: str) -> Response:
         """The command that starts a worker of the queue; it takes the API key from its environment."""
         queue = _queue(request, queue_id)
-        (described,) = describe_queues([queue], timezone.now())
+        (described,) = describe_queues([queue], times.now())
         active, status, command = described.counts.active, queue_status(queue), worker_command(queue)
         shown = {
             "queue_id": queue.pk,
@@ -197,7 +197,7 @@ def _queue(request: Request, queue_id: str) -> WorkerQueue:
 
 def _queues(request: Request, queues: QuerySet[WorkerQueue]) -> Response:
     rows, headers = _page(request, queues.select_related("environment"))
-    return Response(_each(WorkerQueueSerializer, describe_queues(rows, timezone.now())), headers=headers)
+    return Response(_each(WorkerQueueSerializer, describe_queues(rows, times.now())), headers=headers)
 
 
 def _page(request: Request, rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:

@@ -4,9 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
-from django.utils import timezone
 from rest_framework.response import Response
 
+from environments import times
 from workers.access import KeyOutOfScopeError, UnknownObjectError
 from workers.authentication import UnusableKeyError, key_of
 from workers.boot.refusals import RefusedCall, record_refused_call
@@ -44,7 +44,7 @@ class NotingView(WorkerApiView):
             status=response.status_code,
             reason=_reason_of(error, response),
             client_address=client_of(self.request).address,
-            now=timezone.now(),
+            now=times.now(),
         )
 
     @property

@@ -5,11 +5,11 @@ from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from environments import times
 from environments.encryption import CannotOpenError
 from workers.authentication import UnusableKeyError, key_of, presented_key, signed_key_of
 from workers.boot.refusals import record_refused_start
@@ -104,4 +104,4 @@ class RegisterWorkerView(BootView):
 
 
 def _attempt(request: Request, system_info: dict[str, Any]) -> Attempt:
-    return Attempt(signed_key_of(request), system_info, client_of(request), timezone.now())
+    return Attempt(signed_key_of(request), system_info, client_of(request), times.now())

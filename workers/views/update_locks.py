@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from environments import times
 from workers.access import UnknownObjectError, reach
 from workers.authentication import key_of
 from workers.models import WorkerQueue
@@ -36,7 +36,7 @@ class UpdateLockView(WorkerApiView):
         body = valid_body(request, UpdateLockRequestSerializer)
         duration = timedelta(seconds=body["lock_duration_seconds"])
         lock = acquire_update_lock(
-            identifier, holder=holder, duration=duration, api_key=key_of(request), now=timezone.now()
+            identifier, holder=holder, duration=duration, api_key=key_of(request), now=times.now()
         )
         return Response(UpdateLockSerializer(lock).data)
 
@@ -44,7 +44,7 @@ class UpdateLockView(WorkerApiView):
     def delete(self, request: Request, queue_id: str, worker_id: str) -> Response:
         """Give the queue's update lock back."""
         identifier, holder = uuid_of(queue_id), _holder(worker_id)
-        release_update_lock(identifier, holder=holder, api_key=key_of(request), now=timezone.now())
+        release_update_lock(identifier, holder=holder, api_key=key_of(request), now=times.now())
         return Response(status=204)
 
 
@@ -54,7 +54,7 @@ class UpdateLockStatusView(WorkerApiView):
     @extend_schema(operation_id="get_update_lock_status", responses=UpdateLockStatusSerializer)
     def get(self, request: Request, queue_id: str) -> Response:
         """Who holds the queue's update lock, and for how long."""
-        now = timezone.now()
+        now = times.now()
         queue = reach(WorkerQueue.objects.all(), uuid_of(queue_id), key_of(request))
         return Response(UpdateLockStatusSerializer(lock_status(queue, held_lock(queue, now), now)).data)
 
