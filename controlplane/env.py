@@ -7,17 +7,19 @@ writes one.
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 from controlplane import env_file as env_file_text
-from controlplane import hosts, private_files
-from environments.connection_hosts import AllowedHost, HostError
+from controlplane import private_files
+from environments.connection_hosts import AllowedHost, HostError, UnusableError, read_host
 from environments.encryption import KeyRing, KeyRingError
+from environments.endpoints import Endpoint, read_otlp_endpoint, read_url
 
 ROOT = Path(__file__).resolve().parent.parent
 #: But for what ends a line; a surrogate stands for a byte that is not UTF-8.
@@ -176,13 +178,22 @@ def host_names(name: str, default: str) -> list[str]:
         host = f"[{word}]" if word.count(":") > 1 and "[" not in word else word.lower().removesuffix(".")
         if host.startswith(("*", ".")):
             refuse(name, "it names each host; '*' and '.domain' are refused.")
-        if not hosts.is_own_host(host):
+        if not is_own_host(host):
             reason = (
                 f"{word!r} is none. It has host names only, parted by commas: no https://, no port, no path, no quotes."
             )
             refuse(name, f"{reason} Such as: controlplane.example.com")
         found.append(host)
     return found
+
+
+def is_own_host(host: str) -> bool:
+    """A name or address that requests to us can carry: Django refuses a Host with an underscore."""
+    try:
+        read_host(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    except HostError:
+        return False
+    return "_" not in host
 
 
 def networks(name: str, default: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
@@ -218,13 +229,22 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def read_as_url(name: str, value: str, *, such_as: str, read: Callable[[str], Endpoint] = read_url) -> Endpoint:
+    """The parts of a setting that is the URL of a service; shows it unless it may have a password in it."""
+    try:
+        return read(value)
+    except UnusableError as error:
+        shown = "" if "@" in value else f", not {value!r}"
+        refuse(name, f"it is an http(s) URL such as {such_as}{shown}. {error}")
+
+
 def control_plane_url(default: str) -> str:
     """The URL that workers are told, without a slash or dot at its end; https unless it is this machine's."""
     told = plain_text("CONTROL_PLANE_URL", default)
-    parts = hosts.read_url(told)
-    if parts is None or not hosts.is_own_host((parts.hostname or "").removesuffix(".")):
-        shown = "" if "@" in told else f", not {told!r}"
-        refuse("CONTROL_PLANE_URL", f"it is an http(s) URL such as https://controlplane.example.com{shown}.")
+    read_as_url("CONTROL_PLANE_URL", told, such_as="https://controlplane.example.com")
+    parts = urlsplit(told)
+    if not is_own_host((parts.hostname or "").removesuffix(".")):
+        refuse("CONTROL_PLANE_URL", "its host has an underscore, which no request to this service may have.")
     if parts.path.strip("/"):
         refuse("CONTROL_PLANE_URL", f"this service has a host of its own: leave out {parts.path}.")
     host = (parts.hostname or "").removesuffix(".")
@@ -247,8 +267,7 @@ def trace_endpoint() -> bool:
     name = "OTEL_EXPORTER_OTLP_ENDPOINT"
     endpoint = plain_text(name)
     if endpoint:
-        if hosts.read_url(endpoint) is None:
-            refuse(name, f"it is an http(s) URL such as http://127.0.0.1:4318, not {endpoint!r}.")
+        read_as_url(name, endpoint, such_as="http://127.0.0.1:4318", read=read_otlp_endpoint)
         os.environ[name] = endpoint
         os.environ.pop(f"{name}_FILE", None)
     return bool(endpoint)
@@ -265,10 +284,9 @@ def openid_connect() -> tuple[str, dict[str, object]]:
         msg = f"Single sign-on is set up in part only. Not set: {missing}. Set all of {', '.join(names)}, or none."
         raise ImproperlyConfigured(msg)
     url, client_id, secret = values
-    parts = hosts.read_url(url)
-    if parts is None or not (parts.scheme == "https" or is_loopback(parts.hostname)):
-        reason = "it says who may sign in, so it is an https:// URL such as https://login.example.com/realm."
-        refuse("OIDC_SERVER_URL", reason)
+    endpoint = read_as_url("OIDC_SERVER_URL", url, such_as="https://login.example.com/realm")
+    if not (endpoint.is_tls or is_loopback(str(endpoint.host))):
+        refuse("OIDC_SERVER_URL", "it says who may sign in, so beyond this machine it begins with https://.")
     for name, value in (("OIDC_CLIENT_ID", client_id), ("OIDC_CLIENT_SECRET", secret)):
         if re.search(r"\s|^[\"']|[\"']$", value):
             refuse(name, "it has a blank or a quote that does not belong to it.")

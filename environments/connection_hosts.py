@@ -19,12 +19,17 @@ NAME = re.compile(rf"{LABEL}(?:\.{LABEL})*")
 #: What resolvers take for a part of an IPv4 address; no top-level domain looks like it.
 NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 LONGEST_NAME = 253
-HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[^:\[\]]*))?")
+PORT = re.compile(r"[1-9][0-9]{0,4}")
 LAST_PORT = 65_535
 
 
-class HostError(ValueError):
-    """A host, port or entry that is not written as this module reads it; the message is for the operator."""
+class UnusableError(ValueError):
+    """What was entered cannot work; the message tells a person what to enter instead."""
+
+
+class HostError(UnusableError):
+    """A host, port or entry that is not written as this module reads it."""
 
 
 def read_host(text: str) -> Host:
@@ -63,7 +68,7 @@ class AllowedHost:
     @classmethod
     def parse(cls, entry: str) -> Self:
         """HostError for anything but host, host:port, *.domain, *.domain:port, or an address or network instead."""
-        is_bare_ipv6 = entry.count(":") > 1 and "[" not in entry
+        is_bare_ipv6 = entry.count(":") > 1 and "[" not in entry and "://" not in entry
         host, port = (entry, None) if is_bare_ipv6 else _split(entry)
         if "/" in host:
             try:
@@ -101,12 +106,17 @@ def _read_name(name: str) -> str:
 
 
 def _split(text: str) -> tuple[str, int | None]:
+    if "://" in text:
+        msg = "Leave out what stands before the host: write host:port."
+        raise HostError(msg)
     found = HOST_AND_PORT.fullmatch(text)
     if not found:
         msg = "Write the host as host:port, an IPv6 address as [address]:port."
         raise HostError(msg)
-    port = None if found["port"] is None else int(found["port"])
-    if port is not None and not 1 <= port <= LAST_PORT:
-        msg = f"A port is a number from 1 to {LAST_PORT}."
+    host, port = found["six"] or found["name"], found["port"]
+    if port is None:
+        return host, None
+    if not PORT.fullmatch(port) or int(port) > LAST_PORT:
+        msg = f"A port is a number from 1 to {LAST_PORT}, without leading zeros."
         raise HostError(msg)
-    return found["six"] or found["name"], port
+    return host, int(port)

@@ -1,14 +1,11 @@
 """Organizations, environments, connections with sealed secrets, data keys, and the audit trail."""
 
 import hashlib
-import re
 import uuid
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator, URLValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -17,25 +14,12 @@ from environments.encryption import VERSION
 from environments.fields import SealedField
 from environments.removal import ENDED_ALONG
 from environments.tenancy import TenantOwned, same_organization
+from environments.validators import is_http_url, is_label, is_otlp_endpoint, is_target
 
 #: One part of a Temporal task queue name `{organization}.{environment}.{queue}`: a DNS label, so without the dot.
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
-#: The beginning of a URL whose host is a service of Docker Compose or Kubernetes, named without a dot.
-SERVICE_URL = re.compile(r"\Ahttps?://[a-z]([a-z0-9-]{0,61}[a-z0-9])?(?=[:/]|\Z)", re.IGNORECASE | re.ASCII)
-HOST = r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?\Z"
-
 is_slug = RegexValidator(SLUG, "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")
 is_tags = RegexValidator(r"^[^\x00-\x1f\x7f]*\Z", "Use words parted by commas.")
-is_host = RegexValidator(HOST, "Use host:port without a scheme, for instance temporal.example.com:7233.")
-
-
-def is_http_url(value: str) -> None:
-    """ValidationError for anything but an http(s) URL; also for one with a password in it, which is no sealed place."""
-    # Django's validator takes no host without a dot but localhost.
-    URLValidator(schemes=["http", "https"])(SERVICE_URL.sub(r"\g<0>.internal", value))
-    if "@" in urlsplit(value).netloc:
-        msg = "Leave user and password out of the URL: what is stored here is not sealed."
-        raise ValidationError(msg)
 
 
 class SlugField(models.CharField):  # type: ignore[type-arg]  # Django's fields are not generic when run
@@ -278,8 +262,8 @@ class TemporalConnection(CredentialConnection):
 
     ENDPOINT = ("host", "namespace", "is_tls_enabled", "requires_api_key", "api_key_fingerprint")
 
-    host = models.CharField(max_length=260, validators=[is_host], help_text="host:port, without a scheme")
-    namespace = models.CharField(max_length=255)
+    host = models.CharField(max_length=260, validators=[is_target], help_text="host:port, without a scheme")
+    namespace = models.CharField(max_length=255, validators=[is_label])
     is_tls_enabled = models.BooleanField("TLS", default=True)
 
 
@@ -312,9 +296,11 @@ class TelemetrySettings(Connection):
 
     otel_enabled = models.BooleanField("enabled", default=True)
     otel_exporter_otlp_endpoint = models.CharField(
-        "OTLP endpoint", max_length=500, blank=True, default="", validators=[is_http_url]
+        "OTLP endpoint", max_length=500, blank=True, default="", validators=[is_otlp_endpoint]
     )
-    otel_service_name = models.CharField("service name", max_length=255, default="agent-control-plane-worker")
+    otel_service_name = models.CharField(
+        "service name", max_length=255, default="agent-control-plane-worker", validators=[is_label]
+    )
     otel_traces_sampler = models.CharField(
         "traces sampler", max_length=32, choices=Sampler, default=Sampler.PARENTBASED_ALWAYS_ON
     )

@@ -1,15 +1,15 @@
 """The shapes of what workers send and are answered; beside `environments.encryption` the only revealer of secrets."""
 
 import json
-import re
 from typing import Any
-from urllib.parse import urlsplit
 
 from drf_spectacular.drainage import set_override
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from environments.connection_hosts import UnusableError
 from environments.encryption import Secret
+from environments.endpoints import read_url
 from workers.api_keys import IssuedApiKey
 from workers.configuration import WorkerConfiguration
 from workers.installation import WORKER_SDK_VERSION
@@ -19,7 +19,6 @@ from workers.models.instances import ACTIVITY_LENGTH, CUT, LOG_LINES
 
 LARGEST_INTEGER = 2**63 - 1
 LONGEST_URL = 500
-URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~!$&()*+,;=:@%/-]*)?", re.IGNORECASE)
 KNOWN_WORDS = "active, idle or busy; another word is kept, and taken for active."
 ENVIRONMENT_NAME = "`environment` or `organization.environment`."
 
@@ -235,14 +234,11 @@ class RegisterResponseSerializer(serializers.Serializer[Started]):
 
 def http_url(text: str) -> str | None:
     """The URL without its trailing slash, or None for what is no http(s) URL of a host: no user, query or fragment."""
-    if len(text) > LONGEST_URL or not URL.fullmatch(text):
-        return None
     try:
-        parts = urlsplit(text)
-        is_url = bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        read_url(text[: LONGEST_URL + 1])
+    except UnusableError:
         return None
-    return text.rstrip("/") if is_url else None
+    return text.rstrip("/") if len(text) <= LONGEST_URL else None
 
 
 # --- While it runs ---

@@ -6,6 +6,7 @@ import django.utils.timezone
 import environments.fields
 import environments.models
 import environments.tenancy
+import environments.validators
 import uuid
 from django.db import migrations, models
 
@@ -57,7 +58,7 @@ class Migration(migrations.Migration):
                     "api_url",
                     models.CharField(
                         max_length=500,
-                        validators=[environments.models.is_http_url],
+                        validators=[environments.validators.is_http_url],
                         verbose_name="API URL",
                     ),
                 ),
@@ -193,13 +194,18 @@ class Migration(migrations.Migration):
                         blank=True,
                         default="",
                         max_length=500,
-                        validators=[environments.models.is_http_url],
+                        validators=[environments.validators.is_otlp_endpoint],
                         verbose_name="OTLP endpoint",
                     ),
                 ),
                 (
                     "otel_service_name",
-                    models.CharField(default="agent-control-plane-worker", max_length=255, verbose_name="service name"),
+                    models.CharField(
+                        default="agent-control-plane-worker",
+                        max_length=255,
+                        validators=[environments.validators.is_label],
+                        verbose_name="service name",
+                    ),
                 ),
                 (
                     "otel_traces_sampler",
@@ -296,15 +302,10 @@ class Migration(migrations.Migration):
                     models.CharField(
                         help_text="host:port, without a scheme",
                         max_length=260,
-                        validators=[
-                            django.core.validators.RegexValidator(
-                                "^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?\\Z",
-                                "Use host:port without a scheme, for instance temporal.example.com:7233.",
-                            )
-                        ],
+                        validators=[environments.validators.is_target],
                     ),
                 ),
-                ("namespace", models.CharField(max_length=255)),
+                ("namespace", models.CharField(max_length=255, validators=[environments.validators.is_label])),
                 ("is_tls_enabled", models.BooleanField(default=True, verbose_name="TLS")),
                 (
                     "organization",

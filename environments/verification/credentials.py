@@ -1,6 +1,8 @@
 """The one place of the verification that reveals a secret: on its way into the request that tries it."""
 
+from environments.connection_hosts import UnusableError
 from environments.encryption import Secret
+from environments.endpoints import check_secret
 from environments.models import CredentialConnection
 from environments.verification.outcome import ConnectionProblemError
 
@@ -16,7 +18,9 @@ def key_to_send(connection: CredentialConnection, secret: Secret) -> str:
     if not key:
         msg = "An API key is required, and there is none."
         raise ConnectionProblemError(msg)
-    if not (key.isascii() and key.isprintable()):
-        msg = "The API key has characters that cannot be sent: enter it again without line breaks and accents."
-        raise ConnectionProblemError(msg)
+    try:
+        check_secret(key)
+    except UnusableError as error:
+        msg = f"The API key cannot be used. {error}"
+        raise ConnectionProblemError(msg) from None
     return key

@@ -11,7 +11,7 @@ from typing import Final
 from django.conf import settings
 
 from environments.connection_hosts import Address, Host
-from environments.verification.outcome import ConnectionProblemError, Deadline
+from environments.verification.outcome import DIRECTLY, ConnectionProblemError, Deadline
 
 #: Name -> its addresses as text, or an OSError.
 type Resolver = Callable[[str], Sequence[str]]
@@ -158,11 +158,11 @@ def _look_up(name: str, resolve: Resolver, deadline: Deadline) -> Iterator[Addre
     try:
         answer = answers.get(timeout=deadline.left())
     except (queue.Empty, TimeoutError):
-        msg = f"The name {name} could not be looked up in time."
+        msg = f"The name {name} could not be looked up in time. {DIRECTLY}"
         raise ConnectionProblemError(msg) from None
     thread.join()
     if isinstance(answer, OSError):
-        msg = f"The name {name} cannot be resolved."
+        msg = f"The name {name} cannot be resolved. {DIRECTLY}"
         raise ConnectionProblemError(msg)
     for text in answer:
         address = ipaddress.ip_address(text)

@@ -3,17 +3,13 @@
 import http.client
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-from environments.connection_hosts import Host, HostError, read_host_and_port
-from environments.verification.guard import Destination, RefusedError, Resolver, destination_of
+from environments.endpoints import PORTS, Endpoint
+from environments.verification.guard import Destination, Resolver, destination_of
 from environments.verification.outcome import ConnectionProblemError, Deadline
 from environments.verification.reach import connected, problem_of
-
-PORTS = {"http": http.client.HTTP_PORT, "https": http.client.HTTPS_PORT}
 
 
 class Answer(NamedTuple):
@@ -22,38 +18,6 @@ class Answer(NamedTuple):
     status: int
     headers: http.client.HTTPMessage
     destination: Destination
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """An http(s) URL in its parts; the path has no slash at its end."""
-
-    host: Host
-    port: int
-    is_tls: bool
-    path: str
-
-    @classmethod
-    def parse(cls, url: str) -> "Endpoint":
-        """RefusedError for what is no plain http(s) URL."""
-        # urlsplit() drops line breaks and tabs in silence, another reader may not.
-        if not (url.isascii() and url.isprintable()) or " " in url:
-            msg = "The URL has characters that do not belong there; write names in their ASCII form (xn--...)."
-            raise RefusedError(msg)
-        try:
-            parts = urlsplit(url)
-            default_port = PORTS[parts.scheme]
-            # Not .hostname, which takes a host out of more than one spelling, user and password included.
-            host, port = read_host_and_port(parts.netloc, default_port=default_port)
-        except HostError as error:
-            raise RefusedError(str(error)) from None
-        except (ValueError, KeyError):
-            msg = "This is not an http(s) URL."
-            raise RefusedError(msg) from None
-        if parts.query or parts.fragment:
-            msg = "The URL ends with a query or fragment: leave it out."
-            raise RefusedError(msg)
-        return cls(host, port, parts.scheme == "https", parts.path.rstrip("/"))
 
 
 class _Connection(http.client.HTTPConnection):

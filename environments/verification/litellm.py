@@ -3,10 +3,11 @@
 from http import HTTPStatus
 
 from environments.encryption import Secret
+from environments.endpoints import read_service_url
 from environments.models import LiteLLMConnection
 from environments.verification.credentials import key_to_send
 from environments.verification.guard import Resolver, resolve_name
-from environments.verification.http_calls import Answer, Endpoint, call, refusal_of
+from environments.verification.http_calls import Answer, call, refusal_of
 from environments.verification.outcome import ConnectionProblemError, Deadline, Verification, measured
 
 
@@ -16,7 +17,7 @@ def verify_litellm(connection: LiteLLMConnection, secret: Secret, *, resolve: Re
 
 
 def _check(connection: LiteLLMConnection, secret: Secret, deadline: Deadline, resolve: Resolver) -> str:
-    endpoint = Endpoint.parse(connection.api_url)
+    endpoint = read_service_url(connection.api_url)
     path = endpoint.path + ("/models" if endpoint.path.endswith("/v1") else "/v1/models")
     key = key_to_send(connection, secret)
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})

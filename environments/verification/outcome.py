@@ -5,9 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from environments.connection_hosts import UnusableError
+
 #: Seconds for all of a verification: look-up, connection, TLS and every answer together.
 TIME_LIMIT = 3.0
 LONGEST_DETAILS = 100
+#: Where a user of a network without a way out except a proxy finds out that Verify does not take it.
+DIRECTLY = "Verify takes no egress proxy: if your network has one, see docs/private-networks.md."
 UNSAFE = re.compile(r"[^A-Za-z0-9 .,:;()+/_-]")
 
 
@@ -57,7 +61,7 @@ def measured(check: Callable[[Deadline], str]) -> Verification:
     problem = details = ""
     try:
         details = printable(check(deadline))
-    except ConnectionProblemError as error:
+    except (ConnectionProblemError, UnusableError) as error:
         problem = str(error)
     return Verification(not problem, problem, round(deadline.elapsed() * 1000), details)
 

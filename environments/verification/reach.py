@@ -8,7 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from environments.verification.guard import Destination
-from environments.verification.outcome import TIME_LIMIT, ConnectionProblemError, Deadline
+from environments.verification.outcome import DIRECTLY, TIME_LIMIT, ConnectionProblemError, Deadline
+
+#: RFC 9113, 3.4: a client begins with these words and a SETTINGS frame, here an empty one; so does a server.
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+FRAME_HEADER_BYTES = 9
+#: How a server ends TLS that misses a client's certificate; the first two mean nothing else to one that offers none.
+CERTIFICATE_REQUIRED = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE")
+HANDSHAKE_FAILURE = "HANDSHAKE_FAILURE"
+#: X509_V_ERR_*: self-signed, or signed by nobody whom this machine knows.
+UNKNOWN_AUTHORITY = {18, 19, 20, 21}
+CLIENT_CERTIFICATE = (
+    "a client certificate, which connections do not hold yet: let it take an API key, or name a proxy near the workers"
+    " that holds one (docs/private-networks.md)."
+)
 
 
 @contextmanager
@@ -23,8 +36,7 @@ def connected(
         with ExitStack() as stack:
             sock = stack.enter_context(socket.socket(_family(destination), socket.SOCK_STREAM))
             sock.settimeout(deadline.left())
-            # A numeric address: nothing is looked up again.
-            sock.connect((str(destination.address), destination.port))
+            _connect(sock, destination)
             if is_tls:
                 sock.settimeout(deadline.left())
                 context = ssl.create_default_context()
@@ -41,15 +53,42 @@ def problem_of(error: BaseException, destination: Destination, deadline: Deadlin
     if isinstance(error, TimeoutError) or deadline.is_over():
         return f"{destination} did not answer within {TIME_LIMIT:.0f} seconds."
     match error:
-        case ssl.SSLCertVerificationError():
-            return f"The certificate of {destination} is not trusted: {error.verify_message.rstrip('.')}."
         case ssl.SSLError():
-            return f"{destination} does not complete a TLS handshake: is TLS on there?"
+            return _tls_problem_of(error, destination)
         case ConnectionRefusedError():
             return f"Nothing listens at {destination}."
         case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH | errno.EADDRNOTAVAIL):
-            return f"There is no way from here to {destination}."
+            return f"There is no way from here to {destination}. {DIRECTLY}"
     return f"{destination} closed the connection."
+
+
+def greet(sock: socket.socket) -> bytes:
+    """Begins to speak HTTP/2; the head of the frame that a server begins with, or as much as there is of it."""
+    sock.sendall(HTTP2_PREFACE)
+    with sock.makefile("rb") as stream:
+        return stream.read(FRAME_HEADER_BYTES)
+
+
+def _tls_problem_of(error: ssl.SSLError, destination: Destination) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        found = f"The certificate of {destination} is not trusted: {error.verify_message.rstrip('.')}."
+        is_private = error.verify_code in UNKNOWN_AUTHORITY
+        return f"{found} Name a private authority's file in SSL_CERT_FILE." if is_private else found
+    reason = error.reason or ""
+    if reason.endswith(CERTIFICATE_REQUIRED):
+        return f"{destination} asks for {CLIENT_CERTIFICATE}"
+    if reason.endswith(HANDSHAKE_FAILURE):
+        return f"{destination} refuses the TLS handshake. Perhaps it asks for {CLIENT_CERTIFICATE}"
+    return f"{destination} does not complete a TLS handshake: is TLS on there?"
+
+
+def _connect(sock: socket.socket, destination: Destination) -> None:
+    """To a numeric address: nothing is looked up again."""
+    try:
+        sock.connect((str(destination.address), destination.port))
+    except TimeoutError:
+        msg = f"{destination} did not answer within {TIME_LIMIT:.0f} seconds. {DIRECTLY}"
+        raise ConnectionProblemError(msg) from None
 
 
 def _family(destination: Destination) -> socket.AddressFamily:

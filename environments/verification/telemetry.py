@@ -2,18 +2,20 @@
 
 from http import HTTPStatus
 
+from environments.endpoints import Endpoint, read_otlp_endpoint
 from environments.models import TelemetrySettings
 from environments.verification.guard import Resolver, destination_of, resolve_name
-from environments.verification.http_calls import Endpoint, call, refusal_of
+from environments.verification.http_calls import call, refusal_of
 from environments.verification.outcome import ConnectionProblemError, Deadline, Verification, measured
-from environments.verification.reach import connected
+from environments.verification.reach import FRAME_HEADER_BYTES, connected, greet
 
 #: Registered for OTLP over gRPC; everything else is taken for OTLP over HTTP, the specification's default.
 GRPC_PORT = 4317
-#: RFC 9113, 3.4: a client begins with these words and a SETTINGS frame, here an empty one; so does a server.
-HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-FRAME_HEADER_BYTES = 9
 SETTINGS_FRAME = 4
+NO_HEADERS = (
+    "which workers are not given for telemetry: name a collector near them that adds its headers"
+    " (docs/private-networks.md)."
+)
 
 
 def verify_telemetry(row: TelemetrySettings, *, resolve: Resolver = resolve_name) -> Verification:
@@ -24,7 +26,7 @@ def verify_telemetry(row: TelemetrySettings, *, resolve: Resolver = resolve_name
 def _check(url: str, deadline: Deadline, resolve: Resolver) -> str:
     if not url:
         return "No endpoint, so nothing to verify."
-    endpoint = Endpoint.parse(url)
+    endpoint = read_otlp_endpoint(url)
     if endpoint.port == GRPC_PORT:
         return _check_grpc(endpoint, deadline, resolve)
     # An export request without fields is zero bytes in protobuf.
@@ -35,7 +37,7 @@ def _check(url: str, deadline: Deadline, resolve: Resolver) -> str:
     if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return "Takes traces by OTLP over HTTP."
     if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        msg = f"{answer.destination} asks for credentials ({answer.status}), which workers are not given for telemetry."
+        msg = f"{answer.destination} asks for credentials ({answer.status}), {NO_HEADERS}"
         raise ConnectionProblemError(msg)
     raise ConnectionProblemError(refusal_of(answer))
 
@@ -44,9 +46,7 @@ def _check_grpc(endpoint: Endpoint, deadline: Deadline, resolve: Resolver) -> st
     """Whether the server speaks HTTP/2, as every gRPC server does; whether it takes traces, only traces would tell."""
     destination = destination_of(endpoint.host, endpoint.port, deadline=deadline, resolve=resolve)
     with connected(destination, deadline, is_tls=endpoint.is_tls, protocols=["h2"]) as sock:
-        sock.sendall(HTTP2_PREFACE)
-        with sock.makefile("rb") as stream:
-            header = stream.read(FRAME_HEADER_BYTES)
+        header = greet(sock)
         if len(header) < FRAME_HEADER_BYTES:
             raise TimeoutError if deadline.is_over() else ConnectionResetError
     if header[3] != SETTINGS_FRAME:

@@ -20,13 +20,14 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import ConnectConfig, RPCError, RPCStatusCode, ServiceClient, TLSConfig, WorkflowService
 
-from environments.connection_hosts import HostError, read_host_and_port
+from environments.connection_hosts import UnusableError
 from environments.encryption import Secret
+from environments.endpoints import read_target
 from environments.models import TemporalConnection
 from environments.verification.credentials import key_to_send
 from environments.verification.guard import Destination, RefusedError, Resolver, destination_of, resolve_name
 from environments.verification.outcome import ConnectionProblemError, Deadline, Verification, measured, printable
-from environments.verification.reach import connected, problem_of
+from environments.verification.reach import connected, greet, problem_of
 
 #: temporalio 1.35 tells a call that failed while it connects in a text that begins like this.
 FAILED_CALL = re.compile(r"Failed client connect: `get_system_info` call error after connection: Status \{ code: (\w+)")
@@ -90,9 +91,8 @@ def _answer[Result](
     """What the server answers to a question; ConnectionProblemError if it does not."""
     is_tls = connection.is_tls_enabled
     try:
-        # Without a port, Temporal's client takes those of HTTP.
-        host, port = read_host_and_port(connection.host, default_port=443 if is_tls else 80)
-    except HostError as error:
+        host, port = read_target(connection.host, is_tls=is_tls)
+    except UnusableError as error:
         raise RefusedError(str(error)) from None
     destination = destination_of(host, port, deadline=deadline, resolve=resolve)
     key = key_to_send(connection, secret)
@@ -111,6 +111,9 @@ def _try_out(destination: Destination, deadline: Deadline, *, is_tls: bool) -> N
     """Connects once without Temporal's client, which puts every trouble with network and TLS into one text."""
     with connected(destination, deadline, is_tls=is_tls, protocols=["h2"]) as sock:
         selected = getattr(sock, "selected_alpn_protocol", lambda: "h2")()
+        if is_tls and selected == "h2":
+            # In TLS 1.3 the first that is read tells whether the server goes on without a client's certificate.
+            greet(sock)
     if selected != "h2":
         msg = f"{destination} speaks TLS, but not gRPC: is this Temporal's port?"
         raise ConnectionProblemError(msg)

@@ -7,7 +7,7 @@ from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, models, transaction
 
-from environments.models import Organization, SlugField, TelemetrySettings, is_host, is_http_url
+from environments.models import Organization, SlugField, TelemetrySettings
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet
@@ -96,71 +96,6 @@ def test_names_are_unique_within_their_parent_only(fleet: Fleet) -> None:
         factories.create_worker(fleet.queue, fleet.worker.name)
     with pytest.raises(IntegrityError), transaction.atomic():
         factories.create_temporal(fleet.organization, fleet.temporal.name)
-
-
-@pytest.mark.parametrize("host", ["temporal.example.com:7233", "localhost", "127.0.0.1:7233", "[::1]:7233", "a_b.c:1"])
-def test_takes_a_host(host: str) -> None:
-    is_host(host)
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "",
-        "https://temporal.example.com",
-        "host:port",
-        "host:",
-        "host:7233\n",
-        "host:7233/path",
-        "a b",
-        "user@host",
-        "host:123456",
-        "::1",
-    ],
-)
-def test_refuses_what_is_no_host(host: str) -> None:
-    with pytest.raises(ValidationError):
-        is_host(host)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "ftp://a.example.com",
-        "javascript:alert(1)",
-        "//a.example.com",
-        "http://",
-        "https://a.example.com\n",
-        "http://litellm\n",
-        "http://user@litellm",
-        "http://user:password@litellm:4000",
-        "http://-litellm",
-        "http://lite llm",
-        "http://litellm:port",
-        "http://2130706433",
-        "http://0x7f000001",
-    ],
-)
-def test_refuses_what_is_no_http_url(url: str) -> None:
-    with pytest.raises(ValidationError):
-        is_http_url(url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://llm.example.com/v1",
-        "http://localhost:4000",
-        "http://127.0.0.1:4000",
-        "http://[::1]:4000",
-        "http://litellm:4000",
-        "http://litellm",
-        "https://lite-llm/v1",
-        "HTTP://Otel-Collector:4318/",
-    ],
-)
-def test_takes_an_http_url(url: str) -> None:
-    is_http_url(url)
 
 
 def test_the_telemetry_defaults_are_the_contracts() -> None:

@@ -20,7 +20,6 @@ from environments.models import (
     Organization,
     TelemetrySettings,
     TemporalConnection,
-    is_host,
 )
 from environments.sealing import open_api_key
 from tests.factories import presented
@@ -244,8 +243,8 @@ def test_all_problems_are_told_together_with_file_line_and_field() -> None:
     lines = refusal(text).splitlines()
     queue = "organizations[0].environments[0].worker_queues[0]"
     assert lines == [
-        f"fleet.yaml:8: organizations[0].temporal_connections[0].host: {is_host.message}",
-        "fleet.yaml:10: organizations[0].litellm_connections[0].api_url: Enter a valid URL.",
+        "fleet.yaml:8: organizations[0].temporal_connections[0].host: Leave out what stands before the host: write host:port.",
+        "fleet.yaml:10: organizations[0].litellm_connections[0].api_url: Write an http(s) URL, such as https://service.example.com.",
         f"fleet.yaml:18: {queue}.heartbeat_interval: Ensure this value is greater than or equal to 5.",
     ]
 

@@ -233,9 +233,7 @@ def test_an_empty_or_unreadable_variable_is_refused(value: str) -> None:
         (b"abc", "abc"),
         (b"abc\n", "abc"),
         (b"abc\r\n", "abc"),
-        (b"abc\n\n", "abc\n"),
-        (b" a b ", " a b "),
-        (b"\xc3\xa4", "ä"),
+        (b"a b\n", "a b"),
     ],
 )
 def test_a_file_is_read_from_beside_the_document_without_its_last_newline(
@@ -256,6 +254,9 @@ def test_a_file_is_read_from_beside_the_document_without_its_last_newline(
         (b"", "the secret there is empty"),
         (b"\xff\xfe", "the secret there is empty or not a text in UTF-8"),
         (b"a\0b", "the secret there is empty or not a text in UTF-8 without NUL characters"),
+        (b"abc\n\n", "It begins or ends with a blank or line break"),
+        (b" a b ", "It begins or ends with a blank or line break"),
+        (b"\xc3\xa4", "It has characters that cannot be sent"),
         (b"x" * 70_000, "this file has more than 65,536 bytes"),
     ],
 )

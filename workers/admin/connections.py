@@ -21,6 +21,7 @@ from environments.encryption import CannotOpenError, Secret
 from environments.models import CredentialConnection, LiteLLMConnection, TelemetrySettings, TemporalConnection
 from environments.moments import moment
 from environments.sealing import active_data_key, count_seals, open_sealed, seal_api_key
+from environments.validators import is_secret
 from workers.admin.confirmation import CONFIRMED
 from workers.admin.connection_page import context_of, expiry_badge
 from workers.admin.verified import VerifiedAdmin, VerifiedFilter
@@ -36,8 +37,8 @@ class CredentialForm(ConsoleForm):
     api_key = forms.CharField(
         label="API key",
         required=False,
-        strip=True,
-        max_length=4096,
+        strip=False,  # whoever pastes a blank along learns of it
+        validators=[is_secret],
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
         help_text="Stored sealed and never shown again. Leave it blank to keep the stored one.",
     )

@@ -12,7 +12,9 @@ from uuid import UUID
 import yaml
 from django.db import models
 
+from environments.connection_hosts import UnusableError
 from environments.encryption import Secret
+from environments.endpoints import check_secret
 from environments.regular_files import MAX_SECRET_BYTES, UnreadableFileError, read_regular
 from workers.fleet.errors import FleetError, Problem
 from workers.fleet.kinds import ORGANIZATION, Kind
@@ -264,6 +266,10 @@ class _Reader:
         if not text or not _is_storable(text):
             msg = "the secret there is empty or not a text in UTF-8 without NUL characters"
             raise _UnreadableError(msg)
+        try:
+            check_secret(text)
+        except UnusableError as error:
+            raise _UnreadableError(str(error)) from None
         return Secret(text)
 
     def _secret_from_environment(self, name: str) -> bytes:
