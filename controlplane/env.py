@@ -214,7 +214,8 @@ def connection_hosts(name: str) -> tuple[AllowedHost, ...]:
         try:
             entries.append(AllowedHost.parse(entry))
         except HostError as error:
-            refuse(name, f"{entry!r} is no host, host:port, *.domain or network. {error}")
+            shown = "an entry" if "@" in entry else repr(entry)
+            refuse(name, f"{shown} is no host, host:port, *.domain or network. {error}")
     return tuple(entries)
 
 

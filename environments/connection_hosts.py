@@ -74,7 +74,8 @@ class AllowedHost:
             try:
                 return cls(ipaddress.ip_network(host), port)
             except ValueError as error:
-                raise HostError(str(error)) from None
+                msg = f"{error}."
+                raise HostError(msg) from None
         is_domain = host.startswith("*.")
         found = read_host(host.removeprefix("*."))
         if isinstance(found, str):
