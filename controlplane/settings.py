@@ -8,9 +8,11 @@ from django.templatetags.static import static
 from django.utils.csp import CSP
 
 from controlplane import env
+from controlplane.authorities import trust_named_authorities
 from environments.encryption import encode
 
 env.load_env_file()
+trust_named_authorities()
 
 # --- Secrets ---
 

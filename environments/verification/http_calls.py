@@ -53,8 +53,6 @@ def call(  # noqa: PLR0913  # a request has that many parts
                 raise ConnectionProblemError(problem_of(error, destination, deadline)) from None
             msg = f"{destination} answers, but not in HTTP."
             raise ConnectionProblemError(msg) from None
-        finally:
-            connection.close()
 
 
 def refusal_of(answer: Answer) -> str:

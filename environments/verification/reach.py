@@ -19,8 +19,8 @@ HANDSHAKE_FAILURE = "HANDSHAKE_FAILURE"
 #: X509_V_ERR_*: self-signed, or signed by nobody whom this machine knows.
 UNKNOWN_AUTHORITY = {18, 19, 20, 21}
 CLIENT_CERTIFICATE = (
-    "a client certificate, which connections do not hold yet: let it take an API key, or name a proxy near the workers"
-    " that holds one (docs/private-networks.md)."
+    "a client certificate, which connections do not hold yet: let it take an API key, or give the certificate to the"
+    " workers (docs/private-networks.md)."
 )
 
 
@@ -43,7 +43,11 @@ def connected(
                 context.set_alpn_protocols(list(protocols))
                 sock = stack.enter_context(context.wrap_socket(sock, server_hostname=destination.name))
             stack.enter_context(_cut_off(sock, deadline))
-            yield sock
+            try:
+                yield sock
+            except ConnectionError:
+                _hear_out(sock)
+                raise
     except OSError as error:
         raise ConnectionProblemError(problem_of(error, destination, deadline)) from None
 
@@ -67,6 +71,13 @@ def greet(sock: socket.socket) -> bytes:
     sock.sendall(HTTP2_PREFACE)
     with sock.makefile("rb") as stream:
         return stream.read(FRAME_HEADER_BYTES)
+
+
+def _hear_out(sock: socket.socket) -> None:
+    """Raises what a server said in TLS before it closed the connection: whoever still sends does not read it."""
+    if isinstance(sock, ssl.SSLSocket):
+        with suppress(ConnectionError):
+            sock.recv(1)
 
 
 def _tls_problem_of(error: ssl.SSLError, destination: Destination) -> str:

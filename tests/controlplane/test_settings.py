@@ -94,6 +94,7 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "NAME_FILE does not exist": (without("SECRET_KEY") | {"SECRET_KEY_FILE": "/nonexistent/key"}, "SECRET_KEY_FILE"),
     "NAME_FILE is a folder": (without("ENCRYPTION_KEYS") | {"ENCRYPTION_KEYS_FILE": "/"}, "ENCRYPTION_KEYS_FILE"),
     "proxies are nonsense": (GOOD | {"TRUSTED_PROXIES": "everyone"}, "TRUSTED_PROXIES"),
+    "authorities that are not there": (GOOD | {"SSL_CERT_FILE": "/nonexistent"}, "SSL_CERT_FILE.*cannot be read"),
     "hosts of connections are nonsense": (GOOD | {"CONNECTION_HOSTS": "*"}, "CONNECTION_HOSTS.*no host"),
     "port is nonsense": (GOOD | {"PORT": "http"}, "PORT"),
     "a limit is nonsense": (GOOD | {"WORKER_STARTS_PER_MINUTE": "0"}, "WORKER_STARTS_PER_MINUTE"),
