@@ -42,6 +42,9 @@ def read_host(text: str) -> Host:
         address = ipaddress.ip_address(name)
     except ValueError:
         return _read_name(name)
+    if text.endswith("."):  # resolvers take it for a name, which nobody has
+        msg = "Leave out the dot after the address."
+        raise HostError(msg)
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             msg = "Leave the zone id out of the address."

@@ -66,6 +66,7 @@ NO_HOSTS = {
     "127.1:7233": FOUR,
     "127.0.0.01:7233": FOUR,
     "2130706433": FOUR,
+    "127.0.0.1.:7233": "Leave out the dot after the address.",
     "0x7f000001:7233": FOUR,
     "1.2.3.4.5:7233": FOUR,
 }
