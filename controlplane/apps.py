@@ -1,8 +1,10 @@
 """Registers the app."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig, apps
+from django.db.models.signals import post_migrate
+from django.utils import timezone
 
 if TYPE_CHECKING:
     from environments.rotation import RingSealed
@@ -22,6 +24,7 @@ class ControlplaneConfig(AppConfig):
         from controlplane import openapi  # noqa: F401, PLC0415
         from controlplane.accounts import checks, memory, sealing, throttling  # noqa: F401, PLC0415
 
+        post_migrate.connect(_mark_new_database, sender=self)
         memory.install()
         throttling.install()
         self.ring_sealed = [sealing.SecondFactors()]
@@ -29,3 +32,10 @@ class ControlplaneConfig(AppConfig):
         for model in apps.get_models():
             if model.__module__.startswith("allauth.") and admin.site.is_registered(model):
                 admin.site.unregister(model)
+
+
+def _mark_new_database(**_options: Any) -> None:
+    """Says of a database whose tables were just made that it is the one to serve."""
+    from controlplane.restoration import mark_new_database  # noqa: PLC0415  # it has models
+
+    mark_new_database(timezone.now())

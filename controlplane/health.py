@@ -14,6 +14,8 @@ from rest_framework.views import APIView
 
 from controlplane.circuit import circuit
 from controlplane.errors import DATABASE_AWAY, RETRY_AFTER_SECONDS
+from controlplane.gate import gate, pooler_problem
+from controlplane.restoration import Memory
 from environments.checks import key_ring_problems
 
 logger = logging.getLogger(__name__)
@@ -37,13 +39,16 @@ def readiness_problems() -> list[str]:
     While requests are refused since the database was found away, it is not asked: one whose disk is full still reads.
     """
     if circuit.is_open():
-        return [DATABASE_AWAY]
+        return [gate.problem or DATABASE_AWAY]
     try:
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             return ["Migrations are pending: run python manage.py migrate."]
-        return key_ring_problems()
+        restored = Memory().problem()
+        return [*([restored] if restored else []), *key_ring_problems()]
     except (DatabaseError, InterfaceError) as error:
+        if undeclared := pooler_problem(error):
+            return [undeclared]
         logger.warning("not ready: %s", type(error).__name__)
         return [DATABASE_AWAY]
 

@@ -23,6 +23,7 @@ from controlplane.bulkhead import Kind, bulkhead, holder_of, kind_of
 from controlplane.circuit import circuit
 from controlplane.engines.troubles import Trouble, trouble_of
 from controlplane.errors import DATABASE_AWAY, RETRY_AFTER_SECONDS, json_error
+from controlplane.gate import gate
 from controlplane.heart import heart
 from controlplane.parsers import BodyTooLargeError, SentBody
 from controlplane.proxies import is_of_this_machine
@@ -164,6 +165,8 @@ class CircuitMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not request.path_info.startswith(("/api/", "/admin/")):
             return self.get_response(request)
+        if gate.problem:
+            return _not_served(request)
         if circuit.is_open():
             return _database_away(request)
         kind = kind_of(request)
@@ -271,6 +274,13 @@ def _unavailable(request: HttpRequest, detail: str, title: str, message: str) ->
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
     return _page(request, 503, title, message)
+
+
+def _not_served(request: HttpRequest) -> HttpResponse:
+    if gate.problem == DATABASE_AWAY:
+        return _database_away(request)
+    detail = "Nothing is served until an operator has looked after the database."
+    return _unavailable(request, detail, "Nothing is served at the moment", gate.problem)
 
 
 def _page(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:

@@ -1,6 +1,7 @@
-"""What all processes share about logins for a short time."""
+"""What all processes share: about logins for a short time, and which database they serve."""
 
 import uuid
+from typing import ClassVar
 
 from django.db import models
 
@@ -18,3 +19,24 @@ class SharedEntry(models.Model):
 
     def __str__(self) -> str:
         return self.key_hash
+
+
+class DatabaseMark(models.Model):
+    """Which database this is, as the database itself said when the mark was made: in a restored copy it is another.
+
+    One row, made by `migrate` and by `accept_restore`; without it nothing is served.
+    """
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    identity = models.CharField(max_length=200)
+    timeline = models.BigIntegerField(null=True, help_text="PostgreSQL's, which a failover or a recovery changes")
+    doubt = models.CharField(max_length=300, help_text="why it is taken for restored although it is the same one")
+    marked_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(condition=models.Q(id=1), name="controlplane_one_database_mark")
+        ]
+
+    def __str__(self) -> str:
+        return "database"

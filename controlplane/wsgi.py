@@ -1,4 +1,4 @@
-"""The WSGI application; logs at boot what keeps it from being ready, and keeps the control plane's pulse."""
+"""The WSGI application; logs at boot what keeps it from being ready, watches its gate and keeps the pulse."""
 
 import logging
 import os
@@ -25,5 +25,12 @@ def _keep_pulse() -> None:
     heart.keep_beating()
 
 
+def _watch_gate() -> None:
+    from controlplane.gate import gate  # noqa: PLC0415  # as above
+
+    gate.watch()
+
+
 _log_readiness()
+_watch_gate()
 _keep_pulse()

@@ -68,6 +68,16 @@ class SchemaChange(migrations.Migration):
         return state
 
 
+def lift_statement_timeout(schema_editor: Any) -> None:
+    """Lets what runs in no transaction take its time, until `RESET statement_timeout`.
+
+    Behind a pooler the next statement may run on another connection, and this one then be somebody else's without any
+    limit: there the role's stays, and what takes longer wants the server itself (docs/scale.md).
+    """
+    if not schema_editor.connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]:
+        schema_editor.execute("SET statement_timeout = 0")
+
+
 class AddFieldUnlessThere(migrations.AddField):
     """Adds a column, unless it is there from before it had a migration of its own."""
 
@@ -92,7 +102,7 @@ class AddIndexMeanwhile(migrations.AddIndex):
             schema_editor.execute(f"DROP INDEX IF EXISTS {name}")
             super().database_forwards(app_label, schema_editor, from_state, to_state)
             return
-        schema_editor.execute("SET statement_timeout = 0")
+        lift_statement_timeout(schema_editor)
         schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
         schema_editor.add_index(to_state.apps.get_model(app_label, self.model_name), self.index, concurrently=True)
         schema_editor.execute("RESET statement_timeout")

@@ -37,6 +37,7 @@ KINDS_OF_ACTION = {
             "second_factor_removed",
         ),
     ),
+    "restored": ("Restored database accepted", ("restore_accepted",)),
     "sealing": ("Data key rewrapped or replaced", ("rewrapped", "replaced")),
 }
 #: Fields and characters of a value that an event's page shows: a page, whatever was recorded.

@@ -1,11 +1,13 @@
 """The life of an API key: issue, rotate, revoke."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from environments import audit
 from environments.audit import Actor
@@ -20,6 +22,8 @@ DEFAULT_GRACE_PERIOD = timedelta(hours=24)
 NAME_LENGTH = 200
 REASON_LENGTH = 300
 LONGEST_GRACE_PERIOD = timedelta(days=30)
+#: Keys that one transaction revokes: their workers' calls wait for it.
+BATCH = 200
 
 type KeyTarget = Organization | Environment | WorkerQueue | Worker
 
@@ -114,6 +118,26 @@ def revoke_api_key(key_id: UUID, *, reason: str, actor: Actor, now: datetime) ->
     ApiKey.objects.filter(pk=key.pk).update(revoked_at=now, revoke_reason=reason[:300])
     audit.record("api_key.revoked", key, actor=actor, now=now, changes={"revoke_reason": ["", reason[:300]]})
     return True
+
+
+def revoke_api_keys(keys: QuerySet[ApiKey], *, reason: str, actor: Actor, now: datetime) -> Iterator[list[UUID]]:
+    """Ends all of these that are not revoked yet; tells their ids, batch by batch, each a transaction of its own."""
+    if not reason.strip():
+        msg = "Say why the keys are revoked."
+        raise ApiKeyError(msg)
+    pending = keys.filter(revoked_at=None).order_by("pk")
+    while batch := _revoke_batch(pending, reason=reason[:REASON_LENGTH], actor=actor, now=now):
+        yield batch
+
+
+@transaction.atomic
+def _revoke_batch(pending: QuerySet[ApiKey], *, reason: str, actor: Actor, now: datetime) -> list[UUID]:
+    rows = list(pending.select_for_update(no_key=True)[:BATCH])
+    ids = [row.pk for row in rows]
+    ApiKey.objects.filter(pk__in=ids).update(revoked_at=now, revoke_reason=reason)
+    changes: dict[str, list[Any]] = {"revoke_reason": ["", reason]}
+    audit.record_many("api_key.revoked", [(row, changes) for row in rows], actor=actor, now=now)
+    return ids
 
 
 def find_by_token(text: str) -> ApiKey | None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from controlplane.doctor import clocks, installation, keys, sealed, workers
+from controlplane.doctor import clocks, installation, keys, restoration, sealed, workers
 from controlplane.doctor.findings import Finding, problem
 from environments.management.progress import ProgressDisplay
 
@@ -21,6 +21,7 @@ def examine(now: datetime, progress: ProgressDisplay) -> Iterator[Finding]:
         yield problem("migrations", "Migrations are pending.", "Run python manage.py migrate.")
     else:
         yield from installation.examine_database()
+        yield from restoration.examine_mark()
         yield from clocks.examine_clocks()
         now = clocks.database_now(now)
         yield from sealed.examine_sealed_rows(progress)

@@ -18,7 +18,8 @@ DURABLE = {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit": 
 
 def examine_settings() -> Iterator[Finding]:
     """Django's own checks, and what they do not know; what only matters beyond this machine is looked at there."""
-    for message in checks.run_checks(include_deployment_checks=not settings.IS_LOCAL):
+    # No database is named, since a check of a field may ask one for its version.
+    for message in checks.run_checks(databases=[], include_deployment_checks=not settings.IS_LOCAL):
         if message.level >= checks.WARNING and not message.is_silenced():
             yield problem(SETTINGS, f"{message.id}: {message.msg}", message.hint or "See Django's system checks.")
     if settings.DEBUG:
@@ -50,6 +51,8 @@ def examine_database() -> Iterator[Finding]:
             if value not in fine:
                 text = f"PostgreSQL's {name} is {value}: after a crash, starts that were answered may be missing."
                 yield problem(DURABILITY, text, f"Set {name} = on in postgresql.conf.")
+    for message in connection.validation.check():
+        yield problem(SETTINGS, f"{message.id}: {message.msg}", message.hint)
     server = connection.connection
     yield from examine_transport(server.info.hostaddr, is_encrypted=server.pgconn.ssl_in_use)
 

@@ -3,10 +3,13 @@
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.utils import timezone
+
 from environments.models import SLUG
+from environments.periods import parse_time
 from workers.api_keys import LONGEST_LIFETIME
 from workers.tokens import UUID_TEXT
 
@@ -44,6 +47,14 @@ def days(text: str) -> timedelta:
         msg = "expected a number of days such as 180d, at least 1d"
         raise ArgumentTypeError(msg)
     return timedelta(days=int(match[1]))
+
+
+def moment(text: str) -> datetime:
+    """A time, absolute or so long ago."""
+    try:
+        return parse_time(text, timezone.now())
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:

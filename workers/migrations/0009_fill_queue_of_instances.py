@@ -7,6 +7,8 @@ from uuid import UUID
 from django.db import OperationalError, migrations
 from psycopg.errors import LockNotAvailable
 
+from environments.schema_changes import lift_statement_timeout
+
 #: Rows written in one transaction.
 BATCH = 2_000
 #: Those of which the process or its worker is being changed at the moment are left for the next round.
@@ -41,7 +43,7 @@ def fill(_apps: Any, schema_editor: Any) -> None:
             cursor.execute(FILL_ALL)
             return
         _fill_in_rounds(cursor)
-        cursor.execute("SET statement_timeout = 0")
+        lift_statement_timeout(schema_editor)
         cursor.execute("ALTER TABLE workers_workerinstance VALIDATE CONSTRAINT workers_workerinstance_worker_queue")
         cursor.execute("ANALYZE workers_workerinstance")
         cursor.execute("RESET statement_timeout")

@@ -14,6 +14,7 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
 from controlplane.circuit import circuit
+from controlplane.engines.postgresql import poolers
 from controlplane.engines.troubles import ErrorWrapper, Trouble, trouble_in_sqlstate
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -46,7 +47,11 @@ class BoundedConnection(psycopg.Connection[Any]):
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's engine with bounded waiting: OPTIONS has `longest_answer`, in seconds."""
 
+    validation_class = poolers.LimitsOfRole
+
     _longest_answer: float | None = None
+    #: Whether it is known what is between us and the server, which is asked once for each thread.
+    _is_examined = False
 
     @cached_property
     def wrap_database_errors(self) -> ErrorWrapper:
@@ -68,6 +73,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
         parameters: dict[str, Any] = super().get_connection_params()
         self._longest_answer = parameters.pop("longest_answer", None)
+        self._is_examined = self._is_examined or self.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]
         return parameters
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> BoundedConnection:
@@ -79,7 +85,23 @@ class DatabaseWrapper(base.DatabaseWrapper):
             message = "the server was silent a moment ago"
             raise psycopg.OperationalError(message)
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        connection = BoundedConnection.connect(**conn_params)
+        connection = self._connect(conn_params)
+        if not self._is_examined:
+            try:
+                poolers.examine(connection, lambda: self._connect(conn_params))
+            except psycopg.Error:
+                connection.close()
+                raise
+            self._is_examined = True
+        return connection
+
+    def _connect(self, conn_params: dict[str, Any]) -> BoundedConnection:
+        try:
+            connection = BoundedConnection.connect(**conn_params)
+        except psycopg.OperationalError as error:
+            if not self._is_examined:
+                poolers.explain(error)
+            raise
         connection.longest_answer = self._longest_answer
         return connection
 

@@ -1,30 +1,20 @@
 """Prints who did what: people and commands from the audit trail, and workers from their starts and goodbyes."""
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
-from django.utils import timezone
 
 from environments.management.printing import printable, until_nobody_reads
 from environments.models import Organization
-from environments.periods import parse_time
-from workers.management.arguments import organization_id, whole_number
+from workers.management.arguments import moment, organization_id, whole_number
 from workers.records import Record, Wanted, latest_records, records
 
 MOST_RECORDS = 100_000
-
-
-def moment(text: str) -> datetime:
-    """A time, absolute or so long ago."""
-    try:
-        return parse_time(text, timezone.now())
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
 
 
 class Command(BaseCommand):

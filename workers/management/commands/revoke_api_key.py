@@ -1,4 +1,4 @@
-"""Revokes API keys for good: by id, or the keys themselves on stdin, one a line, as a leak report has them."""
+"""Revokes API keys for good: by id, by their age, or the keys themselves on stdin, as a leak report has them."""
 
 import json
 import sys
@@ -12,8 +12,12 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from environments.audit import Actor
-from workers.api_keys import ApiKeyError, find_by_token, revoke_api_key
-from workers.management.arguments import row_id
+from environments.models import Organization
+from workers.api_keys import ApiKeyError, find_by_token, revoke_api_key, revoke_api_keys
+from workers.management.arguments import moment, organization_id, row_id
+from workers.models import ApiKey
+
+ACTOR = Actor("command:revoke_api_key")
 
 
 class Command(BaseCommand):
@@ -24,40 +28,63 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("key_id", type=row_id, nargs="*")
         parser.add_argument("--stdin", action="store_true", help="read keys, one a line, from stdin")
+        parser.add_argument("--all", action="store_true", help="every key that is not revoked, expired ones included")
+        parser.add_argument(
+            "--issued-before", type=moment, metavar="TIME", help="such as 24h, 7d, 2026-03-31 (UTC): those keys"
+        )
+        parser.add_argument("--organization", type=organization_id, metavar="ID", help="of this organization alone")
         parser.add_argument("--reason", required=True)
+        parser.add_argument("--dry-run", action="store_true", help="only tell which")
         parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, *, key_id: list[UUID], **options: Any) -> None:
-        if bool(key_id) == options["stdin"]:
-            msg = "Give key ids, or --stdin."
+        is_wave = options["all"] or options["issued_before"] is not None
+        if bool(key_id) + options["stdin"] + options["all"] + (options["issued_before"] is not None) != 1:
+            msg = "Give one of: key ids, --stdin, --issued-before, --all."
             raise CommandError(msg)
         if not options["reason"].strip():
             msg = "Say why: --reason."
             raise CommandError(msg)
-        result: dict[str, list[str]] = {"revoked": [], "revoked_before": [], "unknown": []}
+        result: dict[str, list[str]] = {}
         try:
-            for label, found in self._reported() if options["stdin"] else ((str(one), one) for one in key_id):
-                name, shown = self._revoke(label, found, options["reason"])
-                result[name].append(shown)
+            if is_wave:
+                self._revoke_chosen(result, **options)
+            else:
+                self._revoke_named(result, key_id, **options)
         except DatabaseError as error:
             self._print(result, options["format"])
             reason = str(error).partition("\n")[0]
             msg = f"Stopped, only what is printed was done: the database refused ({reason})."
             raise CommandError(msg) from None
         self._print(result, options["format"])
-        if unknown := result["unknown"]:
+        if unknown := result.get("unknown"):
             msg = f"Not known here: {', '.join(unknown)}."
             raise CommandError(msg)
 
-    def _revoke(self, label: str, found: UUID | None, reason: str) -> tuple[str, str]:
-        """What came of one key, and how it is called."""
-        if found is None:
-            return "unknown", label
-        try:
-            is_revoked = revoke_api_key(found, reason=reason, actor=Actor("command:revoke_api_key"), now=timezone.now())
-        except ApiKeyError:
-            return "unknown", label
-        return "revoked" if is_revoked else "revoked_before", str(found)
+    def _revoke_chosen(self, result: dict[str, list[str]], **options: Any) -> None:
+        keys = ApiKey.objects.filter(revoked_at=None)
+        if organization := options["organization"]:
+            if not Organization.objects.filter(pk=organization).exists():
+                msg = f"There is no organization {organization!r}."
+                raise CommandError(msg)
+            keys = keys.filter(organization=organization)
+        if before := options["issued_before"]:
+            keys = keys.filter(created_at__lt=before)
+        if options["dry_run"]:
+            result["would_be_revoked"] = [str(pk) for pk in keys.order_by("pk").values_list("pk", flat=True)]
+            return
+        result |= {"revoked": [], "revoked_before": [], "unknown": []}
+        for batch in revoke_api_keys(keys, reason=options["reason"], actor=ACTOR, now=timezone.now()):
+            result["revoked"] += map(str, batch)
+
+    def _revoke_named(self, result: dict[str, list[str]], ids: list[UUID], **options: Any) -> None:
+        if options["organization"] or options["dry_run"]:
+            msg = "--organization and --dry-run go with --issued-before or --all."
+            raise CommandError(msg)
+        result |= {"revoked": [], "revoked_before": [], "unknown": []}
+        for label, found in self._reported() if options["stdin"] else ((str(one), one) for one in ids):
+            name, shown = _revoke(label, found, options["reason"])
+            result[name].append(shown)
 
     def _reported(self) -> Iterator[tuple[str, UUID | None]]:
         """A label that does not repeat the key, and the key's id."""
@@ -67,9 +94,21 @@ class Command(BaseCommand):
                 yield f"line {number}", row.pk if row else None
 
     def _print(self, result: dict[str, list[str]], output_format: str) -> None:
+        is_dry_run = "would_be_revoked" in result
         if output_format == "json":
-            self.stdout.write(json.dumps(result))
+            self.stdout.write(json.dumps({**({"is_dry_run": True} if is_dry_run else {}), **result}))
             return
-        for name in ("revoked", "revoked_before"):
-            for label in result[name]:
+        for name in ("revoked", "revoked_before", "would_be_revoked"):
+            for label in result.get(name, ()):
                 self.stdout.write(f"{name.replace('_', ' ')}: {label}")
+
+
+def _revoke(label: str, found: UUID | None, reason: str) -> tuple[str, str]:
+    """What came of one key, and how it is called."""
+    if found is None:
+        return "unknown", label
+    try:
+        is_revoked = revoke_api_key(found, reason=reason, actor=ACTOR, now=timezone.now())
+    except ApiKeyError:
+        return "unknown", label
+    return "revoked" if is_revoked else "revoked_before", str(found)
