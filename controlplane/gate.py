@@ -30,10 +30,10 @@ class Gate:
     def watch(self) -> None:
         """Looks now, and from now on in a thread of this process, which ends with it."""
         self.problem = DATABASE_AWAY
-        self._look()
+        self.look()
         threading.Thread(target=self._look_forever, name="gate", daemon=True).start()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """A database that does not answer leaves the gate as it is: who asks it finds that out."""
         try:
             self._memory = self._memory or Memory()
@@ -51,7 +51,7 @@ class Gate:
         while True:
             time.sleep(INTERVAL)
             try:
-                self._look()
+                self.look()
                 close_old_connections()
             except Exception:  # whatever it is, the next look may pass; without any, nothing would be noticed
                 logger.exception("the look at the database failed")

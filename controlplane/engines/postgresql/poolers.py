@@ -80,7 +80,7 @@ class LimitsOfRole(BaseDatabaseValidation):
         if not missing:
             return []
         role = self.connection.settings_dict["USER"] or "the role"
-        text = f"Behind the pooler statements take and wait as long as they like: {' and '.join(missing)} of {role} is 0."
+        text = f"Behind the pooler nothing limits a statement and its waiting: {' and '.join(missing)} of {role} is 0."
         return [
             checks.Warning(
                 text, hint="ALTER ROLE ... SET, as docs/scale.md has it (PgBouncer).", id="controlplane.W001"

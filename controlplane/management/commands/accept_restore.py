@@ -4,15 +4,17 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from controlplane.restoration import forget, mark
 from environments import audit
 from environments.audit import Actor
-from workers.api_keys import revoke_api_keys
+from workers.api_keys import REASON_LENGTH, revoke_api_keys
 from workers.models import ApiKey
 
 ACTOR = Actor("command:accept_restore")
@@ -31,6 +33,9 @@ class Command(BaseCommand):
         kept = parser.add_mutually_exclusive_group()
         kept.add_argument("--revoke-keys", action="store_true", help="revoke all API keys, as is done unless told")
         kept.add_argument("--keep-keys", action="store_true", help="none was revoked since, say why you know: --reason")
+        parser.add_argument(
+            "--sign-in", action="append", metavar="NAME", help="who alone may sign in; everybody else is made inactive"
+        )
         parser.add_argument("--reason", default="", help="such as: moved to another server, pg_upgrade")
         parser.add_argument("--dry-run", action="store_true", help="only count")
         parser.add_argument("--format", choices=["text", "json"], default="text")
@@ -39,14 +44,20 @@ class Command(BaseCommand):
         if keep_keys and not reason.strip():
             msg = "Say why no key has to be revoked: --reason."
             raise CommandError(msg)
-        usable = ApiKey.objects.filter(revoked_at=None)
-        counts = {"keys_revoked": 0 if keep_keys else usable.count(), "keys_kept": usable.count() if keep_keys else 0}
-        counts["sessions_ended"] = Session.objects.count()
+        reason = reason.strip()[:REASON_LENGTH] or REASON
+        people = _others_than(options["sign_in"])
+        keys = ApiKey.objects.filter(revoked_at=None)
+        counts = dict.fromkeys(("keys_revoked", "keys_kept", "people_made_inactive", "sessions_ended"), 0)
+        if keep_keys:
+            counts["keys_kept"] = keys.count()
+        elif dry_run:
+            counts["keys_revoked"] = keys.count()
+        else:
+            batches = revoke_api_keys(keys, reason=reason, actor=ACTOR, now=timezone.now())
+            counts["keys_revoked"] = sum(map(len, batches))
+        counts |= {"people_made_inactive": people.count(), "sessions_ended": Session.objects.count()}
         if not dry_run:
-            if not keep_keys:
-                batches = revoke_api_keys(usable, reason=reason.strip() or REASON, actor=ACTOR, now=timezone.now())
-                counts["keys_revoked"] = sum(map(len, batches))
-            counts["sessions_ended"] = _accept(counts, reason.strip() or REASON)
+            _accept(people, counts, reason)
         if options["format"] == "json":
             self.stdout.write(json.dumps({"is_dry_run": dry_run, **counts}))
             return
@@ -55,15 +66,26 @@ class Command(BaseCommand):
         self.stdout.write("nothing was changed" if dry_run else "accepted: this database may be served")
 
 
+def _others_than(names: list[str] | None) -> QuerySet[User]:
+    """Who may not sign in any more, when somebody was named who may."""
+    active = User.objects.filter(is_active=True)
+    if names is None:
+        return active.none()
+    if missing := set(names) - set(active.filter(username__in=names).values_list("username", flat=True)):
+        msg = f"No active user has this name: {', '.join(sorted(missing))}."
+        raise CommandError(msg)
+    return active.exclude(username__in=names)
+
+
 @transaction.atomic
-def _accept(counts: dict[str, int], reason: str) -> int:
-    """The last step, which opens the gate; the number of sessions that it ended."""
+def _accept(people: QuerySet[User], counts: dict[str, int], reason: str) -> None:
+    """The last step, which opens the gate."""
     now = timezone.now()
-    ended = Session.objects.count()
+    rows = list(people)
+    User.objects.filter(pk__in=[row.pk for row in rows]).update(is_active=False)
+    inactive: dict[str, list[Any]] = {"is_active": [True, False]}
+    audit.record_many("user.updated", [(row, inactive) for row in rows], actor=ACTOR, now=now)
     Session.objects.all().delete()
-    changes = {
-        name: [None, value] for name, value in {**counts, "sessions_ended": ended, "reason": reason[:300]}.items()
-    }
     forget()
+    changes: dict[str, list[Any]] = {name: [None, value] for name, value in {**counts, "reason": reason}.items()}
     audit.record("database.restore_accepted", mark(now), actor=ACTOR, now=now, changes=changes)
-    return ended
