@@ -52,7 +52,7 @@ def examine_database() -> Iterator[Finding]:
                 text = f"PostgreSQL's {name} is {value}: after a crash, starts that were answered may be missing."
                 yield problem(DURABILITY, text, f"Set {name} = on in postgresql.conf.")
     for message in connection.validation.check():
-        yield problem(SETTINGS, f"{message.id}: {message.msg}", message.hint)
+        yield problem(SETTINGS, f"{message.id}: {message.msg}", message.hint or "")
     server = connection.connection
     yield from examine_transport(server.info.hostaddr, is_encrypted=server.pgconn.ssl_in_use)
 

@@ -19,6 +19,8 @@ from pytest_django import Settings
 
 from controlplane.doctor.clocks import compare
 from controlplane.doctor.installation import examine_transport
+from controlplane.models import DatabaseMark
+from controlplane.restoration import mark
 from environments.encryption import SEALS_TO_WARN_AT, KeyRing, generate_key
 from environments.models import DataKey, TemporalConnection
 from environments.rotation import Progress, replace_data_keys
@@ -311,3 +313,25 @@ def test_a_database_that_is_away() -> None:
     (finding,) = json.loads(done.stdout)["findings"]
     assert (finding["level"], finding["check"]) == ("problem", "database")
     assert "Traceback" not in done.stderr
+
+
+# --- A database of then ------------------------------------------------------------------------------------------------
+
+
+def test_a_database_that_was_restored(fleet: Fleet) -> None:
+    mark(timezone.now())
+    DatabaseMark.objects.update(identity="another")
+    assert "restored or copied" in the_one()
+
+
+def test_a_database_without_its_mark(fleet: Fleet) -> None:
+    DatabaseMark.objects.all().delete()
+    assert "restored or copied" in the_one()
+
+
+def test_another_timeline_is_a_note(fleet: Fleet) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("PostgreSQL only")
+    mark(timezone.now())
+    DatabaseMark.objects.update(timeline=7)
+    assert found() == [("note", "restored database")]
