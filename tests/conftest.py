@@ -12,7 +12,9 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from controlplane import env
 from controlplane.circuit import circuit
+from tests.databases import fresh_database
 
 pytest_plugins = ["tests.browser", "tests.circuits", "tests.servers"]
 
@@ -70,12 +72,24 @@ def seeded_random(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
-    """Tests SQLite as it is used, in a file; Django's default is memory, which knows neither WAL nor waiting."""
+def django_db_keepdb() -> bool:
+    """Takes SQLite's file as it finds it, which is what `django_db_modify_db_settings` has put there."""
+    return connection.vendor == "sqlite"
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(request: pytest.FixtureRequest, migrated_template: str) -> None:
+    """Copies the run's migrated database for this process's tests.
+
+    SQLite is tested as it is used, in a file; Django's default is memory, which knows neither WAL nor waiting.
+    """
     database: Any = settings.DATABASES["default"]
-    if database["ENGINE"].endswith("sqlite3"):
-        database.setdefault("TEST", {})["NAME"] = f"{database['NAME']}.test"
-    request.getfixturevalue("django_db_modify_db_settings_parallel_suffix")
+    if connection.vendor == "sqlite":
+        copy = env.database(fresh_database("test", migrated_template))
+        database.setdefault("TEST", {})["NAME"] = copy["NAME"]
+    else:
+        database.setdefault("TEST", {})["TEMPLATE"] = migrated_template
+        request.getfixturevalue("django_db_modify_db_settings_parallel_suffix")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ started first (with xdist: the controller) prepares everything; xdist's workers 
 """
 
 import atexit
+import fcntl
 import os
 import pwd
 import secrets
@@ -13,7 +14,8 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,12 @@ from psycopg import sql
 
 from tests.processes import ServerProcess, free_port
 
+type MakeDatabase = Callable[[str], str]
+
 ENGINES = ("sqlite", "postgresql")
+#: The database that all processes of a run copy, and what tells them where the run has its files.
+TEMPLATE = "migrated"
+DIRECTORY = "TEST_DIRECTORY"
 SECRETS = ("DATABASE_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "API_KEY_SIGNING_KEYS")
 INITDB = ("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync")
 #: The one collation that is the same on every machine yet knows upper and lower case beyond ASCII.
@@ -80,6 +87,7 @@ def prepare_environment(engine: str) -> None:
     ):
         os.environ.pop(name, None)
     os.environ |= {
+        DIRECTORY: str(directory),
         "CONTROL_PLANE_ENV_FILE": str(directory / "no-such-file"),
         "SECRET_KEY": secrets.token_urlsafe(48),
         "ENCRYPTION_KEYS": f"ek-test1:{secrets.token_urlsafe(32)}",
@@ -92,15 +100,58 @@ def prepare_environment(engine: str) -> None:
         os.environ["DATABASE_URL"] = server.url
 
 
-def fresh_database(name: str) -> str:
-    """The DATABASE_URL of a new and empty database on the run's engine; its name begins with `name`."""
+def fresh_database(name: str, template: str = "") -> str:
+    """The DATABASE_URL of a new database on the run's engine, empty or a copy; its name begins with `name`."""
+    return _create_database(f"{name}_{secrets.token_hex(4)}", template)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(django_db_blocker: Any) -> str:
+    """The name of a database with all tables and no rows of ours, which the first process that needs it migrates."""
+    with (Path(os.environ[DIRECTORY]) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        is_migrated = Path(os.environ[DIRECTORY]) / "is-migrated"
+        if not is_migrated.exists():
+            with django_db_blocker.unblock():
+                _migrate(_create_database(TEMPLATE))
+            is_migrated.touch()
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def migrated_database(migrated_template: str) -> MakeDatabase:
+    """Makes a new database with all tables, whose name begins as is said, and returns its DATABASE_URL."""
+    return partial(fresh_database, template=migrated_template)
+
+
+def _create_database(name: str, template: str = "") -> str:
     url = os.environ["DATABASE_URL"]
-    unique_name = f"{name}_{secrets.token_hex(4)}"
     if url.startswith("sqlite:"):
-        return f"{url.rpartition('/')[0]}/{unique_name}.sqlite3"
+        if template:
+            shutil.copyfile(
+                Path(os.environ[DIRECTORY]) / f"{template}.sqlite3", Path(os.environ[DIRECTORY]) / f"{name}.sqlite3"
+            )
+        return f"{url.rpartition('/')[0]}/{name}.sqlite3"
+    copied = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(unique_name)))
-    return urlsplit(url)._replace(path=f"/{unique_name}").geturl()
+        connection.execute(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), copied))
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def _migrate(url: str) -> None:
+    """Migrates a database in this process, which has loaded everything."""
+    from django.core.management import call_command  # noqa: PLC0415  # the settings must be loaded before
+    from django.db import connection  # noqa: PLC0415
+
+    from controlplane import env  # noqa: PLC0415
+
+    usual = connection.settings_dict["NAME"]
+    connection.settings_dict["NAME"] = env.database(url)["NAME"]
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = usual
 
 
 class PostgresqlServer:

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.databases import fresh_database
+from tests.commands import Commands
+from tests.databases import MakeDatabase
 from tests.processes import ROOT, ServerProcess, free_port
 
 
@@ -40,9 +41,10 @@ class ControlPlane:
     admin_password: str
     process: ServerProcess
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, database_url: str) -> None:
         self.directory = directory
-        self.database_url = fresh_database("control_plane")
+        self.database_url = database_url
+        self._commands = Commands()
         made_by_quickstart = ("SECRET_KEY", "ENCRYPTION_KEYS", "API_KEY_SIGNING_KEYS")
         self.environ = {name: value for name, value in os.environ.items() if name not in made_by_quickstart} | {
             "CONTROL_PLANE_ENV_FILE": str(directory / ".env"),
@@ -58,6 +60,11 @@ class ControlPlane:
         self.process = ServerProcess(command, log=self.directory / "control-plane", cwd=ROOT, env=self.environ)
         self.process.wait_until(self._is_live)
 
+    def stop(self) -> None:
+        """Ends it, and the process that runs its commands."""
+        self._commands.close()
+        self.process.stop()
+
     def restart(self) -> None:
         """Ends it and starts it again on the same port, database and keys."""
         self.process.stop()
@@ -65,10 +72,7 @@ class ControlPlane:
 
     def manage(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:  # noqa: A002
         """Runs a management command in the control plane's environment."""
-        command = [sys.executable, "manage.py", *args]
-        done = subprocess.run(  # noqa: S603
-            command, cwd=ROOT, env=self.environ, input=input, text=True, capture_output=True, check=False, timeout=120
-        )
+        done = self._commands.run(*args, environ=self.environ, input=input)
         if check and done.returncode:
             message = f"manage.py {' '.join(args)} exited with {done.returncode}:\n{done.stdout}{done.stderr}"
             raise AssertionError(message)
@@ -111,11 +115,11 @@ class ControlPlane:
 
 
 @pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Generator[ControlPlane]:
+def control_plane(tmp_path_factory: pytest.TempPathFactory, migrated_database: MakeDatabase) -> Generator[ControlPlane]:
     """A running control plane with a database, keys and port of its own, shared by the tests of one process."""
-    plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
+    plane = ControlPlane(tmp_path_factory.mktemp("control-plane"), migrated_database("control_plane"))
     yield plane
-    plane.process.stop()
+    plane.stop()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ for username, password in json.loads(sys.stdin.read()).items():
 def create_editors(service: Service, count: int) -> "list[Editor]":
     """So many superusers."""
     accounts = {f"editor-{number}": secrets.token_urlsafe(16) for number in range(count)}
-    service.manage("shell", "--no-imports", "--command", CREATE_SUPERUSERS, input=json.dumps(accounts))
+    service.set_up("shell", "--no-imports", "--command", CREATE_SUPERUSERS, input=json.dumps(accounts))
     return [Editor(*account) for account in accounts.items()]
 
 

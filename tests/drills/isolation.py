@@ -215,7 +215,7 @@ def _keys(service: Service, scopes: Sequence[str], ids: dict[str, list[str]]) ->
     keys = {}
     for scope in scopes:
         command = ("issue_api_key", f"--{scope}", ids[scope][0], "--name", scope, "--format", "json")
-        keys[scope] = json.loads(service.manage(*command))["api_key"]
+        keys[scope] = json.loads(service.set_up(*command))["api_key"]
     return keys
 
 

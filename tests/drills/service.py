@@ -13,6 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from uuid import uuid4
 
+from tests.commands import Commands
 from tests.processes import ROOT, ServerProcess, free_port
 
 #: As in production, but for what would hold up a load that comes from one address with one key.
@@ -45,6 +46,7 @@ class Service:
         self.directory = directory
         #: Each command that ended, and what it wrote to standard output and to standard error.
         self.printed: list[tuple[tuple[str, ...], str, str]] = []
+        self._commands = Commands()
         self.processes = processes
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -64,7 +66,7 @@ class Service:
 
     def prepare(self) -> None:
         """Makes the tables."""
-        self.manage("migrate", "--verbosity", "0")
+        self.set_up("migrate", "--verbosity", "0")
 
     def beside(self) -> "Service":
         """Another one of the same control plane, on a port of its own."""
@@ -74,6 +76,7 @@ class Service:
 
     def start(self) -> None:
         """Starts all processes and returns once one answers."""
+        self._commands.close()
         log = self.directory / f"service-{self.port}"
         self.process = ServerProcess(self.command(), log=log, cwd=self.root, env=self.environ)
         self.process.wait_until(lambda: self.status_of("/livez") == 200)
@@ -126,6 +129,21 @@ class Service:
             capture_output=True,
             check=False,
         )
+        return self._printed_by(done, arguments)
+
+    def set_up(
+        self,
+        *arguments: str,
+        input: str | None = None,  # noqa: A002
+        environ: Mapping[str, str] | None = None,
+    ) -> str:
+        """Does what `manage` does without a process of its own: for what a drill needs, and is not about."""
+        if self.root != ROOT:
+            return self.manage(*arguments, input=input, environ=environ)
+        done = self._commands.run(*arguments, environ=self.environ, input=input, more=environ)
+        return self._printed_by(done, arguments)
+
+    def _printed_by(self, done: subprocess.CompletedProcess[str], arguments: tuple[str, ...]) -> str:
         self.printed.append((arguments, done.stdout, done.stderr))
         if done.returncode:
             message = f"manage.py {' '.join(arguments)} exited with {done.returncode}:\n{done.stdout}{done.stderr}"
@@ -141,8 +159,8 @@ class Service:
         path.write_text(
             FLEET.format(id=organization_id, queue="".join(f"            {line}\n" for line in queue), workers=rows)
         )
-        self.manage("apply", str(path), environ={"TEMPORAL_SECRET": temporal, "LITELLM_SECRET": litellm})
-        issued = self.manage("issue_api_key", "--organization", organization_id, "--name", "all", "--format", "json")
+        self.set_up("apply", str(path), environ={"TEMPORAL_SECRET": temporal, "LITELLM_SECRET": litellm})
+        issued = self.set_up("issue_api_key", "--organization", organization_id, "--name", "all", "--format", "json")
         return Fleet(organization_id, ids, json.loads(issued)["api_key"], temporal, litellm)
 
 

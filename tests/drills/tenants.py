@@ -84,8 +84,8 @@ def create_tenants(service: Service, *, organizations: int, workers: int) -> Ten
         environ[_variable(credential.organization_id, credential.name, credential.kind)] = credential.current()
     path = service.directory / "tenants.json"  # which is YAML too
     path.write_text(json.dumps({"organizations": documents}))
-    service.manage("apply", str(path), environ=environ)
-    tenants.api_keys = json.loads(service.manage("shell", "--no-imports", "--command", ISSUE_API_KEYS))
+    service.set_up("apply", str(path), environ=environ)
+    tenants.api_keys = json.loads(service.set_up("shell", "--no-imports", "--command", ISSUE_API_KEYS))
     _look_up_ids(service, tenants)
     return tenants
 

@@ -47,7 +47,7 @@ def keys_of(service: Service) -> tuple[Fleet, Genuine]:
     """A fleet's key with another of its organization and one of another organization."""
     fleet, foreign = service.create_fleet(1), service.create_fleet(1, "foreign")
     scope = ("--organization", fleet.organization_id)
-    issued = service.manage("issue_api_key", *scope, "--name", "other", "--format", "json")
+    issued = service.set_up("issue_api_key", *scope, "--name", "other", "--format", "json")
     genuine = Genuine(
         token=fleet.api_key,
         other_token=json.loads(issued)["api_key"],
