@@ -13,12 +13,12 @@ export TMPDIR = $(CURDIR)/var/tmp
 # The tests start hundreds of processes, none of which is to compile all modules anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help run test test-upstream drills soak bench measure-console measure-ledger lint lock venv runtime development
+.PHONY: help run test test-all test-upstream drills soak bench measure-console measure-ledger lint lock venv runtime development
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
-	@echo 'make test   run all tests on PostgreSQL; on SQLite those that need a database and no browser, a random third of'
-	@echo '            the rows of large tables (ARGS="-k name" chooses some tests)'
+	@echo 'make test   run all tests on PostgreSQL, and on SQLite those of what can differ there (ARGS="-k name" chooses some)'
+	@echo 'make test-all  the same, and on SQLite all tests that need a database and no browser'
 	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
 	@echo 'make drills try quickly what docs/reliability.md promises, on real servers (ARGS=crash chooses one)'
 	@echo 'make soak   the same at full size'
@@ -31,11 +31,13 @@ help:
 run: runtime
 	@exec .venv/bin/python manage.py quickstart
 
-test: development
+test: ON_SQLITE = sqlite
+test-all: ON_SQLITE = not browser and not once
+test test-all: development
 	@for program in chromium chromium-browser google-chrome; do command -v $$program >/dev/null && exit 0; done; \
 	echo 'The browser tests need Chromium. On Debian and Ubuntu: apt-get install chromium' >&2; exit 1
 	@status=0; \
-	TEST_DATABASE=sqlite $(PYTEST) --sample -m 'not browser and not once' || status=1; \
+	TEST_DATABASE=sqlite $(PYTEST) -m '$(ON_SQLITE)' || status=1; \
 	TEST_DATABASE=postgresql $(PYTEST) || status=1; \
 	exit $$status
 

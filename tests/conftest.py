@@ -2,7 +2,6 @@
 
 import os
 import random
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,13 +22,6 @@ hypothesis.settings.load_profile("controlplane")
 
 
 SEED_VARIABLE = "TEST_SEED"
-#: From so many rows on a test is a matrix, of which `--sample` takes one row in three.
-MATRIX_ROWS = 6
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    text = f"of each test with {MATRIX_ROWS} rows or more run a random third of them (the seed says which)"
-    parser.addoption("--sample", action="store_true", help=text)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,22 +32,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     seed = config.option.hypothesis_seed or os.environ.get(SEED_VARIABLE) or str(random.getrandbits(32))
     config.option.hypothesis_seed = os.environ[SEED_VARIABLE] = seed
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves two thirds of each matrix out if that was asked for."""
-    if not config.getoption("sample"):
-        return
-    matrices: dict[str, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        matrices[item.nodeid.partition("[")[0]].append(item)
-    left_out: set[pytest.Item] = set()
-    for name, rows in matrices.items():
-        if len(rows) >= MATRIX_ROWS:
-            chance = random.Random(f"{config.option.hypothesis_seed} {name}")  # noqa: S311
-            left_out |= set(chance.sample(rows, len(rows) * 2 // 3))
-    config.hook.pytest_deselected(items=list(left_out))
-    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

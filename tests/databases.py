@@ -155,12 +155,15 @@ def _migrate(url: str) -> None:
 
 
 class PostgresqlServer:
-    """A PostgreSQL server with its data below a directory, on a port of its own; runs until `stop` or `kill`."""
+    """A PostgreSQL server with its data below a directory, on a port of its own; runs until `stop` or `kill`.
+
+    It is empty, or has what another one had when that was stopped, whose directory is told.
+    """
 
     url: str
     process: ServerProcess
 
-    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str], *, copy_of: Path | None = None) -> None:
         # PostgreSQL refuses to run as root, so that it then runs as an account without rights.
         account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._as_account: dict[str, Any] = {}
@@ -168,11 +171,16 @@ class PostgresqlServer:
             self._as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         self.directory = directory_for(account, directory)
         self._programs = _programs_for(account, self.directory)
-        password = secrets.token_urlsafe(24)
         password_file = self.directory / "password"
-        password_file.write_text(password)
+        if copy_of:
+            shutil.copytree(copy_of / "data", self.directory / "data")
+            shutil.copy(copy_of / "password", password_file)
+        else:
+            password_file.write_text(secrets.token_urlsafe(24))
         _give_to(account, self.directory)
-        self.run("initdb", "-D", self.directory / "data", f"--pwfile={password_file}", *INITDB, *COLLATION)
+        if not copy_of:
+            self.run("initdb", "-D", self.directory / "data", f"--pwfile={password_file}", *INITDB, *COLLATION)
+        password = password_file.read_text()
         port = free_port()
         self._settings = {
             "listen_addresses": "127.0.0.1",

@@ -10,6 +10,8 @@ import pytest
 from tests.conformance import START, Change, Ids, as_generated, for_these, operations_of, try_operation
 from tests.servers import ControlPlane
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture(scope="module")
 def api_key(control_plane: ControlPlane) -> str:

@@ -223,6 +223,7 @@ QUERIES = {
 }
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
 def test_an_odd_list_address_is_never_a_server_error(
     query: str, fleet: Fleet, client: Client, seeded_random: Random
@@ -309,6 +310,7 @@ VALUES = {
 }
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
 def test_odd_values_in_new_rows_are_never_a_server_error(value: str, fleet: Fleet, client: Client) -> None:
     statuses = {}
@@ -367,6 +369,7 @@ def test_odd_selections_of_the_delete_action_are_never_a_server_error(
     assert everything() == before
 
 
+@pytest.mark.sqlite
 @each_model
 def test_deleting_a_row_that_others_need_is_refused_with_a_page(model: Model, fleet: Fleet, client: Client) -> None:
     if model in {Membership, TelemetrySettings, User, Worker}:
@@ -462,6 +465,7 @@ def new_row_like(row: Any) -> dict[str, Any]:
 NAMED = (Organization, Environment, TemporalConnection, LiteLLMConnection, TelemetrySettings, WorkerQueue, Worker)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("model", NAMED, ids=lambda model: model._meta.model_name)
 def test_a_name_that_is_taken_is_explained(model: Model, fleet: Fleet, client: Client) -> None:
     before = everything()
@@ -624,6 +628,7 @@ def test_a_secret_that_somebody_changes_while_a_form_is_open_is_kept(fleet: Flee
     assert (row.namespace, open_api_key(row)) == ("edited", Secret("changed meanwhile"))
 
 
+@pytest.mark.sqlite
 def test_a_secret_that_somebody_changes_while_a_form_is_saved_is_kept(committed_fleet: Fleet) -> None:
     """The row is locked from when it is loaded: whoever comes second works on what the first one stored."""
     fleet, client = committed_fleet, signed_in()

@@ -39,6 +39,7 @@ def links_in(page: str, part: str) -> dict[str, str]:
     return {" ".join(re.sub(r"<[^>]+>", " ", text).split()): unescape(url) for url, text in found}
 
 
+@pytest.mark.sqlite
 def test_every_figure_leads_to_a_list_with_just_as_many(client: Client, tmp_path: Any) -> None:
     seed(tmp_path, workers=60)
     page = client.get("/admin/").content.decode()

@@ -9,6 +9,8 @@ from django.db import connection
 from controlplane import env
 from tests.databases import fresh_database
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.mark.django_db
 def test_runs_on_the_chosen_database():

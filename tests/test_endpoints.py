@@ -380,6 +380,7 @@ def test_the_queues_of_an_environment_are_its_own(world: World, caller: str) -> 
     assert [row["id"] for row in response.json()] == [str(world.fleet.queue.pk), str(world.other_queue.pk)]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("endpoint", [endpoint for endpoint in MATRIX if endpoint.startswith("GET ")])
 def test_nothing_that_is_read_names_another_organization(world: World, endpoint: str) -> None:
     response = send(endpoint, world.fleet, world.authorization("organization"))

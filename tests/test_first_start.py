@@ -29,6 +29,8 @@ from tests.crawler import Console
 from tests.processes import ROOT
 from tests.servers import ControlPlane, TemporalServer
 
+pytestmark = pytest.mark.sqlite
+
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 EXAMPLE = ROOT / "examples" / "temporal_worker.py"
 #: Two more tenants; a worker for each refusal.

@@ -38,7 +38,7 @@ from tests.databases import fresh_database
 from tests.processes import ROOT
 from workers.lifecycle import circumstances, starts
 
-pytestmark = pytest.mark.xdist_group("migrations")  # together, since they share what takes long
+pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("migrations")]  # together, since they share what takes long
 
 #: Migrates and prints, after each step, what the database holds of ours: tables, triggers, functions, indexes.
 SCRIPT = """

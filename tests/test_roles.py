@@ -287,8 +287,9 @@ def built(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, T
 
 @pytest.fixture(autouse=True)
 def _without_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Thousands of refusals are logged with their stack, which takes as long as they do."""
-    caplog.set_level(logging.CRITICAL, "django.request")
+    """Thousands of answers are logged, refusals with their stack, which takes as long as they do."""
+    for name in ("django.request", "controlplane.requests"):
+        caplog.set_level(logging.CRITICAL, name)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from controlplane.releases import CURRENT, EARLIER
 
+pytestmark = pytest.mark.sqlite
+
 
 def checked(**options: Any) -> str:
     stdout = StringIO()

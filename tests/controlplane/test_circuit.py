@@ -15,6 +15,8 @@ from tests.circuits import Probe, wait_until
 from tests.factories import Fleet
 from tests.workers import assert_refused, fresh_fleet, start
 
+pytestmark = pytest.mark.sqlite
+
 #: Requests that arrive at once.
 BURST = 40
 

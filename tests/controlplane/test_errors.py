@@ -18,6 +18,8 @@ from controlplane.circuit import Circuit
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, assert_refused, fresh_fleet, start
 
+pytestmark = pytest.mark.sqlite
+
 SECRET = "secret-in-a-local-variable"
 
 

@@ -30,6 +30,8 @@ from tests.processes import ROOT, free_port
 from tests.workers import fresh_fleet, start
 from workers.models import WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 type Away = Callable[[], AbstractContextManager[None]]
 
 

@@ -10,6 +10,8 @@ import pytest
 from tests.databases import fresh_database
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.sqlite
+
 SCRIPT = """
 import sys, django
 django.setup()

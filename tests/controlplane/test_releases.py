@@ -12,6 +12,8 @@ from controlplane import releases
 from controlplane.releases import CURRENT, EARLIER, OUR_APPS, Release, planned_upgrade
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.sqlite
+
 LAST = {app: max(key[1] for key in MigrationLoader(None).disk_migrations if key[0] == app) for app in OUR_APPS}
 
 

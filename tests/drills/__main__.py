@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.drills.cluster import missing_programs
 from tests.drills.drill import Figure, Scale
+from tests.drills.service import prepare_server
 
 #: One module each, in the order of docs/reliability.md.
 NAMES = (
@@ -84,7 +85,9 @@ def _run_beside(names: list[str], seed: int) -> list[str]:
 
     pool = ThreadPoolExecutor(2)
     try:
-        return list(pool.map(run_apart, names))
+        with tempfile.TemporaryDirectory(prefix="drills-", ignore_cleanup_errors=True) as directory:
+            prepare_server(Path(directory))
+            return list(pool.map(run_apart, names))
     except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in running:

@@ -27,7 +27,7 @@ from tests.databases import THROWAWAY, PostgresqlServer
 from tests.drills import mishaps
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.mishaps import Answer, Request, send_all
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 from tests.drills.tour import Tour
 from tests.proxies import Proxy
 
@@ -156,7 +156,7 @@ def _figure(canaries: Canaries, pages: int) -> Figure:
 
 def _in_production(scale: Scale, canaries: Canaries, directory: Path, collector: Collector) -> int:
     (directory / "postgresql").mkdir()
-    server = PostgresqlServer(directory / "postgresql", THROWAWAY | TALKATIVE)
+    server = prepared_server(directory / "postgresql", THROWAWAY | TALKATIVE)
     sign_on = {
         "OIDC_SERVER_URL": "https://127.0.0.1:9",
         "OIDC_CLIENT_ID": "console",

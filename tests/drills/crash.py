@@ -13,7 +13,7 @@ from tests.databases import PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answers, Load, endless, start_call
 from tests.drills.records import missing_starts
-from tests.drills.service import Service
+from tests.drills.service import Service, prepared_server
 
 #: Seconds without a single acknowledged start after which the drill gives up.
 STANDSTILL = 60
@@ -21,7 +21,7 @@ STANDSTILL = 60
 
 def run(scale: Scale, directory: Path) -> Figure:
     (directory / "postgresql").mkdir()
-    server = PostgresqlServer(directory / "postgresql", {})
+    server = prepared_server(directory / "postgresql", {})
     service = Service(directory, server.url)
     service.prepare()
     fleet = service.create_fleet(scale.of(32, 200))

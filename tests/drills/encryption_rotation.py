@@ -19,14 +19,13 @@ from pathlib import Path
 
 import psycopg
 
-from tests.databases import PostgresqlServer
 from tests.drills.console import Editor, create_editors
 from tests.drills.damage import count_damages_that_open
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answers, Load
 from tests.drills.proxy import ProxiedLoad, Proxy
 from tests.drills.rings import Pair, RingFile
-from tests.drills.service import Service
+from tests.drills.service import Service, prepared_server
 from tests.drills.tenants import Credential, Tenants, create_tenants
 from tests.processes import ROOT
 
@@ -49,7 +48,7 @@ class Course:
 
 
 def run(scale: Scale, directory: Path) -> Figure:
-    server = PostgresqlServer(directory, {})
+    server = prepared_server(directory, {})
     service = Service(directory, server.url, processes=scale.of(1, 2))
     ring = RingFile(service, "ENCRYPTION_KEYS", "ek")
     service.prepare()

@@ -19,9 +19,9 @@ from schemathesis import GenerationMode
 from schemathesis.core.transport import Response
 
 from tests.conformance import START, Change, Ids, as_generated, for_these, operations_of, try_operation
-from tests.databases import THROWAWAY, PostgresqlServer
+from tests.databases import THROWAWAY
 from tests.drills.drill import Figure, Scale, say
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 
 PUBLIC = frozenset({"GET /api/health"})
 LISTS = frozenset({"GET /api/v1/environments", "GET /api/v1/worker-queues"})
@@ -79,7 +79,7 @@ class Campaign:
 
 
 def run(scale: Scale, directory: Path) -> Figure:
-    database = PostgresqlServer(directory, THROWAWAY)
+    database = prepared_server(directory, THROWAWAY)
     service = Service(directory, database.url)
     service.prepare()
     fleet, foreign = service.create_fleet(1), service.create_fleet(1, "another-one")

@@ -25,10 +25,10 @@ from typing import Any
 from uuid import uuid4
 from xml.etree import ElementTree as ET
 
-from tests.databases import THROWAWAY, PostgresqlServer
+from tests.databases import THROWAWAY
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import load, start_call
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 from tests.processes import ROOT
 
 #: How far apart the medians may be.
@@ -52,7 +52,7 @@ MATRICES = ("tests/test_endpoints.py", "tests/test_roles.py")
 
 
 def run(scale: Scale, directory: Path) -> Figure:
-    server = PostgresqlServer(directory, THROWAWAY)
+    server = prepared_server(directory, THROWAWAY)
     service = Service(directory, server.url, processes=1)
     service.prepare()
     own, foreign = (service.create_fleet(scale.of(10, 500), name) for name in ("own", "foreign"))

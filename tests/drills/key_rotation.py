@@ -16,12 +16,11 @@ from pathlib import Path
 
 import psycopg
 
-from tests.databases import PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import SYSTEM_INFO, Answer, Answers, Call
 from tests.drills.proxy import ProxiedLoad
 from tests.drills.rings import Pair, RingFile
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 
 
 @dataclass
@@ -96,7 +95,7 @@ def id_of(token: str) -> str:
 
 
 def run(scale: Scale, directory: Path) -> Figure:
-    server = PostgresqlServer(directory, {})
+    server = prepared_server(directory, {})
     service = Service(directory, server.url, processes=scale.of(1, 2))
     ring = RingFile(service, "API_KEY_SIGNING_KEYS", "acp")
     service.prepare()

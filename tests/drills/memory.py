@@ -12,10 +12,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
-from tests.databases import PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import PATIENCE, heartbeat_call, load, start_call
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 
 MIX = (start_call, heartbeat_call, heartbeat_call, heartbeat_call, heartbeat_call)
 CALLERS = 8
@@ -32,7 +31,7 @@ MOST_BLOCKS_PER_CALL = 0.1
 
 def run(scale: Scale, directory: Path) -> Figure:
     (database := directory / "database").mkdir()
-    server = PostgresqlServer(database, {})
+    server = prepared_server(database, {})
     service = CountedService(directory, server.url, processes=1)
     service.prepare()
     fleet = service.create_fleet(WORKERS)

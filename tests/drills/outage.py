@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.databases import PostgresqlServer
 from tests.drills.absences import SmallDisk, disk_full, locked, sqlite_full, stalled, stopped, write_locked
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answer, Answers, Load, endless, heartbeat_call, load, start_call
 from tests.drills.records import missing_starts
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 
 #: Seconds that an answer may take, and within which the service must have recovered.
 BOUND = 5
@@ -84,7 +83,7 @@ def run(scale: Scale, directory: Path) -> Figure:
 def _on_postgresql(scale: Scale, directory: Path, disk: SmallDisk | None) -> list[Outcome]:
     place = disk.directory if disk else directory / "postgresql"
     place.mkdir(exist_ok=True)
-    server = PostgresqlServer(place, {})
+    server = prepared_server(place, {})
     with _trial(scale, directory, server.url) as trial:
         row = trial.fleet.worker_ids[0]
         cases = [

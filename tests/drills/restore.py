@@ -18,7 +18,7 @@ import psycopg
 from tests.databases import PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answers, Load, send
-from tests.drills.service import Service
+from tests.drills.service import Service, prepared_server
 from tests.drills.tenants import Tenants, create_tenants
 from tests.processes import ServerDidNotStartError
 
@@ -32,7 +32,7 @@ TRIED = 20
 def run(scale: Scale, directory: Path) -> Figure:
     (home := directory / "home").mkdir()
     (elsewhere := directory / "elsewhere").mkdir()
-    server = PostgresqlServer(home, {})
+    server = prepared_server(home, {})
     service = Service(directory, server.url, processes=1)
     service.prepare()
     tenants = create_tenants(service, organizations=ORGANIZATIONS, workers=scale.of(25, 125))

@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from tests.commands import Commands
+from tests.databases import THROWAWAY, PostgresqlServer
 from tests.processes import ROOT, ServerProcess, free_port
 
 #: As in production, but for what would hold up a load that comes from one address with one key.
@@ -22,6 +23,25 @@ LIMITS = {
     "WORKER_STARTS_PER_MINUTE": "10000000",
     "FAILED_AUTHENTICATIONS_PER_MINUTE": "10000000",
 }
+
+#: Names the directory of a stopped database server that has all tables, for the drills of one run to copy.
+PREPARED = "DRILLS_PREPARED_DATABASE"
+
+
+def prepared_server(directory: Path, settings: Mapping[str, str]) -> PostgresqlServer:
+    """A database server of its own, which has all tables already where this run has prepared one."""
+    prepared = os.environ.get(PREPARED)
+    return PostgresqlServer(directory, settings, copy_of=Path(prepared) if prepared else None)
+
+
+def prepare_server(directory: Path) -> None:
+    """Prepares one for `prepared_server`."""
+    server = PostgresqlServer(directory, THROWAWAY)
+    service = Service(directory, server.url)
+    service.prepare()
+    service.close()
+    server.stop()
+    os.environ[PREPARED] = str(server.directory)
 
 
 @dataclass(frozen=True)
@@ -76,10 +96,14 @@ class Service:
 
     def start(self) -> None:
         """Starts all processes and returns once one answers."""
-        self._commands.close()
+        self.close()
         log = self.directory / f"service-{self.port}"
         self.process = ServerProcess(self.command(), log=log, cwd=self.root, env=self.environ)
         self.process.wait_until(lambda: self.status_of("/livez") == 200)
+
+    def close(self) -> None:
+        """Ends the process of `set_up`."""
+        self._commands.close()
 
     def command(self) -> list[str]:
         """What serves."""

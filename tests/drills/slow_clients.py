@@ -18,11 +18,10 @@ from pathlib import Path
 
 import psycopg
 
-from tests.databases import PostgresqlServer
 from tests.drills import smuggling
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answers, send, start_call
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 from tests.processes import ROOT
 from tests.proxies import NAME, Proxy, nginx_program
 
@@ -77,7 +76,7 @@ def _promised(scale: Scale) -> int:
 @contextmanager
 def _setup(directory: Path) -> Iterator[tuple[str, Service, Proxy]]:
     (directory / "database").mkdir()
-    database = PostgresqlServer(directory / "database", {})
+    database = prepared_server(directory / "database", {})
     service = Service(directory, database.url, CONTROL_PLANE_URL=f"https://{NAME}")
     proxy = Proxy(directory / "proxy", service.port)
     service.prepare()

@@ -16,7 +16,7 @@ from environments.encryption import KeyRing
 from tests.databases import THROWAWAY, PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answer, Answers, Call, Load
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 from tests.forgeries import FORGERIES, Genuine
 from tests.mutations import mutated, mutated_and_signed
 
@@ -29,7 +29,7 @@ REFUSAL = b'{"detail":"This API key is not valid."}'
 
 
 def run(scale: Scale, directory: Path) -> Figure:
-    database = PostgresqlServer(directory, THROWAWAY)
+    database = prepared_server(directory, THROWAWAY)
     service = Service(directory, database.url)
     service.prepare()
     fleet, genuine = keys_of(service)

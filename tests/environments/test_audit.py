@@ -14,6 +14,8 @@ from tests.factories import Fleet
 from tests.workers import fresh_fleet
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 def fleet(db: None) -> Fleet:

@@ -12,6 +12,8 @@ from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet
 
+pytestmark = pytest.mark.sqlite
+
 CONTRACT = yaml.safe_load((Path(__file__).parents[1] / "contract" / "start_worker.openapi.yaml").read_text())
 
 #: (table, column) of every name that becomes part of a task queue's name.

@@ -18,6 +18,8 @@ from tests.factories import Fleet
 from tests.servers import ControlPlane
 from tests.workers import fresh_fleet, start
 
+pytestmark = pytest.mark.sqlite
+
 
 class Done(NamedTuple):
     """What the command wrote."""

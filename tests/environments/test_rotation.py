@@ -31,6 +31,8 @@ from tests.factories import ACTOR, Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 LONG = 20
 SEALED_MODELS = (TemporalConnection, LiteLLMConnection)
 

@@ -19,6 +19,8 @@ from environments.schema_changes import (
     locks_of,
 )
 
+pytestmark = pytest.mark.sqlite
+
 PROBE = AddField("organization", "probe", models.CharField(max_length=9, default="50%", db_default="50%"))
 PROBES = [PROBE, AddField("Environment", "probe", models.IntegerField(null=True))]
 

@@ -31,6 +31,8 @@ from tests.factories import Fleet
 from tests.workers import assert_refused, fresh_fleet, start
 from workers.models import WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 type Damage = Callable[[Fleet], object]
 
 

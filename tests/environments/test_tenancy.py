@@ -18,6 +18,8 @@ from tests.workers import fresh_fleet, start
 from workers.models import ApiKey, InstanceReport, Refusal, UpdateLock, Worker, WorkerInstance, WorkerStart
 from workers.update_locks import acquire_update_lock
 
+pytestmark = pytest.mark.sqlite
+
 OURS = [model for app in ("environments", "workers", "controlplane") for model in apps.get_app_config(app).get_models()]
 #: A ledger row states facts and outlives what it names; it is written once, from rows that were checked.
 FACTS = {"workers_workerstart.worker_id", "workers_workerstart.api_key_id"}

@@ -18,7 +18,7 @@ from workers.lifecycle import Client, start_worker
 from workers.lifecycle.starts import Attempt
 from workers.models import Worker
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sqlite, pytest.mark.django_db]
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from workers.attention import Running, crash_looping, outdated, running
 from workers.models import LIVE, Worker, WorkerInstance
 from workers.revisions import Group, group_of
 
+pytestmark = pytest.mark.sqlite
+
 SHARE_OF_STOPPED = 0.2
 
 

@@ -23,6 +23,8 @@ from workers.lifecycle.process import Client
 from workers.models import WorkerInstance, WorkerStart
 from workers.records import Wanted, records
 
+pytestmark = pytest.mark.sqlite
+
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
 
 

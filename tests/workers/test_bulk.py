@@ -20,6 +20,8 @@ from workers.bulk import BulkError, Outcome
 from workers.configuration import revision_for
 from workers.models import ApiKey, Scope, Worker, WorkerQueue
 
+pytestmark = pytest.mark.sqlite
+
 ACTOR = Actor("user:ann", "203.0.113.7")
 
 

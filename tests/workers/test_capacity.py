@@ -18,6 +18,8 @@ from tests.workers import assert_error_shape, fresh_fleet, shared_client, start
 from tests.workers.fleets import everything
 from workers.models import Worker, WorkerInstance, WorkerQueue, WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 STARTS, PLACES = 20, 5
 
 

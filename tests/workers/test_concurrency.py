@@ -15,6 +15,8 @@ from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import LIVE, InstanceReport, Worker, WorkerInstance, WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 WORKERS, THREADS, ROUNDS = 50, 16, 4
 LINES = 2
 

@@ -16,6 +16,8 @@ from workers.configuration import open_configuration, revision_of, sections_of, 
 from workers.models import Worker, WorkerQueue
 from workers.throttles import counts
 
+pytestmark = pytest.mark.sqlite
+
 LEVELS = ("organization", "environment", "queue", "worker")
 
 

@@ -12,6 +12,8 @@ from tests.workers import fresh_fleet, start
 from workers.dashboard import Dashboard, Trouble, first_steps, look_at_fleet
 from workers.models import Liveness, WorkerInstance, WorkerQueue
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 def fleet(db: None) -> Fleet:

@@ -19,6 +19,8 @@ from tests.workers.fleets import everything
 from workers.lifecycle.process import MAY_BE, Process
 from workers.models import DuplicatePolicy, Liveness, WorkerInstance, WorkerQueue, WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 OLD = {"hostname": "old-host", "pid": 100}
 NEW = {"hostname": "new-host", "pid": 200}
 OLD_ADDRESS, NEW_ADDRESS = "203.0.113.7", "203.0.113.8"

@@ -19,7 +19,7 @@ from tests.workers.fleets import ACME, ENVIRON, LITELLM_SECRET, TEMPORAL_SECRET,
 from workers.fleet import FleetError
 from workers.models import Worker, WorkerQueue
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sqlite, pytest.mark.django_db]
 
 
 def run(*arguments: str) -> str:

@@ -10,7 +10,7 @@ from workers.api_keys import revoke_api_key
 from workers.figures import count_expiries, count_workers
 from workers.models import Liveness, WorkerInstance
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sqlite, pytest.mark.django_db]
 
 
 @pytest.fixture

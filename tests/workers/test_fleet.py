@@ -30,7 +30,7 @@ from workers.lifecycle import Client, start_worker
 from workers.lifecycle.starts import Attempt
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sqlite, pytest.mark.django_db]
 ACTOR = Actor("command:tests")
 
 

@@ -23,6 +23,8 @@ from tests.workers.fleets import everything
 from workers.models import InstanceReport, Liveness, Worker, WorkerInstance, WorkerQueue
 from workers.models.instances import CUT
 
+pytestmark = pytest.mark.sqlite
+
 CANARY = "do-not-echo-me"
 LARGEST = 2**63 - 1
 

@@ -31,6 +31,8 @@ from workers.lifecycle import start_worker
 from workers.lifecycle.starts import Attempt
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 CONTRACT = yaml.safe_load((Path(__file__).parents[1] / "contract" / "start_worker.openapi.yaml").read_text())
 SCHEMAS = CONTRACT["components"]["schemas"]
 THREADS = 8

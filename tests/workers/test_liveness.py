@@ -22,6 +22,8 @@ from workers.models.instances import live_in_queue
 from workers.models.liveness import may_be_excused, recovery_of, was_heard_of
 from workers.pulse import INTERVAL, beat, recovery
 
+pytestmark = pytest.mark.sqlite
+
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535_897, tzinfo=UTC)
 ZERO = timedelta(0)
 SECOND = timedelta(seconds=1)

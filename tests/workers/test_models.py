@@ -10,6 +10,8 @@ from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import ApiKey, Scope, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 NOW = timezone.now()
 
 

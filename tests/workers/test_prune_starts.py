@@ -22,6 +22,8 @@ from workers.lifecycle.starts import Attempt
 from workers.models import ApiKey, InstanceReport, Worker, WorkerInstance, WorkerStart
 from workers.rotation_wave import wave_of
 
+pytestmark = pytest.mark.sqlite
+
 DAY = timedelta(days=1)
 
 

@@ -20,6 +20,8 @@ from workers.lifecycle import Client, start_in_queue, start_worker
 from workers.lifecycle.starts import Attempt
 from workers.models import ApiKey, InstanceReport, Refusal, Worker, WorkerInstance, WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 DAY = timedelta(days=1)
 
 

@@ -14,6 +14,8 @@ from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import Worker, WorkerInstance
 
+pytestmark = pytest.mark.sqlite
+
 migration = import_module("workers.migrations.0009_fill_queue_of_instances")
 
 

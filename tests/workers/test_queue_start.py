@@ -16,6 +16,8 @@ from tests.workers.fleets import everything
 from workers.models import Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.instances import CUT
 
+pytestmark = pytest.mark.sqlite
+
 OWN_URL = "https://control-plane.example.com"
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 

@@ -286,6 +286,7 @@ def test_an_environment_is_shown_as_it_is(fleet: Fleet) -> None:
     assert read(fleet, "environments") == [row]
 
 
+@pytest.mark.sqlite
 def test_a_worker_is_shown_as_it_reported_itself(fleet: Fleet) -> None:
     call(fleet, "start", system_info={"hostname": "build-7", "pid": 1})
     (started,) = read(fleet, "worker-queues/{queue}/workers")
@@ -488,6 +489,7 @@ def taken_over(fleet: Fleet) -> None:
     duplicate(fleet)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("arrange", "counts", "statuses"),
     [
@@ -539,6 +541,7 @@ def test_the_figures_of_a_queue_where_nothing_ever_happened(fleet: Fleet) -> Non
     assert (metrics["last_activity_at"], metrics["last_error_at"], metrics["tasks_processed_24h"]) == (None, None, 0)
 
 
+@pytest.mark.sqlite
 def test_the_figures_tell_the_last_activity_and_the_tasks_of_a_day(fleet: Fleet) -> None:
     call(fleet, "start")
     call(fleet, "heartbeat", tasks_processed=5)
@@ -899,6 +902,7 @@ def assert_query_refused(response: Any, name: str) -> None:
         assert error["type"]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("path", sorted(LISTS))
 def test_a_list_is_told_in_pages(many: Fleet, path: str) -> None:
     everything = read(many, path)
@@ -979,6 +983,7 @@ def test_a_worker_whose_start_is_no_longer_on_record_is_still_shown(fleet: Fleet
     assert_shape(row, WORKER)
 
 
+@pytest.mark.sqlite
 def test_lists_are_in_a_fixed_order(many: Fleet) -> None:
     names = [row["task_queue_name"] for row in read(many, "worker-queues")]
     assert names == sorted(names)

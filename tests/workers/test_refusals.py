@@ -20,6 +20,8 @@ from tests.workers import assert_error_shape, fresh_fleet, shared_client, start,
 from workers.api_keys import revoke_api_key
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 HOSTILE = "<script>alert(1)</script>"
 
 

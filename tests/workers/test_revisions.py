@@ -11,6 +11,8 @@ from workers.configuration import revision_for, revision_of_queue
 from workers.models import Worker, WorkerQueue
 from workers.revisions import current_revisions, given_to, group_of
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 def fleet(db: None) -> Fleet:

@@ -13,6 +13,8 @@ from tests.workers import fresh_fleet, start
 from workers.models import DuplicatePolicy, Worker, WorkerInstance, WorkerStart
 from workers.rotation_wave import running_on, wave_of
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 def fleet(db: None) -> Fleet:

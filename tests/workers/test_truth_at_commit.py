@@ -18,6 +18,8 @@ from tests.workers import fresh_fleet, start
 from workers.lifecycle.heartbeats import LONGEST_WAIT
 from workers.models import Worker, WorkerInstance, WorkerQueue, WorkerStart
 
+pytestmark = pytest.mark.sqlite
+
 WRITING = "WITH guard"
 
 

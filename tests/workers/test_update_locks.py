@@ -28,6 +28,8 @@ from workers.update_locks import (
     release_update_lock,
 )
 
+pytestmark = pytest.mark.sqlite
+
 MINUTE = timedelta(minutes=1)
 AT_ONCE = 20
 

@@ -13,6 +13,8 @@ from django.db import DatabaseError, OperationalError, connections, transaction
 from controlplane import env
 from controlplane.engines.sqlite3.base import DatabaseWrapper
 
+pytestmark = pytest.mark.sqlite
+
 PATIENCE = 0.5
 
 
