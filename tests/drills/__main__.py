@@ -28,6 +28,7 @@ NAMES = (
     "isolation",
     "canaries",
     "slow_clients",
+    "neighbours",
     "restore",
     "upgrade",
     "memory",
