@@ -177,6 +177,7 @@ DEFAULT_EXCEPTION_REPORTER_FILTER = "controlplane.errors.ExceptionReporterFilter
 
 # --- Login (controlplane.accounts, on django-allauth) ---
 
+PASSWORD_HASHERS = ["controlplane.accounts.hashing.PatientHasher"]
 LOGIN_URL = "/admin/login/"
 LOGIN_REDIRECT_URL = "/admin/"
 REQUIRE_SECOND_FACTOR = env.boolean("REQUIRE_SECOND_FACTOR")
