@@ -1,8 +1,12 @@
 """Makes the served OpenAPI document say what the contract says, word for word where the contract has words."""
 
+from functools import cache
 from typing import Any
 
+from django.conf import settings
+from django.utils import translation
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 #: The contract's own words for parts that have no place in the code.
@@ -41,6 +45,23 @@ RETRYABLE = {"429", "503"}
 EVERYWHERE = ("400", "403", "405", "503")
 WITH_KEY = ("401", "429")
 WITH_BODY = ("413", "415")
+
+
+class OneDocument(SchemaGenerator):
+    """Makes the document once in a process, the same whoever asks in whatever language.
+
+    It takes as long as some twenty starts, and anybody may ask for it.
+    """
+
+    def get_schema(self, *_arguments: Any, **_options: Any) -> Any:
+        """The document, which nobody may change."""
+        return _document()
+
+
+@cache
+def _document() -> Any:
+    with translation.override(settings.LANGUAGE_CODE):
+        return SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSpli
 
 from controlplane.errors import api_not_found
 from controlplane.health import HealthView, livez, readyz
+from controlplane.openapi import OneDocument
 from controlplane.search import search
 from environments.searches import BoundedAutocomplete
 
@@ -14,7 +15,7 @@ autocomplete = BoundedAutocomplete.as_view(admin_site=admin.site)
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("workers.urls")),
     path("api/health", HealthView.as_view()),
-    path("api/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
+    path("api/openapi.json", SpectacularJSONAPIView.as_view(generator_class=OneDocument), name="openapi"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
     re_path(r"^api/", api_not_found),
     path("admin/", include("controlplane.accounts.urls")),

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from django.test import Client
 
+from controlplane.openapi import WorkerApiSchema
+
 CONTRACT = yaml.safe_load((Path(__file__).parent / "contract" / "start_worker.openapi.yaml").read_text())
 PATH = "/api/v1/workers/{worker_id}/start"
 ADDITIONAL_STATUSES = {"400", "401", "403", "404", "405", "409", "413", "415", "429", "503"}
@@ -19,6 +21,16 @@ def served(client: Client) -> dict[str, Any]:
     assert response.status_code == 200
     assert response["Content-Type"].startswith("application/json") or "openapi+json" in response["Content-Type"]
     return response.json()
+
+
+def test_asking_for_the_document_makes_it_once_whatever_is_asked(
+    client: Client, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(WorkerApiSchema, "get_operation", lambda *arguments: made.append(arguments))
+    for query in ("", "?lang=de", "?version=17", "?lang=de&version=x"):
+        assert client.get(f"/api/openapi.json{query}").json() == served
+    assert made == []
 
 
 def differences(expected: Any, actual: Any, where: str = "") -> list[str]:
