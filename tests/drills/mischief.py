@@ -5,6 +5,7 @@ tells what it needs; each further one names the kind that begins, and an empty o
 by kind of deed how often which status was answered.
 """
 
+import ipaddress
 import itertools
 import json
 import random
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests.crawler import Console, Fields, fields_of
@@ -45,7 +45,15 @@ HEAVY = (
 )
 #: As large as a start's body may be.
 BIG = json.dumps({"system_info": {f"member-{number}": "x" * 60 for number in range(800)}})
-KEY = "an API key"
+#: What an administrator of the service runs beside it; the last is a part of nightly work.
+COMMANDS = (
+    ("list_workers", "--outdated"),
+    ("doctor",),
+    ("rotate_encryption", "--data-keys"),
+    ("prune_starts", "--older-than", "20d"),
+    ("prune_workers",),
+    ("export",),
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +74,11 @@ class Target:
 
 
 class Person:
-    """Somebody with a role, signed in; may do several things at once."""
+    """Somebody, signed in if it is told as whom; may do several things at once."""
 
-    def __init__(self, port: int, username: str, password: str) -> None:
+    def __init__(self, port: int, username: str = "", password: str = "") -> None:
         console = Console(f"http://127.0.0.1:{port}", username, password)
+        console.get("/admin/login/")
         cookies = {cookie.name: cookie.value or "" for cookie in console.cookies}
         self._port, self._token = port, cookies["csrftoken"]
         self._cookies = "; ".join(f"{name}={value}" for name, value in cookies.items())
@@ -77,10 +86,10 @@ class Person:
     def get(self, path: str) -> tuple[int, str]:
         return ask(self._port, "GET", path, Cookie=self._cookies)
 
-    def post(self, path: str, fields: Fields) -> tuple[int, str]:
+    def post(self, path: str, fields: Fields, **headers: str) -> tuple[int, str]:
         body = urlencode(fields | {"csrfmiddlewaretoken": [self._token]}, doseq=True)
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        return ask(self._port, "POST", path, body, Cookie=self._cookies, **form)
+        return ask(self._port, "POST", path, body, Cookie=self._cookies, **form, **headers)
 
     def edit(self, path: str, form_id: str, **typed: str) -> int:
         """Saves a page's form with what is typed, and says yes to what that does."""
@@ -113,6 +122,7 @@ class Mischief:
         self.viewer, self.operator, self.administrator = (
             Person(target.port, role, target.passwords[role]) for role in ("viewer", "operator", "administrator")
         )
+        self.stranger = Person(target.port)
         #: By kind: the deeds, and how many callers do them in turn.
         self.kinds: dict[str, tuple[list[Callable[[int], int]], int]] = {
             "viewer": ([self.search, self.open_heavy_page, self.watch_boot], 8),
@@ -121,6 +131,8 @@ class Mischief:
             "silent server": ([self.verify, self.watch_boot], 8),
             "queue key": ([self.start_in_queue, self.read, self.talk_nonsense], 12),
             "edits": ([self.edit], 3),
+            "strangers": ([self.guess_password, self.read_document, self.talk_nonsense], 8),
+            "commands": ([self.run_command], 1),
         }
         self.kinds["all at once"] = ([], 0)
 
@@ -133,7 +145,7 @@ class Mischief:
     def watch_boot(self, number: int) -> int:
         """Of a worker that runs, so that Temporal is asked, which never answers."""
         worker_id = self.target.worker_ids[number % 8]
-        if number % 16 < 2:  # noqa: PLR2004  # each of them lives, now and then
+        if number % 16 < 2:  # each of them lives, now and then
             self._call("POST", f"/api/v1/workers/{worker_id}/start", "{}", self.target.organization_key)
         return self.viewer.get(f"{WORKERS}{worker_id}/boot/steps/")[0]
 
@@ -145,11 +157,11 @@ class Mischief:
 
     def apply(self, number: int) -> int:
         """By the command, as a person at a shell does; 200 stands for its success."""
-        command = [sys.executable, "manage.py", "apply", self.target.documents[number % 2]]
-        done = subprocess.run(command, cwd=ROOT, env=self.target.environ, check=False, capture_output=True, text=True)  # noqa: S603
-        if done.returncode:
-            print(done.stderr, file=sys.stderr)
-        return 200 if done.returncode == 0 else 500
+        return self._manage("apply", self.target.documents[number % 2])
+
+    def run_command(self, number: int) -> int:
+        """The rarer ones, which take longer, in turn."""
+        return self._manage(*COMMANDS[number % len(COMMANDS)])
 
     def verify(self, number: int) -> int:  # noqa: ARG002  # each time the same
         path = f"{ENVIRONMENTS}/temporalconnection/{self.target.connection_id}/verify/"
@@ -188,6 +200,24 @@ class Mischief:
         )
         name, form_id, typed = edits[number % len(edits)]
         return self.administrator.edit(f"{ENVIRONMENTS}/{name}/change/", form_id, **typed)
+
+    def guess_password(self, number: int) -> int:
+        """With names that nobody has, from many networks, so that no limit is reached."""
+        fields = {"username": [f"nobody-{number}"], "password": ["a guess"]}
+        networks = ipaddress.ip_network("10.0.0.0/8")
+        return self.stranger.post(
+            "/admin/login/", fields, **{"X-Forwarded-For": str(networks[random.getrandbits(24)])}
+        )[0]
+
+    def read_document(self, number: int) -> int:
+        paths = ("/api/openapi.json", "/admin/login/", "/api/docs", f"/api/openapi.json?version={number}", "/livez")
+        return ask(self.target.port, "GET", paths[number % len(paths)], **{"X-Large": "x" * 30_000})[0]
+
+    def _manage(self, *arguments: str) -> int:
+        """200 stands for the success of a command, 500 for anything else."""
+        command = [sys.executable, "manage.py", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=self.target.environ, check=False, capture_output=True)  # noqa: S603
+        return 200 if done.returncode == 0 else 500
 
     def _call(self, method: str, path: str, body: str | None = None, key: str = "") -> int:
         headers = {"Authorization": f"Bearer {key or self.target.queue_key}", "Content-Type": "application/json"}

@@ -6,6 +6,7 @@ after tell what undisturbed is, so that what the machine does meanwhile meets bo
 
 import json
 import secrets
+import select
 import socket
 import subprocess
 import sys
@@ -31,8 +32,11 @@ TIMES, SECONDS = 3, 1.0
 UNNOTICED = 0.5
 #: Starts and heartbeats in a second.
 RATE = 30
-KINDS = ("viewer", "bulk", "apply", "silent server", "queue key", "edits", "all at once")
-ORGANIZATION = "seed-1"
+KINDS = ("viewer", "bulk", "apply", "silent server", "queue key", "edits", "strangers", "commands", "all at once")
+#: The one where it is done, and its neighbour.
+ORGANIZATION, NEIGHBOUR = "seed-1", "seed-2"
+#: The neighbour's workers that start and heartbeat.
+WORKERS = 64
 
 
 def run(scale: Scale, directory: Path) -> Figure:
@@ -53,8 +57,7 @@ def _try(engine: str, scale: Scale, directory: Path, url: str) -> Figure:
     with _silent_server() as silent_port:
         service = Service(directory, url, CONNECTION_HOSTS="127.0.0.1")
         service.prepare()
-        fleet = service.create_fleet(64, "neighbour")
-        target = _target(scale, service, silent_port)
+        target, fleet = _tenants(scale, service, silent_port)
         service.start()
         try:
             with _mischief(target) as mischief:
@@ -78,12 +81,16 @@ class Found:
         for kind, answers in self.during.items():
             refused = answers.other_than(200, 204)
             for answer in refused[:3]:
-                say(f"{kind}: {answer.call.path} was answered {answer.status} after {answer.seconds:.1f} s: {answer.body!r}")
+                say(
+                    f"{kind}: {answer.call.path} was answered {answer.status} after {answer.seconds:.1f} s: {answer.body!r}"
+                )
             took = answers.percentile(0.99)
             is_kept = took <= limit if engine == "PostgreSQL" else answers.slowest() <= SECONDS
             is_met = is_met and not refused and is_kept
             tenths = f"half within {answers.percentile(0.5) * 1000:.0f} ms, p99 {took * 1000:.0f} ms"
-            say(f"{engine}, {kind}: {len(refused)} of {len(answers.all)} refused, {tenths}, all within {answers.slowest():.2f} s")
+            say(
+                f"{engine}, {kind}: {len(refused)} of {len(answers.all)} refused, {tenths}, all within {answers.slowest():.2f} s"
+            )
             texts.append(f"{kind} {took * 1000:.0f} ms")
         refused_in_all = sum(len(answers.other_than(200, 204)) for answers in self.during.values())
         count = sum(len(answers.all) for answers in self.during.values())
@@ -95,15 +102,18 @@ class Found:
 
 def _moments(scale: Scale, service: Service, fleet: Fleet, mischief: "_Mischief") -> Found:
     found = Found()
-    load(service.port, [start_call], fleet, len(fleet.worker_ids), callers=4)  # a heartbeat needs a start
+    load(service.port, [start_call], fleet, WORKERS, callers=4)  # a heartbeat needs a start
     calls = _Calls(service.port, fleet)
-    quiet, loud = (1.0, 2.0) if scale.is_quick else (4.0, 8.0)
+    quiet, loud = (0.5, 1.0) if scale.is_quick else (4.0, 8.0)
     calls.make(1.0)
     for _ in range(scale.of(1, 3)):
         for kind in KINDS:
             found.undisturbed.all += calls.make(quiet)
-            with mischief.of(kind):
-                found.during[kind].all += calls.make(loud)
+            mischief.begin(kind)
+            found.during[kind].all += calls.make(loud)
+            mischief.end()
+            while not mischief.is_over():  # what has begun goes on to its end
+                found.during[kind].all += calls.make(0.2)
     found.undisturbed.all += calls.make(quiet)
     return found
 
@@ -123,7 +133,7 @@ class _Calls:
             connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
             kind = (start_call, heartbeat_call)[number % 2]
             # Heartbeats of other workers than those that start just now.
-            answer = send(connection, kind(self._fleet, number // 2 + number % 2 * 32))
+            answer = send(connection, kind(self._fleet, number // 2 + number % 2 * WORKERS // 2))
             connection.close()
             answers.append(replace(answer, seconds=time.monotonic() - due))
 
@@ -141,18 +151,25 @@ class _Mischief:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self._kind = ""
 
-    @contextmanager
-    def of(self, kind: str) -> Iterator[None]:
-        """For as long as it is entered; says what it was answered."""
+    def begin(self, kind: str) -> None:
+        """Returns once it is under way."""
+        self._kind = kind
         self._tell(kind)
-        time.sleep(0.3)
-        try:
-            yield
-        finally:
-            self._tell("end")
-            assert self._process.stdout
-            say(f"{kind}: {self._process.stdout.readline().strip()}")
+        time.sleep(0.2)
+
+    def end(self) -> None:
+        """Has nothing more begin."""
+        self._tell("")
+
+    def is_over(self) -> bool:
+        """Whether all of it has ended; says once what it was answered."""
+        assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], 0)[0]:
+            return False
+        say(f"{self._kind}: {self._process.stdout.readline().strip()}")
+        return True
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin
@@ -203,29 +220,32 @@ print(json.dumps({
     "connection_id": str(connection.pk),
     "queue_key": issue_api_key(queue, **options).token.reveal(),
     "organization_key": issue_api_key(organization, **options).token.reveal(),
+    "neighbours_key": issue_api_key(Organization.objects.get(pk=told["neighbour"]), **options).token.reveal(),
 }))
 """
 
 
-def _target(scale: Scale, service: Service, silent_port: int) -> dict[str, Any]:
-    """A tenant with many workers, its people and keys, and two documents for `apply`."""
-    workers, ids = scale.of(4_000, 60_000), service.directory / "ids"
-    size = ("--organizations=1", "--queues=8", f"--workers={workers}", f"--starts={workers}")
-    service.manage("seed_fleet", *size, f"--output={ids}")
+def _tenants(scale: Scale, service: Service, silent_port: int) -> tuple[dict[str, Any], Fleet]:
+    """A tenant with many workers, its people and keys, and two documents for `apply`; and its neighbour."""
+    workers, path = scale.of(4_000, 60_000), service.directory / "ids"
+    size = ("--organizations=2", "--queues=8", f"--workers={2 * workers}", f"--starts={2 * workers}")
+    service.manage("seed_fleet", *size, f"--output={path}")
+    ids = path.read_text().split()
     passwords = {role: secrets.token_urlsafe(16) for role in ("viewer", "operator", "administrator")}
-    told = {"organization_id": ORGANIZATION, "passwords": passwords, "silent_port": silent_port}
+    told = {"organization_id": ORGANIZATION, "neighbour": NEIGHBOUR, "passwords": passwords, "silent_port": silent_port}
     made = json.loads(service.manage("shell", "--no-imports", "--command", PREPARE, input=json.dumps(told)))
     documents = [_write_document(service.directory, text, scale.of(500, 2_000)) for text in ("one", "other")]
     service.manage("apply", documents[0])
+    fleet = Fleet(NEIGHBOUR, ids[workers : workers + WORKERS], made.pop("neighbours_key"), "", "")
     return {
         **made,
         "port": service.port,
         "organization_id": ORGANIZATION,
         "passwords": passwords,
-        "worker_ids": ids.read_text().split(),
+        "worker_ids": ids[:workers],
         "documents": documents[::-1],
         "environ": service.environ,
-    }
+    }, fleet
 
 
 def _write_document(directory: Path, text: str, workers: int) -> str:
