@@ -93,14 +93,15 @@ def live_instances_of(queue: WorkerQueue, now: datetime) -> InstanceQuerySet:
 
 
 def with_reports(instances: list[WorkerInstance]) -> list[WorkerInstance]:
-    """Each with its `report`; of one that has sent none yet, what it told at its start."""
-    silent = [instance for instance in instances if not hasattr(instance, "report")]
-    told = WorkerStart.objects.in_bulk([instance.pk for instance in silent])
-    for instance in silent:
-        start = told.get(instance.pk)
-        instance.report = InstanceReport(
-            system_info=start.system_info if start else {}, reported_at=instance.started_at
-        )
+    """Each with its `report`; as long as none told of the machine, what the start told of it is the last that is known."""
+    for instance in instances:
+        if not hasattr(instance, "report"):
+            instance.report = InstanceReport(reported_at=instance.started_at)
+    untold = [instance for instance in instances if not instance.report.system_info]
+    starts = WorkerStart.objects.in_bulk([instance.pk for instance in untold])
+    for instance in untold:
+        if start := starts.get(instance.pk):
+            instance.report.system_info = start.system_info
     return instances
 
 

@@ -320,6 +320,17 @@ def test_a_worker_is_shown_as_it_reported_itself(fleet: Fleet) -> None:
     assert datetime.fromisoformat(row["last_heartbeat"]) == instance.last_heartbeat_at
 
 
+@pytest.mark.parametrize(
+    "told", [{"logs": ["a"]}, {"worker_metadata": {"team": "x"}}, {"system_info": {}, "logs": ["a"]}]
+)
+def test_a_report_without_the_machine_leaves_what_the_start_told_of_it(fleet: Fleet, told: dict[str, Any]) -> None:
+    call(fleet, "start", system_info={"hostname": "build-7", "pid": 1})
+    call(fleet, "heartbeat", **told)
+    (row,) = read(fleet, "worker-queues/{queue}/workers")
+    shown = {"logs": [], "worker_metadata": {}} | told | {"system_info": {"hostname": "build-7", "pid": 1}}
+    assert {name: row[name] for name in shown} == shown
+
+
 def test_the_worker_that_was_heard_of_last_comes_first(fleet: Fleet) -> None:
     workers = [fleet.worker, *(factories.create_worker(fleet.queue, f"w{number}") for number in range(4))]
     for worker in workers:
