@@ -61,7 +61,8 @@ class Queue:
         return json.loads(self.get(path))
 
     def workers(self) -> list[dict[str, Any]]:
-        return list(self.read("/workers"))
+        """Its processes, those that ended too."""
+        return list(self.read("/workers?status=all"))
 
 
 class Worker:

@@ -18,8 +18,8 @@ from workers.installation import WORKER_SDK_VERSION
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
 
 TASK_QUEUE = "demo.development.existing"
-#: Seconds that asking may take beside what is asked for.
-TOLERANCE = 5
+#: Seconds that asking may take beside what is asked for, on a machine that has other work.
+TOLERANCE = 15
 
 
 def wait_for[Answer](ask: Callable[[], Answer], *, seconds: float) -> Answer:
@@ -81,8 +81,9 @@ def test_it_polls_its_task_queue_on_temporal(worker: Worker, temporal_server: Te
 
 
 def test_it_is_online_in_the_console_with_its_machine(worker: Worker, control_plane: ControlPlane) -> None:
-    row = shown_in_list(control_plane, worker)
-    assert f"Online {TASK_QUEUE} {socket.gethostname()}" in row
+    """It sends no heartbeat while it gets ready, so at this interval it is Late at first."""
+    online = f"Online {TASK_QUEUE} {socket.gethostname()}"
+    wait_for(lambda: online in shown_in_list(control_plane, worker), seconds=HEARTBEAT_INTERVAL + TOLERANCE)
     page = shown_on_page(control_plane, worker)
     for text in ("Current, Online", f"Host {socket.gethostname()} Process {worker.pid}", f"Python {python_version()}"):
         assert text in page
