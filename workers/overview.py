@@ -93,7 +93,7 @@ def live_instances_of(queue: WorkerQueue, now: datetime) -> InstanceQuerySet:
 
 
 def with_reports(instances: list[WorkerInstance]) -> list[WorkerInstance]:
-    """Each with its `report`; as long as none told of the machine, what the start told of it is the last that is known."""
+    """Each with its `report`; until one tells of its machine, what the start told of that."""
     for instance in instances:
         if not hasattr(instance, "report"):
             instance.report = InstanceReport(reported_at=instance.started_at)

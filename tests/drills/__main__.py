@@ -25,6 +25,7 @@ NAMES = (
     "key_rotation",
     "tokens",
     "fuzzing",
+    "odd_clients",
     "isolation",
     "canaries",
     "slow_clients",
