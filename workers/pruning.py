@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from environments import audit
 from environments.audit import Actor
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance
+from workers.models.liveness import LONGEST_HOLD
 
 #: Workers removed in one transaction: few enough that no start waits for long.
 BATCH = 500
@@ -17,11 +18,18 @@ LEAST_ID = UUID(int=0)
 
 
 def gone_workers(*, silent_for: timedelta, now: datetime) -> QuerySet[Worker]:
-    """Ephemeral workers of which nothing was heard for that long; never one that a person gave a key."""
+    """Ephemeral workers of which nothing was heard for that long; never one that a person gave a key.
+
+    Those whose process another one has replaced since are gone as soon as no heartbeat can show that it runs after
+    all: a process that crashes and starts again leaves one each time.
+    """
     instances = WorkerInstance.objects.filter(worker=OuterRef("pk"))
-    is_heard_of = Exists(instances.filter(last_heartbeat_at__gt=now - silent_for)) | Exists(instances.live(now))
+    is_live = Exists(instances.live(now))
     has_key = Exists(ApiKey.objects.filter(worker=OuterRef("pk")))
-    return Worker.objects.filter(~is_heard_of, ~has_key, is_ephemeral=True, created_at__lte=now - silent_for)
+    is_heard_of = Exists(instances.filter(last_heartbeat_at__gt=now - silent_for))
+    is_silent = ~is_heard_of & Q(created_at__lte=now - silent_for)
+    is_replaced = Exists(instances.filter(is_current=True, is_replaced=True, stopped_at__lte=now - LONGEST_HOLD))
+    return Worker.objects.filter(~is_live, ~has_key, is_silent | is_replaced, is_ephemeral=True)
 
 
 def prune_workers(*, silent_for: timedelta, actor: Actor, now: datetime) -> Iterator[int]:

@@ -10,7 +10,7 @@ from environments.models import Environment, tag_list
 from workers.installation import WORKER_PACKAGE_VERSION
 from workers.models import UpdateLock, WorkerInstance, WorkerQueue
 from workers.overview import Described, QueueConfiguration, QueueMetrics, status_of
-from workers.serializers import Fixed, OptionalInteger
+from workers.serializers import Fixed, FreeObject, OptionalInteger
 
 QUEUE_STATUSES = ("active", "inactive", "paused")
 INSTANCE_STATUSES = ("active", "idle", "busy", "offline", "disconnected")
@@ -180,6 +180,7 @@ class UpdateLockRequestSerializer(serializers.Serializer[dict[str, Any]]):
 
     worker_id = serializers.CharField(min_length=1, trim_whitespace=False)
     lock_duration_seconds = OptionalInteger(default=300, min_value=60, max_value=600)
+    system_info = FreeObject(help_text="Beyond the contract: where it is told, another process is not its holder.")
 
 
 @extend_schema_serializer(component_name="UpdateLockResponse")

@@ -381,11 +381,46 @@ def test_a_workers_key_does_not_reach_the_lock(fleet: Fleet, level: str, expecte
     assert release(fleet, token=token).status_code == (204 if expected == 200 else 403)
 
 
-def test_holders_are_told_apart_by_their_name_not_their_key(fleet: Fleet) -> None:
+def test_another_key_does_not_make_its_caller_the_holder_of_that_name(fleet: Fleet) -> None:
     other = factories.issue_token(fleet.environment)
     assert acquire(fleet, "a").status_code == 200
-    assert acquire(fleet, "a", token=other).status_code == 200
-    assert acquire(fleet, "b", token=fleet.token).status_code == 409
+    before = UpdateLock.objects.values().get()
+    assert_refused(acquire(fleet, "a", token=other), 409)
+    assert_refused(release(fleet, "a", token=other), 403)
+    assert_refused(acquire(fleet, "b"), 409)
+    assert UpdateLock.objects.values().get() == before
+    assert_released(release(fleet, "a"))
+
+
+def test_a_rotated_key_goes_on_with_the_lock_as_its_successor(fleet: Fleet) -> None:
+    acquire(fleet, "a")
+    successor = factories.issue_key(fleet.queue)
+    ApiKey.objects.filter(pk=fleet.api_key.pk).update(replaced_by=successor.row)
+    assert acquire(fleet, "a", token=successor.token.reveal()).status_code == 200
+    assert_released(release(fleet, "a", token=successor.token.reveal()))
+
+
+PLACE = {"hostname": "worker", "pid": 1}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (PLACE | {"container_id": "aaa"}, 200),
+        ({}, 200),
+        (PLACE | {"container_id": "bbb"}, 409),
+        (PLACE | {"container_id": "aaa", "process_started_at": "later"}, 409),
+        ({"hostname": "another", "pid": 1, "container_id": "aaa"}, 409),
+    ],
+    ids=["itself", "untold", "another container", "a later process", "another host"],
+)
+def test_a_holder_that_tells_of_its_process_is_no_other_one(fleet: Fleet, told: Any, expected: int) -> None:
+    def body(info: Any) -> dict[str, Any]:
+        return {"worker_id": "build-7", "system_info": info}
+
+    assert acquire(fleet, body=body(PLACE | {"container_id": "aaa"})).status_code == 200
+    assert acquire(fleet, body=body(told)).status_code == expected
+    assert_released(release(fleet))
 
 
 def test_a_lock_of_another_organization_is_unknown(fleet: Fleet) -> None:

@@ -47,7 +47,7 @@ _TELEMETRY = (
 )
 _PROCESS = (
     *("id", "hostname", "pid", "client_address", "started_at", "last_heartbeat_at"),
-    *("stopped_at", "stop_reason", "is_contested"),
+    *("stopped_at", "stop_reason", "is_contested", "container_digest", "boot_digest", "birth_digest"),
 )
 _CONNECTIONS = {
     "temporal_connection": Table(TemporalConnection, (*_CREDENTIAL, "host", "namespace")),

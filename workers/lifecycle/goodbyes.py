@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from workers.access import reach
-from workers.lifecycle.process import CANDIDATES, Client, Process, newest
+from workers.lifecycle.process import Client, Process, instances_of, newest
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance
 from workers.models.instances import ERROR_MESSAGE_LENGTH, STOP_REASON_LENGTH, SUPERSEDED
 from workers.models.liveness import offline_after
@@ -66,7 +66,7 @@ class _Farewell:
     @property
     def named(self) -> WorkerInstance | None:
         """The instance that the goodbye names, running or not."""
-        instances = newest(self.worker.instances.all())
+        instances = instances_of(self.process, self.worker.pk)
         return next((instance for instance in instances if self.process.is_certainly(instance)), None)
 
     @property
@@ -78,7 +78,7 @@ class _Farewell:
         said = Q(**self.goodbye.as_stored(is_superseded=False)) | Q(**self.goodbye.as_stored(is_superseded=True))
         since = max(current.started_at, self._lately)
         older = self.worker.instances.filter(said, is_current=False, stopped_at__gte=since)
-        return any(self.process.may_be(instance) for instance in older[:CANDIDATES])
+        return any(self.process.may_be(instance) for instance in newest(older))
 
     @property
     def leaver(self) -> WorkerInstance | None:
@@ -87,7 +87,9 @@ class _Farewell:
         instances = self.worker.instances.filter(Q(stopped_at=None) | told_to_end).with_liveness(self.now)
         running = list(newest(instances))
         senders = [instance for instance in running if self.process.may_be(instance)]
-        senders = senders or [instance for instance in running if instance.is_current]
+        senders = senders or [
+            instance for instance in running if instance.is_current and not self.process.is_another_than(instance)
+        ]
         expected = [instance for instance in senders if instance.stopped_at or instance.liveness in LIVE]
         return next(iter(expected[-1:] or senders), None)
 

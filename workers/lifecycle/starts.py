@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -26,15 +26,16 @@ from workers.lifecycle.circumstances import (
     writing_for_queue,
     writing_for_worker,
 )
-from workers.lifecycle.process import Client, Process
+from workers.lifecycle.process import SUCCEEDED, SUCCEEDED_ALONE, Client, Process
 from workers.models import ApiKey, DuplicatePolicy, Worker, WorkerInstance, WorkerQueue, WorkerStart
-from workers.models.instances import SUPERSEDED, live_in_queue
+from workers.models.instances import SUPERSEDED, InstanceQuerySet, live_in_queue
 
 logger = logging.getLogger(__name__)
 
 #: The queue that a registering worker joins.
 DEFAULT_QUEUE = "default"
-REPEATED = "repeated start"
+#: The stop reasons of what a later start has ended; a process that starts again itself has missed its first answer.
+REPEATED, RESTARTED = "repeated start", "restarted"
 #: Of a name with at most 63 characters, what is left for the host beside the random part.
 HOST_IN_NAME = 48
 
@@ -93,13 +94,32 @@ def _current() -> models.QuerySet[WorkerInstance]:
 _GONE = {"is_current": False, "queue": None}
 _SUPERSEDED = {"stopped_at": _NOW, "stop_reason": SUPERSEDED, "is_superseded": True}
 _RETIRE = Update(_current, _GONE, has_to_find=True)
-_END_REPEATED, _END_SUPERSEDED = (
+#: What ended without a word, since the process that starts can only run after it, or is the same.
+_REPLACED = {
+    "stopped_at": _NOW,
+    "stop_reason": Parameter("stop_reason", models.CharField()),
+    "is_replaced": True,
+}
+_END_REPLACED, _END_SUPERSEDED = (
     Update(lambda: _current().filter(stopped_at=None), {**_GONE, **ended}, has_to_find=True)
-    for ended in ({"stopped_at": _NOW, "stop_reason": REPEATED}, _SUPERSEDED)
+    for ended in (_REPLACED, _SUPERSEDED)
 )
 _END_OLDER = Update(
     lambda: WorkerInstance.objects.filter(worker=_WORKER_ID, is_current=False, stopped_at=None), _SUPERSEDED
 )
+_END_OWN_OLDER = Update(
+    lambda: WorkerInstance.objects.filter(SUCCEEDED, worker=_WORKER_ID, is_current=False, stopped_at=None), _REPLACED
+)
+
+
+def _before_in_queue() -> InstanceQuerySet:
+    """The processes of ephemeral workers of a queue that the one which starts there comes after."""
+    instances = WorkerInstance.objects.filter(queue=Parameter("queue_id", models.UUIDField()), is_current=True)
+    return instances.filter(SUCCEEDED_ALONE, stopped_at=None, worker__is_ephemeral=True)
+
+
+_END_IN_QUEUE = Update(_before_in_queue, _REPLACED)
+_BEFORE_IN_QUEUE = Select(lambda: _before_in_queue().that_live(_NOW).order_by())
 #: The columns that a start and its instance have in common, and those of each alone; others have their defaults.
 _COMMON = (
     *("id", "organization_id", "worker_id", "api_key_id"),
@@ -115,13 +135,24 @@ _START = Insert(
         *("litellm_connection_id", "litellm_api_key_version", "telemetry_settings_id"),
     ),
 )
-_INSTANCE = Insert(WorkerInstance, given=(*_COMMON, "queue_id", "is_contested", "hostname", "pid", "last_heartbeat_at"))
+_INSTANCE = Insert(
+    WorkerInstance,
+    given=(
+        *dict.fromkeys((*_COMMON, *(field.name for field in fields(Process)))),
+        *("queue_id", "is_contested", "heartbeat_address", "last_heartbeat_at"),
+    ),
+)
 #: What a start of a worker writes: what becomes of the process before, if there is one, and of older ones.
 _WRITINGS: dict[tuple[Update, ...], Together] = {
     steps: writing_for_worker(*steps, _START, _INSTANCE)
-    for steps in ((), (_RETIRE,), (_END_REPEATED,), (_RETIRE, _END_OLDER), (_END_SUPERSEDED, _END_OLDER))
+    for steps in (
+        (),
+        *((first,) for first in (_RETIRE, _END_REPLACED)),
+        *((first, _END_OLDER) for first in (_RETIRE, _END_SUPERSEDED)),
+        *((first, _END_OWN_OLDER) for first in (_RETIRE, _END_REPLACED)),
+    )
 }
-_WRITING_OF_EPHEMERAL = writing_for_queue(_NEW_WORKER, _START, _INSTANCE)
+_WRITING_OF_EPHEMERAL = writing_for_queue(_END_IN_QUEUE, _NEW_WORKER, _START, _INSTANCE)
 #: How often a start looks again when what it has read changes before it can write; more is a fault.
 TRIES = 5
 
@@ -233,27 +264,40 @@ def _succession(worker: Worker, found: Circumstances, attempt: Attempt) -> _Succ
 
     A process that starts twice, since the answer to its first start was lost, is no duplicate of itself.
     """
-    previous = found.process
+    previous, process = found.process, attempt.process
     if previous is None:
         return _Succession()
     is_live = found.is_live(attempt.now)
-    is_repeated = previous.stopped_at is None and attempt.process.is_certainly(previous)
+    is_replaced = previous.stopped_at is None and process.succeeds(previous)
     policy = found.queue.duplicate_policy
-    if is_live and not is_repeated and policy == DuplicatePolicy.REJECT:
+    if is_live and not is_replaced and policy == DuplicatePolicy.REJECT:
         msg = "Another process of this worker is online, and its queue rejects a second one."
         raise StartRefusedError(msg)
-    takes_over = policy == DuplicatePolicy.TAKE_OVER and not is_repeated
-    step = _RETIRE
-    if previous.stopped_at is None and (is_repeated or takes_over):
-        step = _END_REPEATED if is_repeated else _END_SUPERSEDED
-    retired = {"id": previous.pk, "last_heartbeat_at": previous.last_heartbeat_at, "now": attempt.now}
+    takes_over = policy == DuplicatePolicy.TAKE_OVER and not is_replaced
+    is_contested = previous.is_contested or (previous.stopped_at is None and not is_replaced)
+    first = _RETIRE
+    if previous.stopped_at is None and (is_replaced or takes_over):
+        first = _END_REPLACED if is_replaced else _END_SUPERSEDED
+    others = (_END_OLDER,) if takes_over else (_END_OWN_OLDER,) if is_contested else ()
+    known = {"id": previous.pk, "last_heartbeat_at": previous.last_heartbeat_at, "worker_id": worker.pk}
+    parameters = {**known, **_replaced_by(attempt, previous)}
     return _Succession(
-        steps=(step, *((_END_OLDER,) if takes_over else ())),
-        parameters=(retired, *(({"worker_id": worker.pk, "now": attempt.now},) if takes_over else ())),
-        displaced_id=previous.pk if is_live and not is_repeated else None,
-        is_contested=previous.is_contested or (previous.stopped_at is None and not is_repeated),
-        has_place=is_live,
+        steps=(first, *others),
+        parameters=(parameters,) * (1 + len(others)),
+        displaced_id=previous.pk if is_live and not is_replaced else None,
+        is_contested=is_contested,
+        has_place=is_live and (takes_over or not process.is_beside(previous)),
     )
+
+
+def _replaced_by(attempt: Attempt, previous: WorkerInstance | None = None) -> dict[str, Any]:
+    """The parameters that say which processes a start can only come after, and how they end."""
+    process = attempt.process
+    has_answer = previous is None or previous.last_heartbeat_at > previous.started_at
+    is_same = previous is not None and process.is_certainly(previous)
+    is_repeated = is_same and (bool(process.birth_digest) or not has_answer)
+    reason = REPEATED if is_repeated else RESTARTED
+    return {**process.as_parameters(), "now": attempt.now, "stop_reason": reason}
 
 
 def _start_known(found: Circumstances, attempt: Attempt) -> WorkerConfiguration[Secret]:
@@ -279,25 +323,36 @@ def _start_ephemeral(found: Circumstances, attempt: Attempt) -> Started:
     worker = Worker(**row)
     worker.queue = found.queue
     configuration, *entries = _entries(worker, found, attempt, _Succession())
-    _write(_WRITING_OF_EPHEMERAL, (found.guard, row, *entries), found.queue, attempt.now)
+    replaced = {**_replaced_by(attempt), "queue_id": found.queue.pk}
+    _write(_WRITING_OF_EPHEMERAL, (found.guard, replaced, row, *entries), found.queue, attempt.now, replaced)
     return Started(worker, configuration)
 
 
-def _write(writing: Together, rows: tuple[dict[str, Any], ...], queue: WorkerQueue | None, now: datetime) -> None:
+def _write(
+    writing: Together,
+    rows: tuple[dict[str, Any], ...],
+    queue: WorkerQueue | None,
+    now: datetime,
+    replaced: dict[str, Any] | None = None,
+) -> None:
     """Writes if what was read still holds, and where a place in a queue is needed, if one is free.
 
-    Places are counted one start at a time: whoever else wants one in this queue waits for it.
+    Places are counted one start at a time: whoever else wants one in this queue waits for it. What is `replaced`, if
+    that is given, leaves its place to the start.
     """
     is_full, is_done = False, False
     if queue is None or queue.max_workers is None:
         is_done = writing(*rows)
     else:
-        for statement in (writing, _LOAD_OF_QUEUE):
+        for statement in (writing, _LOAD_OF_QUEUE, _BEFORE_IN_QUEUE):
             statement.prepare()  # here, since it takes longer than all that is done while others wait
         with transaction.atomic(savepoint=False):
             if connection.vendor == "postgresql":
                 _LOCK_QUEUE(id=queue.pk)
-            is_full = _LOAD_OF_QUEUE(id=queue.pk, now=now)[0].live >= queue.max_workers
+            live = _LOAD_OF_QUEUE(id=queue.pk, now=now)[0].live
+            if live >= queue.max_workers and replaced:
+                live -= len(_BEFORE_IN_QUEUE(**replaced))
+            is_full = live >= queue.max_workers
             is_done = not is_full and writing(*rows)
     if queue is not None and is_full:
         msg = f"This worker's queue is full: it takes {queue.max_workers} live workers."
@@ -341,8 +396,8 @@ def _entries(
         **known,
         "queue_id": worker.queue_id,
         "is_contested": succession.is_contested,
-        "hostname": process.hostname,
-        "pid": process.pid,
+        **vars(process),
+        "heartbeat_address": process.client_address,
         "last_heartbeat_at": attempt.now,
     }
     return configuration, start, instance

@@ -10,7 +10,7 @@ from django.db.models.functions import Coalesce
 
 from environments.models import Organization
 from environments.tenancy import SameAs, TenantOwned, same_organization
-from workers.models.liveness import LIVE, is_held, live_since, liveness_of
+from workers.models.liveness import LIVE, intervals_before, is_held, live_since, liveness_of
 from workers.models.queues import WorkerQueue
 from workers.models.workers import Worker
 
@@ -19,6 +19,9 @@ ERROR_MESSAGE_LENGTH = 2_000
 HOSTNAME_LENGTH = 255
 TASK_ID_LENGTH = 255
 ACTIVITY_LENGTH = 50
+DIGEST_LENGTH = 12
+#: Two processes that beat as one are seen each interval; a heartbeat or two may be late.
+DOUBLED_FOR_INTERVALS = 3
 #: How many of the last reported log lines are kept.
 LOG_LINES = 500
 #: The member of what a process tells of itself in which we say what of it was cut; a worker's own is dropped.
@@ -82,6 +85,12 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         since = live_since(now, may_be_held=may_be_held)
         return self.filter(is_current=False, older_heartbeat_at__gte=since).that_live(now, may_be_held=may_be_held)
 
+    def doubled(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
+        """Live ones whose heartbeats have come from two addresses in turn, so that two processes send them."""
+        lately = intervals_before(F("last_heartbeat_at"), F("queue__heartbeat_interval"), DOUBLED_FOR_INTERVALS)
+        found = self.filter(is_current=True, doubled_at__isnull=False, doubled_at__gte=lately)
+        return found.that_live(now, may_be_held=may_be_held)
+
     def that_live(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """Those of these that are live: each of them is looked at."""
         return self.with_liveness(now, may_be_held=may_be_held).filter(stopped_at=None, liveness__in=LIVE)
@@ -91,14 +100,20 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
         return self.live(now).with_held(now).filter(Q(is_held=True))
 
 
+def _digest(subject: str) -> "models.CharField[str, str]":
+    """A field for a short digest of what a process tells of itself once and for all."""
+    help_text = f"Of what the process told of {subject}."
+    return models.CharField(max_length=DIGEST_LENGTH, blank=True, default="", db_default="", help_text=help_text)
+
+
 class WorkerInstance(TenantOwned):
     """One process of a worker: narrow, and all that a heartbeat writes. Its id is that of the start it began with.
 
     The current one has its worker's queue, which the database sees to, so that what runs is counted without joining the
     workers. Older ones have none: a worker that moves takes one row along, and not all that ever ran.
 
-    The host, process id and address with which it started are the evidence that tells its heartbeats from those of
-    another process of the same worker, since those carry the worker's id alone.
+    The host, process id and address with which it started, and digests of what else tells processes apart, are the
+    evidence that tells its heartbeats from those of another process, since those carry the worker's id alone.
     """
 
     id = models.UUIDField("ID", primary_key=True, editable=False)
@@ -119,6 +134,9 @@ class WorkerInstance(TenantOwned):
     hostname = models.CharField("host", max_length=HOSTNAME_LENGTH, blank=True, default="")
     pid = models.BigIntegerField("process ID", null=True)
     client_address = models.GenericIPAddressField(null=True)
+    container_digest = _digest("its container")
+    boot_digest = _digest("its machine's boot")
+    birth_digest = _digest("its own beginning")
     api_key_id = models.UUIDField("API key", null=True, db_index=True, help_text="The one that it used last.")
     configuration_revision = models.CharField(
         max_length=12, blank=True, default="", db_default="", help_text="Of what it was given at its start."
@@ -132,12 +150,23 @@ class WorkerInstance(TenantOwned):
         db_persist=True,
         help_text="The last heartbeat, once a newer process has started.",
     )
+    heartbeat_address = models.GenericIPAddressField(null=True, help_text="Where the last heartbeat came from.")
+    address_before = models.GenericIPAddressField(
+        null=True, help_text="Where those before came from, if from elsewhere."
+    )
+    # Few rows have one, so its index leaves the others' heartbeats as cheap as they are.
+    doubled_at = models.DateTimeField(
+        null=True, help_text="When heartbeats came from two addresses in turn, sooner than one process sends them."
+    )
     activity = models.CharField(max_length=ACTIVITY_LENGTH, choices=Activity, default=Activity.ACTIVE)
     tasks_processed = models.BigIntegerField(default=0)
     current_task_id = models.CharField("current task", max_length=TASK_ID_LENGTH, blank=True, default="")
     stopped_at = models.DateTimeField(null=True)
     is_superseded = models.BooleanField(
         default=False, db_default=False, help_text="Another process of the worker took over from it."
+    )
+    is_replaced = models.BooleanField(
+        default=False, db_default=False, help_text="It was taken for dead when a process started in its place."
     )
     stop_reason = models.CharField(max_length=STOP_REASON_LENGTH, blank=True, default="")
     exit_code = models.BigIntegerField(null=True)
@@ -174,6 +203,14 @@ class WorkerInstance(TenantOwned):
                 name="workers_instance_older_of",
             ),
             models.Index(fields=["-started_at"], name="workers_instance_by_time"),  # the console's list
+            models.Index(  # what runs at the place where a process starts in a queue
+                fields=["hostname", "queue"],
+                condition=Q(is_current=True, stopped_at=None) & ~Q(hostname=""),
+                name="workers_instance_by_host",
+            ),
+            models.Index(  # the dashboard's doubles
+                fields=["doubled_at"], condition=Q(doubled_at__isnull=False), name="workers_instance_doubled"
+            ),
             models.Index(  # goodbyes in the order of time, for `manage.py audit`
                 fields=["stopped_at", "id"], condition=Q(stopped_at__isnull=False), name="workers_instance_goodbyes"
             ),

@@ -102,6 +102,11 @@ def live_since(now: datetime | Value, *, may_be_held: bool = True) -> Expression
     )
 
 
+def intervals_before(moment: Any, heartbeat_interval: Any, count: float) -> Expression:
+    """The moment so many heartbeat intervals before another one; both are expressions."""
+    return _time(moment - _intervals(heartbeat_interval, count))
+
+
 def offline_after(heartbeat_interval: int) -> timedelta:
     """The silence after which a worker is Offline."""
     return max(timedelta(seconds=heartbeat_interval) * OFFLINE_AFTER_INTERVALS, OFFLINE_AFTER_AT_LEAST)

@@ -116,6 +116,10 @@ class UpdateLock(TenantOwned):
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     queue = models.OneToOneField(WorkerQueue, on_delete=models.CASCADE, related_name="update_lock")
     holder = models.CharField(max_length=200, help_text="The worker as the caller names it.")
+    api_key_id = models.UUIDField(null=True, help_text="The key that it was taken with.")
+    process_digest = models.CharField(
+        max_length=12, blank=True, default="", db_default="", help_text="Of what its holder told of its process."
+    )
     acquired_at = models.DateTimeField()
     expires_at = models.DateTimeField()
 

@@ -9,6 +9,7 @@ from rest_framework.response import Response
 from environments import times
 from workers.access import UnknownObjectError, reach
 from workers.authentication import key_of
+from workers.lifecycle.process import Process
 from workers.models import WorkerQueue
 from workers.reading import (
     UpdateLockRequestSerializer,
@@ -17,7 +18,7 @@ from workers.reading import (
     lock_status,
 )
 from workers.update_locks import acquire_update_lock, held_lock, release_update_lock
-from workers.views.requests import WorkerApiView, uuid_of, valid_body
+from workers.views.requests import WorkerApiView, client_of, uuid_of, valid_body
 
 LONGEST_HOLDER = 200
 
@@ -34,9 +35,13 @@ class UpdateLockView(WorkerApiView):
         """Take the queue's update lock, or prolong it."""
         identifier, holder = uuid_of(queue_id), _holder(worker_id)
         body = valid_body(request, UpdateLockRequestSerializer)
-        duration = timedelta(seconds=body["lock_duration_seconds"])
         lock = acquire_update_lock(
-            identifier, holder=holder, duration=duration, api_key=key_of(request), now=times.now()
+            identifier,
+            holder=holder,
+            duration=timedelta(seconds=body["lock_duration_seconds"]),
+            api_key=key_of(request),
+            now=times.now(),
+            process_digest=Process.of(body["system_info"], client_of(request)).digest,
         )
         return Response(UpdateLockSerializer(lock).data)
 
