@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import Count, DateTimeField, F, Q, QuerySet, UUIDField, Value
-from django.db.models.functions import Cast
+from django.db.models import CharField, Count, DateTimeField, F, Q, QuerySet, UUIDField, Value
+from django.db.models.functions import Cast, Concat
 
 from environments.members import Staff
 from environments.models import CONNECTION_POINTERS
@@ -105,3 +105,20 @@ def crash_looping_since(moment: datetime | Value) -> QuerySet[WorkerStart, Any]:
     """The same, `moment` being when the time began in which they did."""
     lately = WorkerStart.objects.filter(started_at__gt=moment).order_by()
     return lately.values("worker_id").annotate(starts=Count("pk")).filter(starts__gte=CRASH_LOOP_STARTS)
+
+
+#: What tells a host from those of other organizations that have the same name.
+HOST = Concat("organization_id", Value("/"), "hostname", output_field=CharField())
+
+
+def on_looping_hosts(moment: datetime | Value) -> QuerySet[WorkerInstance]:
+    """The processes that began since on hosts where starts in queues crash, each annotated with its `host`.
+
+    Each such start makes a worker of its own, so that no worker is in a crash loop. What tells a loop from many workers
+    that begin at once is that all but the last have ended.
+    """
+    lately = WorkerInstance.objects.filter(started_at__gt=moment, worker__is_ephemeral=True).exclude(hostname="")
+    lately = lately.order_by().annotate(host=HOST)
+    hosts = lately.values("host").annotate(starts=Count("pk"), ended=Count("stopped_at"))
+    looping = hosts.filter(starts__gte=CRASH_LOOP_STARTS, ended__gte=CRASH_LOOP_STARTS - 1)
+    return lately.filter(host__in=looping.values("host"))

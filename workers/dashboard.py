@@ -25,6 +25,7 @@ from workers.attention import (
     Running,
     crash_looping_since,
     live_among,
+    on_looping_hosts,
     running,
     stale,
 )
@@ -39,7 +40,15 @@ LATEST_STARTS = 10
 SOON = timedelta(days=max(EXPIRY_WARNING_DAYS))
 CONNECTIONS: tuple[Any, ...] = (TemporalConnection, LiteLLMConnection, TelemetrySettings)
 WORKERS, CRASH_LOOPING, EXPIRING_KEYS = "workers", "crash looping", "expiring keys"
-KINDS = {WORKERS, CRASH_LOOPING, EXPIRING_KEYS, *(model._meta.model_name for model in CONNECTIONS)}
+LOOPING_HOSTS, DOUBLED = "looping hosts", "doubled"
+KINDS = {
+    WORKERS,
+    CRASH_LOOPING,
+    LOOPING_HOSTS,
+    DOUBLED,
+    EXPIRING_KEYS,
+    *(model._meta.model_name for model in CONNECTIONS),
+}
 
 
 @dataclass(frozen=True)
@@ -71,16 +80,18 @@ class Attention:
 
     offline: int
     crash_looping: int
+    looping_hosts: int
     outdated: int
     duplicates: int
+    doubled: int
     expiring_keys: int
     connections: dict[str, Trouble]
 
     @property
     def total(self) -> int:
         """All of it."""
-        counts = [self.offline, self.crash_looping, self.outdated, self.duplicates, self.expiring_keys]
-        return sum(counts) + sum(sum(trouble) for trouble in self.connections.values())
+        counts = [self.offline, self.crash_looping, self.looping_hosts, self.outdated, self.duplicates, self.doubled]
+        return sum(counts) + self.expiring_keys + sum(sum(trouble) for trouble in self.connections.values())
 
 
 @dataclass(frozen=True)
@@ -111,8 +122,10 @@ def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool 
     attention = Attention(
         offline=counts[Liveness.OFFLINE],
         crash_looping=tallies[CRASH_LOOPING].first,
+        looping_hosts=tallies[LOOPING_HOSTS].first,
         outdated=sum(each.workers for each in stale(live, queues)),
         duplicates=duplicates.total(),
+        doubled=tallies[DOUBLED].first,
         expiring_keys=tallies[EXPIRING_KEYS].first,
         connections={model._meta.model_name: Trouble(*tallies[model._meta.model_name]) for model in CONNECTIONS},
     )
@@ -149,13 +162,17 @@ def _tallies(staff: Staff, now: datetime, *, may_be_held: bool) -> dict[str, Tal
 @kept
 def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
     soon, last_day = Parameter("soon", DateTimeField()), Parameter("last_day", DateField())
-    looping = crash_looping_since(Parameter("crash_looping_since", DateTimeField()))
+    since = Parameter("crash_looping_since", DateTimeField())
+    looping = crash_looping_since(since)
     keys = ApiKey.objects.filter(revoked_at=None, expires_at__gt=NOW, expires_at__lte=soon)
     duplicates = WorkerInstance.objects.duplicates(NOW, may_be_held=may_be_held)
+    doubled = WorkerInstance.objects.doubled(NOW, may_be_held=may_be_held)
     is_failing = ~Q(verification_problem="")
     parts = [
         _tally(staff, Worker.objects, Value(WORKERS)),
         _tally(staff, Worker.objects.filter(pk__in=looping.values("worker_id")), Value(CRASH_LOOPING)),
+        _tally(staff, on_looping_hosts(since), Value(LOOPING_HOSTS), of="host"),
+        _tally(staff, doubled, Value(DOUBLED)),
         _tally(staff, keys, Value(EXPIRING_KEYS)),
         _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
         _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
@@ -167,10 +184,13 @@ def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
     return parts[0].union(*parts[1:], all=True).order_by()
 
 
-def _tally(staff: Staff, rows: Any, kind: Any, first: Q | None = None, second: Q | None = None) -> Any:
-    """Counts rows by a kind: all of them, or those that meet each condition."""
+def _tally(  # noqa: PLR0913  # what is counted, how, and for whom
+    staff: Staff, rows: Any, kind: Any, first: Q | None = None, second: Q | None = None, *, of: str = ""
+) -> Any:
+    """Counts rows by a kind: all of them, or those that meet each condition; or the values that they have `of` it."""
     counted = staff.within(rows.order_by(), "organization").annotate(kind=Cast(kind, CharField())).values("kind")
-    numbers = {"first": Count("pk", filter=first), "second": Count("pk", filter=second) if second else Value(0)}
+    all_of = Count(of, distinct=True) if of else Count("pk", filter=first)
+    numbers = {"first": all_of, "second": Count("pk", filter=second) if second else Value(0)}
     return counted.annotate(**numbers).values_list("kind", "first", "second")
 
 

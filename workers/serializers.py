@@ -130,6 +130,7 @@ class RegisterRequestSerializer(serializers.Serializer[dict[str, Any]]):
     environment_name = serializers.CharField(min_length=1, trim_whitespace=False, help_text=ENVIRONMENT_NAME)
     hostname = FreeText()
     worker_metadata = FreeObject()
+    system_info = FreeObject(help_text="Beyond the contract: what tells the process from others, as at a start.")
 
 
 class SecretField(serializers.CharField):

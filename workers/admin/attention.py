@@ -3,12 +3,13 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
 
 from environments.members import staff_of
 from workers.admin.states import outage_of
-from workers.attention import crash_looping, outdated
+from workers.attention import CRASH_LOOP_WINDOW, crash_looping, on_looping_hosts, outdated
 from workers.models import WorkerInstance
 
 CRASH_LOOP, DUPLICATE, OUTDATED = "crash-loop", "duplicate", "outdated"
@@ -27,10 +28,12 @@ class AttentionFilter(admin.SimpleListFilter):
         now = timezone.now()
         may_be_held = outage_of(request) is not None
         if self.value() == CRASH_LOOP:
-            return queryset.filter(pk__in=crash_looping(now).values("worker_id"))
+            on_hosts = on_looping_hosts(now - CRASH_LOOP_WINDOW).values("worker_id")
+            return queryset.filter(Q(pk__in=crash_looping(now).values("worker_id")) | Q(pk__in=on_hosts))
         if self.value() == DUPLICATE:
-            duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held)
-            return queryset.filter(pk__in=duplicates.values("worker_id"))
+            duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held).values("worker_id")
+            doubled = WorkerInstance.objects.doubled(now, may_be_held=may_be_held).values("worker_id")
+            return queryset.filter(Q(pk__in=duplicates) | Q(pk__in=doubled))
         if self.value() == OUTDATED:
             return outdated(queryset, staff_of(request), now, may_be_held=may_be_held)
         return queryset

@@ -64,6 +64,16 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
             list_of("workers_worker", attention=CRASH_LOOP),
         ),
         (
+            attention.looping_hosts,
+            ("host in a crash loop", "hosts in a crash loop"),
+            list_of("workers_worker", attention=CRASH_LOOP),
+        ),
+        (
+            attention.doubled,
+            ("worker that is two processes", "workers that are two processes each"),
+            list_of("workers_worker", attention=DUPLICATE),
+        ),
+        (
             attention.duplicates,
             ("process running beside a newer one", "processes running beside a newer one"),
             list_of("workers_worker", attention=DUPLICATE),

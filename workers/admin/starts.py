@@ -164,7 +164,7 @@ class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
     id_fields = ("id", "worker")
     fieldsets = (
         (None, {"fields": ("worker_link", "id", "process", "liveness", "started", "last_heartbeat")}),
-        ("Machine", {"fields": ("host", "pid", "client_address")}),
+        ("Machine", {"fields": ("host", "pid", "client_address", "heartbeat_address")}),
         ("Given", {"fields": ("start", "key", "revision")}),
         ("Work", {"fields": ("activity", "tasks_processed", "task")}),
         ("End", {"fields": ("stopped", "reason", "exit_code", "error")}),

@@ -17,7 +17,7 @@ from workers.boot.refusals import CALL_WITHIN, latest_foreign_refusal_at
 from workers.configuration import revision_of, sections_of, show_configuration
 from workers.lifecycle.heartbeats import LOG_LINE_LENGTH
 from workers.models import LIVE, ApiKey, Liveness, Outage, Refusal, Worker, WorkerInstance, WorkerStart
-from workers.models.instances import CUT, ERROR_MESSAGE_LENGTH
+from workers.models.instances import CUT, DOUBLED_FOR_INTERVALS, ERROR_MESSAGE_LENGTH
 from workers.overview import instances_of, with_reports
 from workers.tokens import UUID_TEXT
 
@@ -55,6 +55,7 @@ def overview_of(worker: Worker, outage: Outage | None, now: datetime) -> dict[st
         "states": _states(worker),
         "is_recovering": current is not None and is_recovering(current),
         "has_duplicates": sum(process.liveness in LIVE for process in processes) > 1,
+        "is_doubled": current is not None and current.liveness in LIVE and _is_doubled(current, worker),
         "outage": outage,
         "revision": revision,
         "problem": problem,
@@ -69,6 +70,12 @@ def context_of(worker: Worker, outage: Outage | None, now: datetime) -> dict[str
     """The overview for above the form, and the details for below it."""
     overview = overview_of(worker, outage, now)
     return {"overview": overview, "details": _details(worker, overview, now)}
+
+
+def _is_doubled(current: WorkerInstance, worker: Worker) -> bool:
+    """What `InstanceQuerySet.doubled` asks, of a process that is loaded."""
+    lately = current.last_heartbeat_at - DOUBLED_FOR_INTERVALS * timedelta(seconds=worker.queue.heartbeat_interval)
+    return current.doubled_at is not None and current.doubled_at >= lately
 
 
 def _details(worker: Worker, overview: dict[str, Any], now: datetime) -> dict[str, Any]:

@@ -20,6 +20,8 @@ LARGEST_PID = 2**63 - 1
 UNTOLD = -1
 #: What a process may tell of itself that stays as it is for its life, and where its digest is kept.
 TOLD_ONCE = {"container_id": "container_digest", "boot_id": "boot_digest", "process_started_at": "birth_digest"}
+#: What a process may tell of itself that tells it from another one.
+EVIDENCE = ("hostname", "pid", *TOLD_ONCE)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from environments.encryption import CannotOpenError
 from workers.authentication import UnusableKeyError, key_of, presented_key, signed_key_of
 from workers.boot.refusals import record_refused_start
 from workers.lifecycle import register_worker, start_in_queue, start_worker
+from workers.lifecycle.process import EVIDENCE
 from workers.lifecycle.starts import Attempt
 from workers.serializers import (
     QueueStartRequestSerializer,
@@ -97,8 +98,10 @@ class RegisterWorkerView(BootView):
     def post(self, request: Request) -> Response:
         """Make a worker in the environment's queue `default`, start it, and fetch how to reach Temporal."""
         body = valid_body(request, RegisterRequestSerializer)
-        told = {"hostname": body["hostname"], "worker_metadata": body["worker_metadata"]}
-        attempt = _attempt(request, {name: value for name, value in told.items() if value})
+        metadata = body["worker_metadata"]
+        named = {"hostname": body["hostname"], "worker_metadata": metadata}
+        told = {name: metadata[name] for name in EVIDENCE if name in metadata} | body["system_info"]
+        attempt = _attempt(request, told | {name: value for name, value in named.items() if value})
         started = register_worker(body["environment_name"], attempt)
         return Response(RegisterResponseSerializer(started, context={"presented_key": presented_key(request)}).data)
 
