@@ -13,7 +13,6 @@ from http import HTTPStatus
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils import timezone
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -22,6 +21,7 @@ from prometheus_client.registry import Collector
 from controlplane.bulkhead import Kind, bulkhead
 from controlplane.circuit import circuit
 from controlplane.server import DIRECTORY_VARIABLE
+from environments import times
 from environments.rotation import standings
 from workers.figures import count_expiries, count_workers
 
@@ -89,7 +89,7 @@ class DatabaseCollector(Collector):
 def _workers() -> GaugeMetricFamily:
     labels = ("organization", "environment", "queue", "liveness")
     gauge = GaugeMetricFamily("controlplane_workers", "Workers by queue and liveness.", labels=labels)
-    for *names, liveness, workers in count_workers(timezone.now()):
+    for *names, liveness, workers in count_workers(times.now()):
         gauge.add_metric([*names, liveness.lower().replace(" ", "_")], workers)
     return gauge
 
@@ -97,7 +97,7 @@ def _workers() -> GaugeMetricFamily:
 def _expiries() -> GaugeMetricFamily:
     text = "API keys and credentials by when they expire: the shortest warning that has been reached."
     gauge = GaugeMetricFamily("controlplane_expiries", text, labels=("kind", "organization", "expires"))
-    for kind, organization, expires, count in count_expiries(timezone.now()):
+    for kind, organization, expires, count in count_expiries(times.now()):
         gauge.add_metric([kind, organization, expires], count)
     return gauge
 

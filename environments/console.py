@@ -12,11 +12,10 @@ from django.db import models, transaction
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
-from environments import audit
+from environments import audit, times
 from environments.audit import Actor
 from environments.deletion import GoneError, delete
 from environments.deletion_page import MOST_DELETED, barriers, going
@@ -186,7 +185,7 @@ class ConsoleAdmin(ModelAdmin):
         changes = audit.difference(before, audit.snapshot(obj))
         if changes:
             action = f"{audit.kind_of(obj)}.{'updated' if change else 'created'}"
-            audit.record(action, obj, actor=actor_of(request), now=timezone.now(), changes=changes)
+            audit.record(action, obj, actor=actor_of(request), now=times.now(), changes=changes)
 
     # --- Deleting ---
 
@@ -215,7 +214,7 @@ class ConsoleAdmin(ModelAdmin):
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
 
     def delete_model(self, request: HttpRequest, obj: models.Model) -> None:
-        delete(obj, actor=actor_of(request), now=timezone.now())
+        delete(obj, actor=actor_of(request), now=times.now())
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for obj in queryset:

@@ -2,9 +2,10 @@
 
 from datetime import datetime, timedelta
 
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+
+from environments import times
 
 #: Units with their seconds, the longest first, and how long each is used at least before the next smaller one.
 UNITS = (("d", 86_400, 2), ("h", 3_600, 2), ("min", 60, 2), ("s", 1, 0))
@@ -31,5 +32,5 @@ def moment(value: datetime | None, nothing: str = "never", *, now: datetime | No
         '<time datetime="{}" title="{}" data-moment>{}</time>',
         value.isoformat(timespec="seconds"),
         exact,
-        relative(value, now or timezone.now()),
+        relative(value, now or times.now()),
     )

@@ -9,6 +9,8 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
+from environments import times
+
 #: What a list offers.
 PERIODS = {"24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
 SPAN = re.compile(r"([0-9]{1,5})(min|h|d)", re.ASCII)
@@ -50,4 +52,4 @@ class PeriodFilter(admin.SimpleListFilter):
         period = self.value()
         if period not in PERIODS:
             return queryset
-        return queryset.filter(**{f"{self.field}__gte": parse_time(period, timezone.now())})
+        return queryset.filter(**{f"{self.field}__gte": parse_time(period, times.now())})

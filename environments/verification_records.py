@@ -5,10 +5,9 @@ from typing import Any
 
 from django.core import signing
 from django.db import transaction
-from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from environments import audit
+from environments import audit, times
 from environments.audit import Actor
 from environments.encryption import Key, Secret
 from environments.models import CredentialConnection, LiteLLMConnection, TelemetrySettings, TemporalConnection
@@ -33,13 +32,13 @@ def verify_stored(row: Verifiable, *, actor: Actor) -> tuple[Verification, bool]
     """
     secret = open_api_key(row) if isinstance(row, CredentialConnection) else NO_SECRET
     verification = verify(row, secret)
-    return verification, _keep(row, verification, actor=actor, now=timezone.now())
+    return verification, _keep(row, verification, actor=actor, now=times.now())
 
 
 def verify_typed(row: Verifiable, secret: Secret, *, actor: Actor) -> tuple[Verification, str]:
     """Verifies what somebody is about to save; also the result, signed, for `accept_result` when it is saved."""
     verification = verify(row, secret)
-    now = timezone.now()
+    now = times.now()
     endpoint = {name: [None, getattr(row, name)] for name in row.ENDPOINT if name != "api_key_fingerprint"}
     changes = {**endpoint, "outcome": [None, verification.problem or OK]}
     audit.record(f"{audit.kind_of(row)}.tried", row, actor=actor, now=now, changes=changes)

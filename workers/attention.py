@@ -119,6 +119,6 @@ def on_looping_hosts(moment: datetime | Value) -> QuerySet[WorkerInstance]:
     """
     lately = WorkerInstance.objects.filter(started_at__gt=moment, worker__is_ephemeral=True).exclude(hostname="")
     lately = lately.order_by().annotate(host=HOST)
-    hosts = lately.values("host").annotate(starts=Count("pk"), ended=Count("stopped_at"))
+    hosts = lately.values("host").annotate(starts=Count("pk"), ended=Count("stopped_at"))  # type: ignore[misc]  # an annotation
     looping = hosts.filter(starts__gte=CRASH_LOOP_STARTS, ended__gte=CRASH_LOOP_STARTS - 1)
-    return lately.filter(host__in=looping.values("host"))
+    return lately.filter(host__in=looping.values("host"))  # type: ignore[misc]  # as above

@@ -56,10 +56,11 @@ def release_update_lock(queue_id: UUID, *, holder: str, api_key: ApiKey, now: da
 
 def _is_held_by(lock: UpdateLock, holder: str, api_key: ApiKey) -> bool:
     """A key that is rotated meanwhile goes on as its successor."""
-    is_same_key = lock.api_key_id in (None, api_key.pk)
-    return lock.holder == holder and (
-        is_same_key or ApiKey.objects.filter(pk=lock.api_key_id, replaced_by=api_key).exists()
-    )
+    if lock.holder != holder:
+        return False
+    if lock.api_key_id is None or lock.api_key_id == api_key.pk:
+        return True
+    return ApiKey.objects.filter(pk=lock.api_key_id, replaced_by=api_key).exists()
 
 
 def held_lock(queue: WorkerQueue, now: datetime) -> UpdateLock | None:

@@ -5,8 +5,8 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Q
 from django.http import HttpRequest
-from django.utils import timezone
 
+from environments import times
 from environments.members import staff_of
 from workers.admin.states import outage_of
 from workers.attention import CRASH_LOOP_WINDOW, crash_looping, on_looping_hosts, outdated
@@ -25,7 +25,7 @@ class AttentionFilter(admin.SimpleListFilter):
         return [(CRASH_LOOP, "Crash loop"), (DUPLICATE, "Running twice"), (OUTDATED, "Outdated configuration")]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        now = timezone.now()
+        now = times.now()
         may_be_held = outage_of(request) is not None
         if self.value() == CRASH_LOOP:
             on_hosts = on_looping_hosts(now - CRASH_LOOP_WINDOW).values("worker_id")

@@ -17,11 +17,11 @@ from django.shortcuts import redirect
 from django.template.defaultfilters import pluralize
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils import timezone
 from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from environments import times
 from environments.console import ConsoleAdmin, actor_of, too_many
 from environments.members import staff_of
 from environments.models import Role
@@ -225,7 +225,7 @@ class BulkActions(ConsoleAdmin):
         if queryset.order_by()[: MOST_EXPORTED + 1].count() > MOST_EXPORTED:
             self.message_user(request, too_many(MOST_EXPORTED, "workers", "exported"), messages.ERROR)
             return None
-        return _attachment(workers_as_csv(queryset), f"workers-{timezone.now():%Y-%m-%d}.csv")
+        return _attachment(workers_as_csv(queryset), f"workers-{times.now():%Y-%m-%d}.csv")
 
     def get_urls(self) -> list[Any]:
         """Adds the page that asks and acts, and the search for a queue to move to."""
@@ -248,7 +248,7 @@ class BulkActions(ConsoleAdmin):
         if problem := _problem(verb, request, selection):
             self.message_user(request, problem, messages.ERROR)
             return None
-        initial = {"name": f"issued {timezone.now():%Y-%m-%d %H:%M:%S}"}
+        initial = {"name": f"issued {times.now():%Y-%m-%d %H:%M:%S}"}
         return self._page(verb, request, verb.form(selection=selection, initial=initial))
 
     def bulk_view(self, request: HttpRequest, name: str) -> HttpResponse | StreamingHttpResponse:
@@ -271,7 +271,7 @@ class BulkActions(ConsoleAdmin):
         return self._page(verb, request, form)
 
     def _act(self, verb: Verb, request: HttpRequest, form: BulkForm) -> HttpResponse | StreamingHttpResponse:
-        ids, actor, now = form.selection.ids, actor_of(request), timezone.now()
+        ids, actor, now = form.selection.ids, actor_of(request), times.now()
         match form:
             case KeysForm():
                 lifetime = timedelta(days=form.cleaned_data["days"])
@@ -290,7 +290,7 @@ class BulkActions(ConsoleAdmin):
         return self._list(request)
 
     def _page(self, verb: Verb, request: HttpRequest, form: BulkForm, **told: Any) -> HttpResponse:
-        shares = bulk.shares_of(form.selection.ids, timezone.now(), states=verb.states)
+        shares = bulk.shares_of(form.selection.ids, times.now(), states=verb.states)
         context = {
             **self.admin_site.each_context(request),
             **told,

@@ -7,9 +7,8 @@ from django.contrib.admin.utils import unquote
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils import timezone
 
-from environments import audit
+from environments import audit, times
 from environments.console import ConsoleAdmin
 from workers.impact import CutOff, QueueImpact, affected_by, compare
 from workers.models import Worker
@@ -44,7 +43,7 @@ class ConfirmedAdmin(ConsoleAdmin):
     def response_change(self, request: HttpRequest, obj: models.Model) -> HttpResponse:
         """Asks, when workers would be given something else or told to end; called within the change's transaction."""
         groups = groups_of(affected_by(obj)) if isinstance(obj, Worker) else request.groups  # type: ignore[attr-defined]  # as above
-        impact = compare(request.given, given_in(groups), now=timezone.now())  # type: ignore[attr-defined]  # as above
+        impact = compare(request.given, given_in(groups), now=times.now())  # type: ignore[attr-defined]  # as above
         changes = audit.difference(audit.snapshot(obj.stored), audit.snapshot(obj))  # type: ignore[attr-defined]  # see save_form
         consequences = self.consequences(obj, changes)
         if not impact and not consequences:

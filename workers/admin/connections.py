@@ -11,11 +11,11 @@ from django.contrib.admin.utils import unquote
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminPasswordWidget
 
+from environments import times
 from environments.console import ConsoleForm
 from environments.encryption import CannotOpenError, Secret
 from environments.models import CredentialConnection, LiteLLMConnection, TelemetrySettings, TemporalConnection
@@ -81,7 +81,7 @@ class ExpiryFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
         if self.value() != "soon":
             return queryset
-        last = timezone.now() + timedelta(days=max(EXPIRY_WARNING_DAYS))
+        last = times.now() + timedelta(days=max(EXPIRY_WARNING_DAYS))
         return queryset.filter(api_key_expires_on__lte=last.date())
 
 
@@ -102,7 +102,7 @@ class ConnectionAdmin(VerifiedAdmin):
         """Adds what is told beside the form, of the row as it is stored, and where its buttons lead."""
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_verify"
         if obj:
-            context |= context_of(type(obj)._default_manager.get(pk=obj.pk), timezone.now())
+            context |= context_of(type(obj)._default_manager.get(pk=obj.pk), times.now())
         if obj and self.has_change_permission(request, obj):
             context["verify_url"] = reverse(name, args=[obj.pk])
             context["verify_typed_url"] = reverse(f"{name}_typed", args=[obj.pk])
@@ -134,7 +134,7 @@ class CredentialAdmin(ConnectionAdmin):
     @admin.display(description="expires", ordering="api_key_expires_on")
     def expires(self, row: CredentialConnection) -> SafeString | None:
         day = row.api_key_expires_on
-        return format_html("{} {}", day.isoformat(), expiry_badge(row, timezone.now())) if day else None
+        return format_html("{} {}", day.isoformat(), expiry_badge(row, times.now())) if day else None
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         form = super().get_form(request, obj, change, **kwargs)
@@ -156,7 +156,7 @@ class CredentialAdmin(ConnectionAdmin):
         return response
 
     def save_model(self, request: HttpRequest, obj: CredentialConnection, form: Any, change: bool) -> None:  # noqa: FBT001
-        request.is_api_key_new = bool(form.secret) and seal_api_key(obj, form.secret, now=timezone.now())  # type: ignore[attr-defined]  # up to keep_secrets
+        request.is_api_key_new = bool(form.secret) and seal_api_key(obj, form.secret, now=times.now())  # type: ignore[attr-defined]  # up to keep_secrets
         super().save_model(request, obj, form, change)
 
     def keep_secrets(self, request: HttpRequest, obj: CredentialConnection) -> dict[str, str]:

@@ -4,8 +4,8 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 
+from environments import times
 from environments.members import Staff, staff_of
 from workers.admin.attention import CRASH_LOOP, DUPLICATE, OUTDATED
 from workers.admin.states import LIVENESS_COLORS, outage_of
@@ -18,7 +18,7 @@ PERIODS = {"24h": 24, "7d": 168}
 
 def context_of(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """What unfold calls for the first page's template."""
-    staff, now = staff_of(request), timezone.now()
+    staff, now = staff_of(request), times.now()
     period = request.GET.get("period", "")
     period = period if period in PERIODS else next(iter(PERIODS))
     outage = outage_of(request)

@@ -10,10 +10,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import path
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
+from environments import times
 from environments.console import ConsoleAdmin, actor_of
 from workers.admin.api_keys.forms import LifetimeField
 from workers.admin.covering_keys import ShownKey, keys_covering
@@ -81,7 +81,7 @@ class FirstBootPages(ConsoleAdmin):
             obj,
             name=obj.name,
             actor=actor_of(request),
-            now=timezone.now(),
+            now=times.now(),
             lifetime=timedelta(days=form.cleaned_data["days"]),
         )
 
@@ -112,7 +112,7 @@ class FirstBootPages(ConsoleAdmin):
 
     def steps_view(self, request: HttpRequest, worker_id: UUID) -> HttpResponse:
         """The checklist alone."""
-        checklist = checklist_of(self._worker(request, worker_id), timezone.now(), person=str(request.user.pk))
+        checklist = checklist_of(self._worker(request, worker_id), times.now(), person=str(request.user.pk))
         return TemplateResponse(request, "admin/workers/worker/boot_steps.html", {"checklist": checklist})
 
     def _worker(self, request: HttpRequest, worker_id: UUID) -> Worker:
@@ -120,7 +120,7 @@ class FirstBootPages(ConsoleAdmin):
         return get_object_or_404(Worker.objects.with_chain(), pk__in=mine.values("pk"))
 
     def _show(self, request: HttpRequest, worker: Worker, issued: IssuedApiKey | None, title: str) -> TemplateResponse:
-        now = timezone.now()
+        now = times.now()
         shown = issued_key(issued) if issued else None
         context = {
             **self.admin_site.each_context(request),

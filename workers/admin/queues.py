@@ -4,9 +4,9 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
+from environments import times
 from environments.models import CONNECTION_POINTERS, Role
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
@@ -46,11 +46,11 @@ class WorkerQueueAdmin(ShowsLiveness, ConfirmedAdmin):
 
     def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
         """With the number of live processes."""
-        return rows.annotate(live=live_in_queue(timezone.now(), may_be_held=may_be_held))
+        return rows.annotate(live=live_in_queue(times.now(), may_be_held=may_be_held))
 
     def consequences(self, obj: WorkerQueue, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling and draining, for the processes that run."""
-        return ending(changes, WorkerInstance.objects.live(timezone.now()).filter(worker__queue=obj.pk).count())
+        return ending(changes, WorkerInstance.objects.live(times.now()).filter(worker__queue=obj.pk).count())
 
     @admin.display(description="live workers")
     def live_of_max(self, row: Any) -> str:

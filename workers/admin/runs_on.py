@@ -5,8 +5,8 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils import timezone
 
+from environments import times
 from environments.members import staff_of
 from environments.models import CredentialConnection, LiteLLMConnection, TemporalConnection
 from workers.rotation_wave import running_on
@@ -36,7 +36,7 @@ class RunsOnFilter(admin.SimpleListFilter):
             return queryset
         if self.connection is None:
             return queryset.none()
-        processes = running_on(self.connection, self.version, timezone.now())
+        processes = running_on(self.connection, self.version, times.now())
         return queryset.filter(pk__in=processes.values("worker_id"))
 
 

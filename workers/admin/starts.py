@@ -5,10 +5,10 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 from django.template.loader import render_to_string
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from environments import times
 from environments.admin import pretty_json
 from environments.console import MOST_SEARCHED, RecordsAdmin
 from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
@@ -172,7 +172,7 @@ class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
 
     def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
         """With each instance's liveness."""
-        return rows.with_liveness(timezone.now(), may_be_held=may_be_held)
+        return rows.with_liveness(times.now(), may_be_held=may_be_held)
 
     @admin.display(description="liveness")
     def liveness(self, row: Any) -> SafeString:

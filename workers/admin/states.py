@@ -5,10 +5,10 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import F
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from environments import times
 from environments.console import ConsoleForm
 from workers.models import LIVE, Liveness, Outage, Worker, WorkerQueue
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
@@ -86,14 +86,14 @@ class LivenessFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
         if self.value() == Liveness.OFFLINE:  # says first what is quickly found out: nobody is Offline sooner
             queryset = queryset.annotate(last_heard_at=F("current__last_heartbeat_at"))
-            queryset = queryset.filter(last_heard_at__lt=timezone.now() - OFFLINE_AFTER_AT_LEAST)
+            queryset = queryset.filter(last_heard_at__lt=times.now() - OFFLINE_AFTER_AT_LEAST)
         return queryset.filter(liveness=self.value()) if self.value() else queryset
 
 
 def outage_of(request: HttpRequest) -> Outage | None:
     """The outage that liveness still depends on, asked once a request."""
     if not hasattr(request, "_outage"):
-        request._outage = recovery(timezone.now())  # type: ignore[attr-defined]  # for as long as the request lives
+        request._outage = recovery(times.now())  # type: ignore[attr-defined]  # for as long as the request lives
     return request._outage  # type: ignore[attr-defined]  # as above
 
 

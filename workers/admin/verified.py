@@ -12,9 +12,9 @@ from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import path
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
+from environments import times
 from environments.console import actor_of
 from environments.verification import Verification
 from environments.verification_records import (
@@ -112,7 +112,7 @@ class VerifiedAdmin(ConfirmedAdmin):
         is_verified = accept_result(request.POST.get(RESULT, ""), obj, secret, actor=actor)
         super().save_model(request, obj, form, change)
         if is_verified:
-            record_outcome(obj, obj.verification_problem, actor=actor, now=timezone.now())
+            record_outcome(obj, obj.verification_problem, actor=actor, now=times.now())
 
     def _row(self, request: HttpRequest, object_id: str) -> Any:
         row = self.get_object(request, unquote(object_id))

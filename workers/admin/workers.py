@@ -6,10 +6,10 @@ from django.contrib import admin
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from environments import times
 from environments.models import CONNECTION_POINTERS, Role
 from environments.moments import moment
 from environments.searches import BoundedList
@@ -84,20 +84,20 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
 
     def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
         """And with each worker's current instance."""
-        current, now = WorkerInstance.objects.filter(is_current=True), timezone.now()
+        current, now = WorkerInstance.objects.filter(is_current=True), times.now()
         rows = rows.with_liveness(now, may_be_held=may_be_held)
         rows = rows.with_held(now) if may_be_held else rows
         return rows.prefetch_related(Prefetch("instances", current, "current_instances"))
 
     def consequences(self, obj: Worker, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling, draining and moving, for the processes that run."""
-        now = timezone.now()
+        now = times.now()
         told = ending(changes, WorkerInstance.objects.live(now).filter(worker=obj.pk).count())
         return [*told, *map(refused, cut_off({obj.pk: obj.queue}, now=now) if "queue" in changes else [])]
 
     def losses(self, rows: Any) -> list[str]:
         """Of deleting, for the processes that run and for the records."""
-        live = WorkerInstance.objects.live(timezone.now()).filter(worker__in=[row.pk for row in rows]).count()
+        live = WorkerInstance.objects.live(times.now()).filter(worker__in=[row.pk for row in rows]).count()
         stays = "The ledger keeps the starts of a deleted worker."
         return [f"Running now: {live}. Heartbeats and starts are refused from then on.", stays] if live else [stays]
 
@@ -146,9 +146,9 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
         if worker is None or not self.has_view_permission(request, worker):
             return super().change_view(request, object_id, form_url, extra_context)
         if request.method == "GET" and request.GET.get("part") == "overview":
-            overview = {"overview": overview_of(worker, outage_of(request), timezone.now())}
+            overview = {"overview": overview_of(worker, outage_of(request), times.now())}
             return TemplateResponse(request, "admin/workers/worker/glance.html", overview)
-        context = {**(extra_context or {}), **context_of(worker, outage_of(request), timezone.now())}
+        context = {**(extra_context or {}), **context_of(worker, outage_of(request), times.now())}
         return super().change_view(request, object_id, form_url, context)
 
 

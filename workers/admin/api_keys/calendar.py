@@ -6,9 +6,9 @@ from datetime import date
 from typing import Any
 
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.text import capfirst
 
+from environments import times
 from environments.members import staff_of
 from environments.models import LiteLLMConnection, TemporalConnection
 from environments.pages import MOST_ROWS
@@ -33,7 +33,7 @@ CONNECTIONS = (TemporalConnection, LiteLLMConnection)
 
 def calendar_of(request: HttpRequest, keys: Any) -> dict[str, Any]:
     """What the calendar's page shows of the keys, and of the connections that the person may see."""
-    now = timezone.now()
+    now = times.now()
     today = now.date()
     first = _month_asked(request, today)
     connections = {

@@ -12,10 +12,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
+from environments import times
 from environments.console import ConsoleAdmin, actor_of
 from environments.models import Organization, Role
 from workers.admin.api_keys.calendar import calendar_of
@@ -112,7 +112,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         """Adds what the key is used for; nobody changes one, so what is sent is refused without a look at it."""
         is_shown = request.method != HTTPMethod.POST and UUID_TEXT.fullmatch(object_id)
         key = self.get_queryset(request).filter(pk=object_id).first() if is_shown else None
-        context = context_of(key, timezone.now()) if key else {}
+        context = context_of(key, times.now()) if key else {}
         context |= {"may_write": key is not None and self.may(request, self.writer_role, key), "title": "API key"}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
 
@@ -125,22 +125,22 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
                 return self._rotate(request, key, timedelta(hours=form.cleaned_data["grace_hours"]))
             except ApiKeyError as error:
                 form.add_error(None, str(error))
-        uses = uses_of(key, timezone.now())
+        uses = uses_of(key, times.now())
         return self._page(request, "rotate", original=key, form=form, title="Rotate API key", **uses)
 
     @transaction.atomic
     def _rotate(self, request: HttpRequest, key: ApiKey, grace_period: timedelta) -> HttpResponse:
-        issued = rotate_api_key(key.pk, actor=actor_of(request), now=timezone.now(), grace_period=grace_period)
+        issued = rotate_api_key(key.pk, actor=actor_of(request), now=times.now(), grace_period=grace_period)
         return self._show_once(request, issued, replaced=self.get_queryset(request).get(pk=key.pk))
 
     def revoke_view(self, request: HttpRequest, key_id: Any) -> HttpResponse:
         """Tells who would be cut off and asks for the reason on GET; revokes on POST."""
         key = self._key(request, key_id)
-        uses = uses_of(key, timezone.now())
+        uses = uses_of(key, times.now())
         form = RevokeForm(request.POST or None, live_workers=uses["reach"].workers if uses["is_usable"] else 0)
         if form.is_valid():
             reason = form.cleaned_data["reason"]
-            is_revoked = revoke_api_key(key.pk, reason=reason, actor=actor_of(request), now=timezone.now())
+            is_revoked = revoke_api_key(key.pk, reason=reason, actor=actor_of(request), now=times.now())
             self.message_user(
                 request, f"API key {key} is revoked." if is_revoked else f"API key {key} was revoked before."
             )
@@ -177,7 +177,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
             target,
             name=cleaned["name"],
             actor=actor_of(request),
-            now=timezone.now(),
+            now=times.now(),
             lifetime=timedelta(days=cleaned["days"]) if cleaned["days"] else None,
             no_expiry_reason=cleaned["no_expiry_reason"],
         )

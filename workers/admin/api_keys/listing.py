@@ -9,11 +9,11 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
+from environments import times
 from environments.moments import moment
 from environments.searches import BoundedList
 from workers.admin.states import badge
@@ -85,7 +85,7 @@ class KeyColumns:
 
     @admin.display(description="state")
     def state(self, row: ApiKey) -> SafeString:
-        return badge(*state_of(row, timezone.now()))
+        return badge(*state_of(row, times.now()))
 
     @admin.display(description="last used")
     def last_used(self, row: ApiKey) -> SafeString:
@@ -144,7 +144,7 @@ class StateFilter(admin.SimpleListFilter):
             return queryset
         if self.value() not in STATES:
             raise IncorrectLookupParameters
-        return STATES[str(self.value())][1](queryset, timezone.now())
+        return STATES[str(self.value())][1](queryset, times.now())
 
 
 class ExpiryDayFilter(admin.SimpleListFilter):
