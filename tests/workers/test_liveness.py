@@ -22,8 +22,6 @@ from workers.models.instances import live_in_queue
 from workers.models.liveness import may_be_excused, recovery_of, was_heard_of
 from workers.pulse import INTERVAL, beat, recovery
 
-pytestmark = pytest.mark.sqlite
-
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535_897, tzinfo=UTC)
 ZERO = timedelta(0)
 SECOND = timedelta(seconds=1)
@@ -107,6 +105,7 @@ def arrange(*, interval: int, last: datetime, heart: Heart | None = None, stoppe
 # --- The expression ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("interval", "silence", "liveness"),
     [
@@ -135,6 +134,7 @@ def test_liveness_follows_from_the_silence(fleet: Fleet, interval: int, silence:
     assert found() == (liveness, False)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("now", [NOW, NOW.replace(microsecond=0)])
 @pytest.mark.parametrize("interval", [5, 7, 29, 30, 31, 60, 3600])
 def test_each_limit_is_exact_to_the_microsecond(fleet: Fleet, interval: int, now: datetime) -> None:
@@ -149,6 +149,7 @@ def test_each_limit_is_exact_to_the_microsecond(fleet: Fleet, interval: int, now
         assert found(now)[0] == liveness
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     "heart", [None, Heart(NOW, ((NOW - seconds(400), NOW - seconds(100)),)), Heart(NOW - seconds(99))]
 )
@@ -232,6 +233,7 @@ def silences(draw: st.DrawFn, heart: Heart | None) -> dict[str, Any]:
     return {"interval": interval, "last": landmark - span + draw(AROUND), "is_stopped": is_stopped}
 
 
+@pytest.mark.sqlite
 @given(data=st.data(), now=st.sampled_from([NOW, NOW.replace(microsecond=0)]))
 @settings(max_examples=50, **DATABASE)
 def test_the_expression_agrees_with_the_rule_in_plain_python(
@@ -278,6 +280,7 @@ def test_the_expression_agrees_with_the_rule_in_plain_python(
     assert set(counted) == {row.worker.queue for row in live}
 
 
+@pytest.mark.sqlite
 def test_is_computed_for_every_row_of_one_statement_by_its_own_interval(
     fleet: Fleet, django_assert_num_queries: Any
 ) -> None:
@@ -342,6 +345,7 @@ def test_a_pulse_from_a_clock_that_is_behind_changes_nothing(earlier: timedelta)
     assert pulse() == before
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("apart", [seconds(5), seconds(601)])
 @pytest.mark.django_db
 def test_each_outage_is_on_record_with_how_long_we_served_before_it(apart: timedelta) -> None:
@@ -357,6 +361,7 @@ def test_each_outage_is_on_record_with_how_long_we_served_before_it(apart: timed
     assert list(Outage.objects.order_by("lost_at").values_list("served_before", flat=True)) == [None, apart]
 
 
+@pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 def test_pulses_from_many_threads_leave_one_row() -> None:
     beats(NOW)
@@ -365,6 +370,7 @@ def test_pulses_from_many_threads_leave_one_row() -> None:
     assert pulse() == Heart(NOW + seconds(5))
 
 
+@pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 def test_a_recovery_that_many_threads_note_is_one_outage() -> None:
     beat(NOW)
