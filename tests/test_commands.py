@@ -1,6 +1,7 @@
 """Commands in forks are like commands in processes of their own: exit code, input, output, environment."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 
 from tests.commands import Commands
 
+pytestmark = pytest.mark.once
+
+OTHER = secrets.token_urlsafe(48)
 SHELL = ("shell", "--no-imports", "--command")
 PARENT = "import os; print(os.getppid())"
 
@@ -47,9 +51,9 @@ def test_settings_are_loaded_once_and_anew_for_another_environment(manage: Any) 
     first, second = (manage(*SHELL, PARENT).stdout for _ in range(2))
     changed = manage(
         *SHELL,
-        PARENT + "; from django.conf import settings; print(settings.DEBUG)",
-        environ={**os.environ, "DEBUG": "true"},
+        PARENT + "; from django.conf import settings; print(settings.SECRET_KEY)",
+        environ={**os.environ, "SECRET_KEY": OTHER},
     ).stdout.split()
     assert first == second
-    assert changed == [changed[0], "True"]
+    assert changed == [changed[0], OTHER]
     assert changed[0] != first.strip()
