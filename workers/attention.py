@@ -111,14 +111,14 @@ def crash_looping_since(moment: datetime | Value) -> QuerySet[WorkerStart, Any]:
 HOST = Concat("organization_id", Value("/"), "hostname", output_field=CharField())
 
 
-def on_looping_hosts(moment: datetime | Value) -> QuerySet[WorkerInstance]:
+def on_looping_hosts(moment: datetime | Value) -> QuerySet[WorkerInstance, Any]:
     """The processes that began since on hosts where starts in queues crash, each annotated with its `host`.
 
     Each such start makes a worker of its own, so that no worker is in a crash loop. What tells a loop from many workers
     that begin at once is that all but the last have ended.
     """
-    lately = WorkerInstance.objects.filter(started_at__gt=moment, worker__is_ephemeral=True).exclude(hostname="")
-    lately = lately.order_by().annotate(host=HOST)
-    hosts = lately.values("host").annotate(starts=Count("pk"), ended=Count("stopped_at"))  # type: ignore[misc]  # an annotation
+    begun = WorkerInstance.objects.filter(started_at__gt=moment, worker__is_ephemeral=True).exclude(hostname="")
+    lately = begun.order_by().annotate(host=HOST)
+    hosts = lately.values("host").annotate(starts=Count("pk"), ended=Count("stopped_at"))
     looping = hosts.filter(starts__gte=CRASH_LOOP_STARTS, ended__gte=CRASH_LOOP_STARTS - 1)
-    return lately.filter(host__in=looping.values("host"))  # type: ignore[misc]  # as above
+    return lately.filter(host__in=looping.values("host"))

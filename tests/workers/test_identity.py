@@ -36,7 +36,7 @@ from tests.workers.places import (
     start,
 )
 from workers.lifecycle.process import SUCCEEDED, Process
-from workers.models import DuplicatePolicy, Liveness, WorkerInstance
+from workers.models import DuplicatePolicy, Liveness, WorkerInstance, WorkerQueue
 
 
 @pytest.fixture
@@ -190,6 +190,14 @@ def test_who_comes_after_whom_is_weighed_alike_in_python_and_in_the_database(
     assert is_found == process.succeeds(WorkerInstance.objects.get())
 
 
+@pytest.mark.parametrize(("second", "status"), [(AAA | LATE, 200), (BBB, 409)], ids=["itself", "another container"])
+def test_a_second_container_of_a_worker_needs_a_place_of_its_own(fleet: Fleet, second: Any, status: int) -> None:
+    WorkerQueue.objects.update(max_workers=1)
+    start(fleet, AAA | EARLY)
+    assert start(fleet, second).status_code == status
+    assert live_count() == 1
+
+
 # --- Beside a neighbour that crash-loops -----------------------------------------------------------------------------
 
 
@@ -245,3 +253,19 @@ def test_a_process_that_moves_or_has_several_ways_out_is_one(fleet: Fleet, secon
         WorkerInstance.objects.update(last_heartbeat_at=last)
         assert beat(fleet, PLACE, address).status_code == 204
     assert not doubled()
+
+
+def test_heartbeats_of_one_process_leave_all_indexes_alone(fleet: Fleet) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite writes a row in its place")
+    start(fleet, AAA)
+    counts = "SELECT {0}updated('{1}'), {0}hot_updated('{1}')".format(
+        "pg_stat_get_xact_tuples_", WorkerInstance._meta.db_table
+    ).replace("('workers_workerinstance')", "('workers_workerinstance'::regclass)")
+    with connection.cursor() as cursor:
+        cursor.execute(counts)
+        before = cursor.fetchone()
+        for address in (HERE, HERE, THERE):
+            assert beat(fleet, AAA, address).status_code == 204
+        cursor.execute(counts)
+        assert [after - count for after, count in zip(cursor.fetchone(), before, strict=True)] == [3, 3]

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
 
 from workers.access import reach
-from workers.lifecycle.process import Client, Process, instances_of, newest
+from workers.lifecycle.process import CANDIDATES, Client, Process, instances_of, newest
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance
 from workers.models.instances import ERROR_MESSAGE_LENGTH, STOP_REASON_LENGTH, SUPERSEDED
 from workers.models.liveness import offline_after
@@ -66,7 +67,7 @@ class _Farewell:
     @property
     def named(self) -> WorkerInstance | None:
         """The instance that the goodbye names, running or not."""
-        instances = instances_of(self.process, self.worker.pk)
+        instances = chain(newest(self.worker.instances.all()), instances_of(self.process, self.worker.pk))
         return next((instance for instance in instances if self.process.is_certainly(instance)), None)
 
     @property
@@ -78,7 +79,7 @@ class _Farewell:
         said = Q(**self.goodbye.as_stored(is_superseded=False)) | Q(**self.goodbye.as_stored(is_superseded=True))
         since = max(current.started_at, self._lately)
         older = self.worker.instances.filter(said, is_current=False, stopped_at__gte=since)
-        return any(self.process.may_be(instance) for instance in newest(older))
+        return any(self.process.may_be(instance) for instance in older[:CANDIDATES])
 
     @property
     def leaver(self) -> WorkerInstance | None:
