@@ -135,13 +135,17 @@ class ConsolePolicyMiddleware:
 
 
 class UnsizedFormMiddleware:
-    """Reads a form that comes without its length, and tells it: Django would take it for an empty one."""
+    """Reads a form that comes without its length, and tells it: Django would take it for an empty one.
+
+    It may come slowly, from anybody, so it is read where people's share of the threads is held, and nowhere else.
+    """
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if request.method not in SAFE_METHODS and not (body := SentBody(request)).length:
+        is_form = request.method not in SAFE_METHODS and kind_of(request) is Kind.PEOPLE
+        if is_form and not (body := SentBody(request)).length:
             try:
                 content = body.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
             except BodyTooLargeError as error:

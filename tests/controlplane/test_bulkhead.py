@@ -5,6 +5,7 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -49,6 +50,16 @@ REQUESTS = [
     ("GET", "/readyz", None),
     ("GET", "/static/controlplane/icon.svg", None),
 ]
+#: All of these, and what is nowhere.
+PATHS = (
+    *{path for _, path, _ in REQUESTS},
+    "/",
+    "/nothing",
+    "/admin/nothing/",
+    "/api/nothing",
+    "/metrics",
+    "/favicon.ico",
+)
 
 
 @pytest.mark.parametrize(("method", "path", "kind"), REQUESTS)
@@ -234,6 +245,32 @@ def test_every_answer_gives_its_place_back(fleet: Fleet) -> None:
         shared_client().get(f"/api/v1/{path}", HTTP_AUTHORIZATION=key)
         shared_client().get(f"/api/v1/{path}")
     assert not bulkhead.places
+
+
+class Watched(BytesIO):
+    """A body that notes how many places people hold while it is read."""
+
+    held: set[int]
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.held.add(bulkhead.held(Kind.PEOPLE))
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    "sent", [{"HTTP_TRANSFER_ENCODING": "chunked"}, {"CONTENT_LENGTH": ""}, {"CONTENT_LENGTH": "3"}]
+)
+@pytest.mark.parametrize(
+    ("method", "path"), sorted({(way, path) for way in ("POST", "PUT", "DELETE") for path in PATHS})
+)
+def test_what_anybody_may_send_slowly_is_read_within_peoples_share_or_never(
+    fleet: Fleet, method: str, path: str, sent: dict[str, str]
+) -> None:
+    body = Watched(b"a=b")
+    body.held = set()
+    framing = {"wsgi.input_terminated": True, "CONTENT_TYPE": "application/x-www-form-urlencoded", **sent}
+    shared_client().generic(method, path, **{"wsgi.input": body, **framing})
+    assert body.held <= {1}
 
 
 # --- Tenants whose calls wait ---------------------------------------------------------------------------------------------
