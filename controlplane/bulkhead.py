@@ -1,9 +1,9 @@
 """Keeps a thread free for workers, whatever people, readers and other tenants ask for.
 
-What waits for the database or another server holds one of the process's few threads. So people's pages and what readers
-ask of the API hold at most half of them each, and never all together; what comes beyond that is refused at once, which
-frees its thread. A worker's calls are not counted among these. The last thread, as the last place of people and of
-readers, is for those who hold up nobody: one person, or one tenant, never has them all for long.
+What waits for the database or another server holds one of the process's few threads. So people's pages and what
+readers ask of the API hold at most half of a few of them each, and never all of these; what comes beyond that is refused
+at once, which frees its thread. A worker's calls are not counted among these. The last thread, as the last place of
+people and of readers, is for those who hold up nobody: one person, or one tenant, never has them all for long.
 """
 
 import binascii
@@ -23,7 +23,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from controlplane.server import THREADS
+from controlplane.server import SHARED_THREADS, THREADS
 
 #: Seconds after which something holds a request up: most take milliseconds, and no lock is waited for longer than two
 #: seconds.
@@ -89,10 +89,11 @@ class Call:
 
 
 class Bulkhead:
-    """Who holds the threads of this process."""
+    """Who holds the threads of this process; `shared` are those that people and readers share, all unless told."""
 
-    def __init__(self, threads: int = THREADS) -> None:
-        self._half = max(1, threads // 2)
+    def __init__(self, threads: int = THREADS, shared: int | None = None) -> None:
+        shared = threads if shared is None else shared
+        self._half, self._most_shared = max(1, shared // 2), max(1, shared - 1)
         self._all_but_one = max(1, threads - 1)
         self.lock = threading.RLock()  # a response may be forgotten, and leave, while its thread has it
         self.places: set[Place] = set()
@@ -111,10 +112,10 @@ class Bulkhead:
         """A place for a person's or a reader's request; None if there is none, or none for this holder."""
         with self.lock:
             own = [place for place in self.places if place.kind is kind]
-            if len(own) >= self._half or len(self.places) >= self._all_but_one:
+            if len(own) >= self._half or len(self.places) >= self._most_shared:
                 return None
             since = time.monotonic() - HELD_UP
-            is_last = len(own) + 1 == self._half or len(self.places) + 1 == self._all_but_one
+            is_last = len(own) + 1 == self._half or len(self.places) + 1 == self._most_shared
             if is_last and any(place.holder == holder and place.began < since for place in own):
                 return None
             place = Place(self, kind, holder)
@@ -159,4 +160,4 @@ def organization_in(authorization: str) -> str:
         return ""
 
 
-bulkhead = Bulkhead()
+bulkhead = Bulkhead(THREADS, SHARED_THREADS)

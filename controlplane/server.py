@@ -16,8 +16,11 @@ from django.core.exceptions import ImproperlyConfigured
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 COUNTS_OF = "controlplane-counts-"
 NAME_OF_COUNTS = re.compile(rf"{COUNTS_OF}([1-9][0-9]{{0,8}})-.+", re.ASCII)
-#: Threads of a process that run requests; what they wait for is the database.
-THREADS = 4
+#: Threads of a process that run requests; what they wait for is the database. With fewer, one tenant's burst, each call
+#: of which waits for the same full queue or for the disk, has its neighbours' calls wait for a thread.
+THREADS = 8
+#: Those that people and readers share: their pages and lists take processors, of which more threads make no more.
+SHARED_THREADS = 4
 
 
 def serve(*, port: int, processes: int = 1, host: str = "127.0.0.1") -> NoReturn:

@@ -78,6 +78,16 @@ def test_neither_holds_more_than_half_nor_both_all_threads(threads: int, order: 
     assert 0 < sum(map(own.held, COUNTED)) <= max(1, threads - 1)
 
 
+@pytest.mark.parametrize("shared", THREADS)
+def test_what_people_and_readers_share_grows_with_no_further_threads(shared: int) -> None:
+    few, many = Bulkhead(shared), Bulkhead(shared + 8, shared)
+    for own in (few, many):
+        for kind in COUNTED:
+            while own.enter(kind):
+                pass
+    assert [many.held(kind) for kind in COUNTED] == [few.held(kind) for kind in COUNTED]
+
+
 def test_with_four_threads_neither_leaves_nothing_for_the_other() -> None:
     for first, other in (COUNTED, COUNTED[::-1]):
         own = Bulkhead(4)
