@@ -25,6 +25,8 @@ OURS = [model for app in ("environments", "workers", "controlplane") for model i
 FACTS = {"workers_workerstart.worker_id", "workers_workerstart.api_key_id"}
 #: What the row pointed to has, so that its own foreign key is this one's, too.
 COPIED = {"workers_workerinstance.queue_id"}
+#: Those that the tenant's constraint checks alone.
+TENANTS = {"workers_workerinstance.worker_id"}
 
 
 def pointers() -> dict[str, models.ForeignKey[Any, Any]]:
@@ -88,7 +90,7 @@ def test_the_registry_knows_the_pointers_that_matter() -> None:
 
 
 def test_the_ledgers_facts_are_the_only_pointers_without_a_constraint() -> None:
-    assert {name for name, field in pointers().items() if not field.db_constraint} == FACTS | COPIED
+    assert {name for name, field in pointers().items() if not field.db_constraint} == FACTS | COPIED | TENANTS
     copied = {
         f"{model._meta.db_table}.{model._meta.get_field(constraint.column).column}"
         for model in OURS

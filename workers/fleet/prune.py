@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 
 from environments import audit
+from environments.removal import ENDED_ALONG
 from workers.fleet.changes import Action
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, WORKER, WORKER_QUEUE, Kind, Row
 from workers.fleet.state import KIND_OF, Fleet, targets_of
@@ -83,7 +84,11 @@ def _protecting(kind: Kind) -> Iterable[Any]:
         is_pointed_to = (
             relation.auto_created and not relation.concrete and (relation.one_to_one or relation.one_to_many)
         )
-        if is_pointed_to and relation.on_delete is models.PROTECT and relation.related_model not in KIND_OF:
+        if (
+            is_pointed_to
+            and relation.on_delete in (models.PROTECT, ENDED_ALONG)
+            and relation.related_model not in KIND_OF
+        ):
             yield relation
 
 

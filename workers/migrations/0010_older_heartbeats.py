@@ -3,6 +3,7 @@
 from django.db import migrations, models
 from django.db.models import Case, F, When
 
+from environments.fields import ComputedField
 from environments.schema_changes import SchemaChange
 
 
@@ -15,7 +16,7 @@ class Migration(SchemaChange):
         migrations.AddField(
             model_name="workerinstance",
             name="older_heartbeat_at",
-            field=models.GeneratedField(
+            field=ComputedField(
                 db_persist=True,
                 expression=Case(When(is_current=False, then=F("last_heartbeat_at"))),
                 help_text="The last heartbeat, once a newer process has started.",

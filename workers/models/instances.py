@@ -8,6 +8,7 @@ from django.db.models import Case, Count, F, OuterRef, Q, Subquery, Value, When
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
+from environments.fields import ComputedField
 from environments.models import Organization
 from environments.tenancy import SameAs, TenantOwned, same_organization
 from workers.models.liveness import LIVE, intervals_before, is_held, live_since, liveness_of
@@ -144,10 +145,9 @@ class WorkerInstance(TenantOwned):
     started_at = models.DateTimeField()
     last_heartbeat_at = models.DateTimeField(help_text="The start counts as the first.")
     # No index has what each heartbeat changes: PostgreSQL then writes the row alone, and not an entry in every index.
-    older_heartbeat_at = models.GeneratedField(
+    older_heartbeat_at = ComputedField(
         expression=Case(When(is_current=False, then=F("last_heartbeat_at"))),
         output_field=models.DateTimeField(null=True),
-        db_persist=True,
         help_text="The last heartbeat, once a newer process has started.",
     )
     heartbeat_address = models.GenericIPAddressField(null=True, help_text="Where the last heartbeat came from.")
