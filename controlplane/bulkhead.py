@@ -1,9 +1,9 @@
 """Keeps a thread free for workers, whatever people, readers and other tenants ask for.
 
-What waits for the database or another server holds one of the process's few threads. So people's pages and what readers
-ask of the API hold at most half of some of them each, and never all of these; what comes beyond that is refused at once,
-which frees its thread. A worker's calls are not counted among these. The last thread, as the last place of people and
-of readers, is for those who hold up nobody: one person, or one tenant, never has them all for long.
+What waits for the database or another server holds one of the process's few threads. So people's pages and what
+readers ask of the API hold at most half of some of them each, and never all of these; what comes beyond that is
+refused at once, which frees its thread. A worker's calls are not counted among these. The last thread, as the last
+place of people and of readers, is for those who hold up nobody: one person, or one tenant, never has them all for long.
 """
 
 import binascii
