@@ -8,6 +8,7 @@ place of people and of readers, is for those who hold up nobody: one person, or 
 
 import binascii
 import json
+import re
 import threading
 import time
 import weakref
@@ -30,8 +31,9 @@ from controlplane.server import SHARED_THREADS, THREADS
 HELD_UP = 1.0
 #: Seconds for which an organization gets no last thread after a call of it was held up and ended in an error of ours.
 LATELY = 10.0
-#: The ends of what workers post to start, tell that they live, and leave.
-OF_WORKERS = ("/start", "/register", "/heartbeat", "/disconnect")
+#: What looks at a row or two, as a worker's calls do, so that a program which asks ten of them at once is not refused.
+#: All else that is read is a list, or is counted, and takes the longer the more there is.
+SHORT = re.compile(r"/api/v1/(environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?/?")
 #: Scripts that pages are broken without; they ask neither the database nor anybody else.
 UNCOUNTED = ("/api/health", "/admin/jsi18n/")
 
@@ -48,8 +50,8 @@ def kind_of(request: HttpRequest) -> Kind | None:
     """Whose request it is; None for what holds no thread for long."""
     path = request.path_info
     if path.startswith("/api/v1/"):
-        is_worker = request.method == "POST" and path.endswith(OF_WORKERS)
-        return Kind.WORKERS if is_worker else Kind.READERS
+        is_read = request.method in {"GET", "HEAD"}
+        return Kind.READERS if is_read and not SHORT.fullmatch(path) else Kind.WORKERS
     return Kind.PEOPLE if path.startswith(("/admin/", "/api/")) and not path.startswith(UNCOUNTED) else None
 
 

@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
@@ -33,6 +34,12 @@ ENGINES = ("sqlite", "postgresql")
 #: The database that all processes of a run copy, and what tells them where the run has its files.
 TEMPLATE = "migrated"
 DIRECTORY = "TEST_DIRECTORY"
+#: What says of a copy that it is the database to serve (`controlplane.restoration`), which knows where it was made.
+MARK = "INSERT INTO controlplane_databasemark (id, identity, doubt, marked_at) VALUES (1, {identity}, '', {now})"
+IDENTITY = (
+    "(SELECT format('cluster %s database %s table %s', (SELECT system_identifier FROM pg_control_system()),"
+    " (SELECT oid FROM pg_database WHERE datname = current_database()), 'controlplane_databasemark'::regclass::oid))"
+)
 SECRETS = ("DATABASE_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "API_KEY_SIGNING_KEYS")
 INITDB = ("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync")
 #: The one collation that is the same on every machine yet knows upper and lower case beyond ASCII.
@@ -128,14 +135,19 @@ def _create_database(name: str, template: str = "") -> str:
     url = os.environ["DATABASE_URL"]
     if url.startswith("sqlite:"):
         if template:
-            shutil.copyfile(
-                Path(os.environ[DIRECTORY]) / f"{template}.sqlite3", Path(os.environ[DIRECTORY]) / f"{name}.sqlite3"
-            )
+            copy = Path(os.environ[DIRECTORY]) / f"{name}.sqlite3"
+            shutil.copyfile(Path(os.environ[DIRECTORY]) / f"{template}.sqlite3", copy)
+            with closing(sqlite3.connect(copy)) as connection, connection:
+                connection.execute(MARK.format(identity=f"'file {copy.stat().st_ino}'", now="CURRENT_TIMESTAMP"))
         return f"{url.rpartition('/')[0]}/{name}.sqlite3"
     copied = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), copied))
-    return urlsplit(url)._replace(path=f"/{name}").geturl()
+    new = urlsplit(url)._replace(path=f"/{name}").geturl()
+    if template:
+        with psycopg.connect(new, autocommit=True) as connection:
+            connection.execute(MARK.format(identity=IDENTITY, now="now()"))
+    return new
 
 
 def _migrate(url: str) -> None:
@@ -144,11 +156,13 @@ def _migrate(url: str) -> None:
     from django.db import connection  # noqa: PLC0415
 
     from controlplane import env  # noqa: PLC0415
+    from controlplane.models import DatabaseMark  # noqa: PLC0415
 
     usual = connection.settings_dict["NAME"]
     connection.settings_dict["NAME"] = env.database(url)["NAME"]
     try:
         call_command("migrate", verbosity=0, interactive=False)
+        DatabaseMark.objects.all().delete()  # it says which database this is, and a copy is another one
     finally:
         connection.close()
         connection.settings_dict["NAME"] = usual
