@@ -137,8 +137,8 @@ def _create_database(name: str, template: str = "") -> str:
         if template:
             copy = Path(os.environ[DIRECTORY]) / f"{name}.sqlite3"
             shutil.copyfile(Path(os.environ[DIRECTORY]) / f"{template}.sqlite3", copy)
-            with closing(sqlite3.connect(copy)) as connection, connection:
-                connection.execute(MARK.format(identity=f"'file {copy.stat().st_ino}'", now="CURRENT_TIMESTAMP"))
+            with closing(sqlite3.connect(copy)) as file, file:
+                file.execute(MARK.format(identity=f"'file {copy.stat().st_ino}'", now="CURRENT_TIMESTAMP"))
         return f"{url.rpartition('/')[0]}/{name}.sqlite3"
     copied = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
     with psycopg.connect(url, autocommit=True) as connection:
