@@ -493,7 +493,7 @@ def test_signing_out_ends_the_session(page: Page, control_plane: ControlPlane) -
     sign_in(page, control_plane)
     expect(page).to_have_url(f"{control_plane.url}/admin/")
     cookies: Any = page.context.cookies()
-    assert {cookie["name"] for cookie in cookies} == {"csrftoken", "sessionid"}
+    assert {cookie["name"] for cookie in cookies} == {"csrftoken", "device", "sessionid"}
     assert all(cookie["httpOnly"] and cookie["sameSite"] == "Lax" for cookie in cookies)
     page.locator("form[action*=logout]").evaluate("form => form.submit()")
     page.wait_for_url(re.compile("logout"))

@@ -121,7 +121,8 @@ def shares_of(ids: Collection[UUID], now: datetime, *, states: dict[str, bool] |
     )
     counts = {queue_id: numbers for queue_id, *numbers in found}
     queues = WorkerQueue.objects.select_related("environment").in_bulk(counts)
-    shares = [Share(queues[queue_id], *numbers) for queue_id, numbers in counts.items()]
+    # Of a queue that was deleted between the two statements, the workers are gone as well.
+    shares = [Share(queues[queue_id], *numbers) for queue_id, numbers in counts.items() if queue_id in queues]
     return sorted(shares, key=lambda share: share.queue.task_queue_name)
 
 

@@ -150,6 +150,7 @@ def compare(
     found = [
         QueueImpact(queues[queue_id].task_queue_name, queue_id, old, new, count, online[queue_id, old, new])
         for (queue_id, old, new), count in workers.items()
+        if queue_id in queues  # else it was deleted meanwhile
     ]
     return sorted(found, key=lambda impact: (impact.queue, impact.old_revision, impact.new_revision))
 

@@ -56,14 +56,16 @@ def queues_of(groups: Iterable[Group]) -> dict[UUID, WorkerQueue]:
 
 
 def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group]) -> dict[Group, str]:
-    """The revision of each group, whose queues are at hand."""
+    """The revision of each group, whose queues are at hand; "" where a queue was deleted meanwhile."""
     groups = set(groups)
     rows = [
         _rows(model, {group[index] for group in groups})
         for index, model in enumerate((TemporalConnection, LiteLLMConnection, TelemetrySettings), 1)
     ]
     specimen = Worker()  # one for all: making it takes as long as finding out what it would be given
-    return {group: revision_for(_like(specimen, group, queues[group.queue_id], rows)) for group in groups}
+    found = {group: queue for group in groups if (queue := queues.get(group.queue_id))}
+    known = {group: revision_for(_like(specimen, group, queue, rows)) for group, queue in found.items()}
+    return dict.fromkeys(groups, "") | known
 
 
 def given_to(workers: QuerySet[Worker]) -> dict[UUID, Given]:
