@@ -241,7 +241,7 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
         return _database_away(request)
     if trouble is Trouble.BUSY:
         logger.error("console: database busy: %s", type(exception.__cause__ or exception).__name__)
-        message = "The database took too long, so nothing was changed. Try again, or ask for less."
+        message = "The database took too long. Nothing was changed. Try again, or ask for less."
         return _unavailable(request, DATABASE_AWAY, "That took too long", message)
     if isinstance(exception, (IntegrityError, ObjectDoesNotExist)):
         return _changed_meanwhile(request, exception)

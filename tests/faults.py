@@ -113,6 +113,8 @@ class ScriptedPlane:
             head, body = _read(connection)
             verb = head.split(" ", 2)[1].rpartition("/")[2]
             key = head.partition("Authorization: Bearer ")[2].partition("\r\n")[0]
+            if verb not in self._script:  # a stranger's, who had this port before
+                return
             with self._arrived:
                 plays = self._script[verb]
                 play = plays.pop(0) if len(plays) > 1 else plays[0]

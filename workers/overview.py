@@ -115,7 +115,7 @@ def measure_queue(queue: WorkerQueue, now: datetime) -> QueueMetrics:
     older = instances.filter(is_current=False)
     figures = [
         _figures(instances.filter(is_current=True), now),
-        _figures(older.filter(stopped_at=None, last_heartbeat_at__gt=now - DAY), now),
+        _figures(older.filter(stopped_at=None, older_heartbeat_at__gt=now - DAY), now),
         _figures(older.filter(stopped_at__gt=now - DAY), now),
     ]
     return QueueMetrics(

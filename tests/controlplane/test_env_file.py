@@ -258,10 +258,10 @@ def test_a_file_in_another_encoding_is_named_with_the_line(boot: Boot, file: byt
 
 def test_a_file_that_is_none_is_named(boot: Boot) -> None:
     boot.path.mkdir(mode=0o700)
-    assert "no regular file" in boot.fails()
+    assert "not a regular file" in boot.fails()
     boot.path.rmdir()
     os.mkfifo(boot.path, 0o600)
-    assert "no regular file" in boot.fails()
+    assert "not a regular file" in boot.fails()
     boot.path.unlink()
 
 

@@ -17,7 +17,7 @@ from pytest_django import Settings
 
 from environments.encryption import KeyRing, generate_key
 from environments.models import TemporalConnection
-from tests.databases import fresh_database
+from tests.databases import MakeDatabase
 from tests.drills.service import Service
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, heartbeat, start
@@ -231,8 +231,8 @@ def ask_until(service: Service, processes: int) -> int:
     return asked
 
 
-def test_all_processes_are_counted_also_those_that_ended(tmp_path: Path) -> None:
-    service = Service(tmp_path, fresh_database("metrics"), METRICS_TOKEN=TOKEN, TMPDIR=str(tmp_path))
+def test_all_processes_are_counted_also_those_that_ended(tmp_path: Path, migrated_database: MakeDatabase) -> None:
+    service = Service(tmp_path, migrated_database("metrics"), METRICS_TOKEN=TOKEN, TMPDIR=str(tmp_path))
     service.start()
     try:
         asked = ask_until(service, processes=2)

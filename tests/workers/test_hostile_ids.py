@@ -123,7 +123,7 @@ def test_an_unknown_id_costs_the_same_statements_as_a_foreign_one(fleet: Fleet) 
             start(fleet, worker_id=identifier)
         statements.append([query["sql"].split()[0] for query in captured.captured_queries])
     assert statements[0] == statements[1]
-    assert statements[0].count("SELECT") == 3
+    assert statements[0].count("SELECT") == 2
 
 
 @pytest.mark.parametrize("spelling", [str(WORKER), str(WORKER).upper(), str(WORKER).replace("c5", "C5")])

@@ -226,7 +226,8 @@ def test_a_worker_whose_start_fails_is_started_again_later_and_later(
     done = run(script, programs, KUBIYA_API_KEY=KEY)
     assert done.returncode == 0
     home = programs.parent / "home"
-    pauses = [int(line) for line in (home / "pauses").read_text().split()]
+    # Shims of the machine's own may sleep for parts of a second.
+    pauses = [int(line) for line in (home / "pauses").read_text().split() if line.isdigit()]
     assert done.stderr.splitlines() == [f"The worker has ended; it is started again in {pause} s." for pause in pauses]
     assert len((home / "starts").read_text().splitlines()) == 11
     longest = [2, 4, 8, 16, 32, 64, 120, 120, 120, 120]
@@ -249,8 +250,8 @@ def test_whatever_ends_the_script_ends_the_worker_in_the_same_way(
     process = ServerProcess(
         [BASH, "-c", script], log=programs / "log", env=environ | {"PYTHON": str(programs / "python-stand-in")}
     )
-    process.wait_until(lambda: told in process.log_text(), seconds=10)
-    process.wait_until(lambda: len(process.descendants()) == 1, seconds=10)
+    process.wait_until(lambda: told in process.log_text(), seconds=60)
+    process.wait_until(lambda: len(process.descendants()) == 1, seconds=60)
     process._process.send_signal(number)
     is_handled = program == RUNS and number == signal.SIGINT
     assert process._process.wait(10) == (0 if is_handled else 128 + number)

@@ -97,6 +97,13 @@ def concerns(what: str, path: str) -> bool:
 CASES = [(*call, what) for call in CALLS for what in VANISHING if concerns(what, call[1])]
 
 
+#: What can be inserted of a table.
+COLUMNS = """
+SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns
+WHERE table_schema = current_schema() AND table_name = %s AND is_generated = 'NEVER'
+"""
+
+
 class Vanishing:
     """A fleet that can be deleted in part by a second session, and brought back."""
 
@@ -123,7 +130,8 @@ class Vanishing:
         with self.session.transaction():
             for table in TABLES:
                 self.session.execute(f"DELETE FROM {table}")  # noqa: S608
-                self.session.execute(f"INSERT INTO {table} SELECT * FROM kept_{table}")  # noqa: S608
+                (columns,) = self.session.execute(COLUMNS, [table]).fetchone()
+                self.session.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM kept_{table}")  # noqa: S608
         cache.clear()
         counts.forget()
 

@@ -3,7 +3,8 @@
 from workers.lifecycle.goodbyes import Goodbye, disconnect_worker
 from workers.lifecycle.heartbeats import Heartbeat, record_heartbeat
 from workers.lifecycle.process import Client
-from workers.lifecycle.starts import register_worker, start_in_queue, start_worker
+from workers.lifecycle.registrations import register_worker
+from workers.lifecycle.starts import start_in_queue, start_worker
 
 __all__ = [
     "Client",

@@ -14,9 +14,7 @@ from django.utils.text import slugify
 from environments.configuration import Sections
 from environments.encryption import Secret
 from environments.joint_statements import Together
-from environments.models import Environment
 from environments.statements import Insert, Parameter, Select, Update
-from workers.access import KeyOutOfScopeError, UnknownObjectError, name_within
 from workers.authentication import PresentedKey
 from workers.configuration import WorkerConfiguration, open_configuration, revision_of, show_configuration
 from workers.lifecycle.circumstances import (
@@ -32,8 +30,6 @@ from workers.models.instances import SUPERSEDED, InstanceQuerySet, live_in_queue
 
 logger = logging.getLogger(__name__)
 
-#: The queue that a registering worker joins.
-DEFAULT_QUEUE = "default"
 #: The stop reasons of what a later start has ended; a process that starts again itself has missed its first answer.
 REPEATED, RESTARTED = "repeated start", "restarted"
 #: Of a name with at most 63 characters, what is left for the host beside the random part.
@@ -208,11 +204,6 @@ def _settled[Result](start: Callable[[], Result], lock: Select[Any], identifier:
     raise StartContendedError
 
 
-def register_worker(environment_name: str, attempt: Attempt) -> Started:
-    """The same in the queue `default` of an environment, given as `environment` or `organization.environment`."""
-    return start_in_queue(_default_queue(environment_name, attempt.api_key).pk, attempt)
-
-
 def _require_startable(worker: Worker) -> None:
     if worker.is_disabled:
         msg = "This worker is disabled."
@@ -221,20 +212,6 @@ def _require_startable(worker: Worker) -> None:
     if worker.is_draining:
         msg = "This worker is draining: it does not start again."
         raise StartRefusedError(msg)
-
-
-def _default_queue(environment_name: str, api_key: ApiKey) -> WorkerQueue:
-    name = name_within(environment_name, api_key.organization_id)
-    environment = Environment.objects.filter(organization=api_key.organization_id, name=name).first()
-    if environment is None:
-        raise UnknownObjectError
-    queue = WorkerQueue.objects.filter(environment=environment, name=DEFAULT_QUEUE).first()
-    if not api_key.covers(queue or environment):
-        raise KeyOutOfScopeError
-    if queue is None:
-        msg = f"This environment has no worker queue named {DEFAULT_QUEUE}."
-        raise StartRefusedError(msg)
-    return queue
 
 
 def _require_open(queue: WorkerQueue) -> None:
