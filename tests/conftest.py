@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import connection
 
 from controlplane import env
+from controlplane.bulkhead import bulkhead
 from controlplane.circuit import circuit
 from tests.databases import fresh_database
 
@@ -100,3 +101,4 @@ def fresh_process() -> Iterator[None]:
     times.forget()
     circuit.close()
     counts.forget()
+    bulkhead.places.clear()

@@ -10,7 +10,7 @@ DEFAULT_QUEUE = "default"
 
 
 def register_worker(environment_name: str, attempt: Attempt) -> Started:
-    """Makes and starts a worker in an environment's queue `default`; given as `environment` or `organization.environment`."""
+    """Makes a worker in the queue `default` of an environment, given as `environment` or `organization.environment`."""
     return start_in_queue(_default_queue(environment_name, attempt.api_key).pk, attempt)
 
 
