@@ -30,7 +30,7 @@ from controlplane.server import SHARED_THREADS, THREADS
 #: seconds.
 HELD_UP = 1.0
 #: Seconds for which an organization gets no last thread after a call of it was held up and ended in an error of ours.
-LATELY = 10.0
+LATELY = 2.0
 #: What looks at a row or two, as a worker's calls do, so that a program which asks ten of them at once is not refused.
 #: All else that is read is a list, or is counted, and takes the longer the more there is.
 SHORT = re.compile(r"/api/v1/(environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?/?")

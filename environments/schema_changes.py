@@ -17,19 +17,21 @@ from environments.tenancy import SameOrganization
 #: the migration; and than the time after which PostgreSQL ends one of those who wait for each other (1 s), so that it
 #: is always the migration that gives way.
 LOCKS_WITHIN = timedelta(milliseconds=500)
-#: The order in which a start touches tables. Whoever waits for a lock of a migration holds what comes before: were that
-#: locked later, each would wait for the other. Heartbeats, and starts in a queue, touch keys, workers, queues and
-#: processes in other orders; so no migration changes more than one of these.
+#: The order in which a start of the release before touches tables, which serves while this one migrates. Whoever waits
+#: for a lock of a migration holds what comes before: were that locked later, each would wait for the other. Heartbeats,
+#: and starts in a queue, touch keys, workers, queues and processes in other orders; so no migration changes more than
+#: one of these. The drill `upgrade` runs that release. A start of this one is two statements, each of which holds its
+#: locks for as long as it runs; its order is the one that the next release's migrations have to keep.
 ORDER = (
-    "workers_worker",
-    "workers_workerqueue",
-    "environments_environment",
-    "environments_organization",
     "workers_apikey",
+    "workers_worker",
+    "environments_organization",
     "environments_temporalconnection",
     "environments_litellmconnection",
     "environments_telemetrysettings",
     "environments_datakey",
+    "workers_workerqueue",
+    "environments_environment",
     "workers_workerinstance",
     "workers_workerstart",
 )

@@ -1,6 +1,7 @@
 """The ways in which a drill takes the database away: each is a context, and the database is there again after it."""
 
 import os
+import pwd
 import signal
 import sqlite3
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.databases import PostgresqlServer
+from tests.databases import PostgresqlServer, directory_for
 
 #: Megabytes of a small disk before it is filled.
 ROOMY = 512
@@ -21,10 +22,11 @@ class SmallDisk:
 
     def __init__(self, directory: Path) -> None:
         """PermissionError where mounting is not allowed."""
-        self.directory = directory
         directory.mkdir()
+        # Where PostgreSQL's account may go, so that the server does not choose another place by itself.
+        self.directory = directory_for(pwd.getpwnam("nobody") if os.geteuid() == 0 else None, directory)
         try:
-            _mount("-t", "tmpfs", "-o", f"size={ROOMY}m,mode=755", "tmpfs", directory)
+            _mount("-t", "tmpfs", "-o", f"size={ROOMY}m,mode=755", "tmpfs", self.directory)
         except (OSError, subprocess.CalledProcessError):
             raise PermissionError(directory) from None
 

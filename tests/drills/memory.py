@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.drills.drill import Figure, Scale, say
-from tests.drills.load import PATIENCE, heartbeat_call, load, start_call
+from tests.drills.load import PATIENCE, Answers, heartbeat_call, load, start_call
 from tests.drills.service import Fleet, Service, prepared_server
 
 MIX = (start_call, heartbeat_call, heartbeat_call, heartbeat_call, heartbeat_call)
@@ -73,7 +73,9 @@ def measure(service: CountedService, fleet: Fleet, *, warm_up: int, calls: int) 
     held, failed = [service.held()], 0
     for part in range(1, PARTS + 1):
         answers = load(service.port, MIX, fleet, calls // PARTS, callers=CALLERS)
-        failed += len(answers.other_than(HTTPStatus.OK, HTTPStatus.NO_CONTENT))
+        failed += len(odd := answers.other_than(HTTPStatus.OK, HTTPStatus.NO_CONTENT))
+        if odd:
+            say(f"  failed: {Answers(odd).statuses()}, {odd[0].body[:100]!r}")
         held.append(now := service.held())
         more = now.blocks - held[0].blocks
         say(f"{part * calls // PARTS:,} calls: {more:+,} blocks, {now.resident / MEGABYTE:.1f} MB resident")

@@ -123,14 +123,14 @@ def misplacing(fleet: Fleet) -> Iterator[Request]:
         json.dumps({"system_info": secret}),
         json.dumps({"system_info": [key]}),
         json.dumps([secret, key]),
-        f'{{"{secret}": 1, "{secret}": 2}}',
-        json.dumps({"system_info": {secret: float("nan")}}),
+        f'{{"system_info": [], "{secret}": 1, "{secret}": 2}}',
+        json.dumps({"system_info": [{secret: float("nan")}]}),
         json.dumps({"system_info": {"padding": secret * 3_000}}),
         f"{secret}\xff{key}".encode("latin-1"),
     ):
         yield Request("POST", start, own, body)
     yield Request("POST", start, own | {"Content-Type": "text/plain"}, secret)
-    yield Request("POST", start.replace("start", "heartbeat"), own, json.dumps({"status": secret, "logs": key}))
+    yield Request("POST", start.replace("start", "heartbeat"), own, json.dumps([{"status": secret, "logs": key}]))
     yield Request("PUT", start, own | {"User-Agent": "worker/1"}, json.dumps({"system_info": {"key": key}}))
     yield Request("POST", f"/api/v1/workers/{uuid4()}/start", own, json.dumps({"system_info": {}}))
     yield Request("POST", "/api/v1/workers/register", own, json.dumps({"environment_name": [secret]}))

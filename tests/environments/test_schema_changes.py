@@ -123,9 +123,9 @@ def test_locks_what_it_changes_and_what_it_newly_refers_to() -> None:
     migration = change(made, AddField("made", "user", models.ForeignKey("auth.User", models.CASCADE)), *PROBES)
     assert list(locks_of(migration, state()).items()) == [
         ("auth_user", "SHARE ROW EXCLUSIVE"),
-        ("environments_environment", "ACCESS EXCLUSIVE"),
         ("environments_organization", "ACCESS EXCLUSIVE"),
         ("environments_datakey", "SHARE ROW EXCLUSIVE"),
+        ("environments_environment", "ACCESS EXCLUSIVE"),
     ]
 
 

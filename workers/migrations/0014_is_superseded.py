@@ -7,7 +7,7 @@ from environments.schema_changes import SchemaChange
 
 class Migration(SchemaChange):
     dependencies = [
-        ("workers", "0013_activity_as_told"),
+        ("workers", "0012_refused_calls"),
     ]
 
     operations = [
