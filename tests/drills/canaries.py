@@ -196,6 +196,7 @@ def _in_production(scale: Scale, canaries: Canaries, directory: Path, collector:
     dumped = server.run("pg_dump", "--no-password", where, env={"PGPASSWORD": url.password})
     canaries.keep("database dump", dumped.stdout)
     canaries.keep("application log", service.process.log_text())
+    canaries.markers["application log"] = fleet.worker_ids[0]
     server.stop()
     canaries.keep("database log", server.process.log_text())
     canaries.keep("spans", *collector.bodies)
@@ -236,6 +237,7 @@ def _service(canaries: Canaries, directory: Path, database_url: str, which: str,
 
 def _fleet(canaries: Canaries, service: Service, which: str) -> Fleet:
     fleet = service.create_fleet(3, canaries.marker)
+    service.manage("revoke_api_key", "--all", "--organization", canaries.marker, "--dry-run")  # as a process of its own
     canaries.plant_key(f"API key{which}", fleet.api_key)
     canaries.plant(f"Temporal API key{which}", fleet.temporal_api_key)
     canaries.plant(f"LiteLLM API key{which}", fleet.litellm_api_key)

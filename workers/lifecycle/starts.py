@@ -76,6 +76,10 @@ _WORKER_ID = Parameter("worker_id", models.UUIDField())
 _NOW = Parameter("now", models.DateTimeField())
 _LOCK_WORKER = Select(lambda: Worker.objects.filter(pk=_ID).select_for_update(no_key=True).only("id").order_by())
 _LOCK_QUEUE = Select(lambda: WorkerQueue.objects.filter(pk=_ID).select_for_update(no_key=True).only("id").order_by())
+#: So that its heartbeats wait, too, when a start that they have overtaken looks again.
+_LOCK_PROCESS = Select(
+    lambda: WorkerInstance.objects.filter(worker=_ID, is_current=True).select_for_update(no_key=True)
+)
 _LOAD_OF_QUEUE: Select[Any] = Select(
     lambda: WorkerQueue.objects.filter(pk=_ID).annotate(live=live_in_queue(_NOW)).order_by()
 )
@@ -149,7 +153,7 @@ _WRITINGS: dict[tuple[Update, ...], Together] = {
     )
 }
 _WRITING_OF_EPHEMERAL = writing_for_queue(_END_IN_QUEUE, _NEW_WORKER, _START, _INSTANCE)
-#: How often a start looks again when what it has read changes before it can write; more is a fault.
+#: How often a start looks again when what it has read changes before it can write.
 TRIES = 5
 
 
@@ -171,7 +175,7 @@ def start_worker(worker_id: UUID, attempt: Attempt) -> WorkerConfiguration[Secre
     def start() -> WorkerConfiguration[Secret]:
         return _start_known(circumstances_of_worker(worker_id, attempt.key, attempt.now), attempt)
 
-    configuration = _settled(start, _LOCK_WORKER, worker_id)
+    configuration = _settled(start, worker_id, _LOCK_WORKER, _LOCK_PROCESS)
     _warn_of_expiry(attempt)
     return configuration
 
@@ -182,12 +186,12 @@ def start_in_queue(queue_id: UUID, attempt: Attempt) -> Started:
     def start() -> Started:
         return _start_ephemeral(circumstances_of_queue(queue_id, attempt.key, attempt.now), attempt)
 
-    started = _settled(start, _LOCK_QUEUE, queue_id)
+    started = _settled(start, queue_id, _LOCK_QUEUE)
     _warn_of_expiry(attempt)
     return started
 
 
-def _settled[Result](start: Callable[[], Result], lock: Select[Any], identifier: UUID) -> Result:
+def _settled[Result](start: Callable[[], Result], identifier: UUID, *locks: Select[Any]) -> Result:
     """The outcome of a start: first without any lock that it would wait for, then waiting for who changes the row.
 
     On SQLite, whose writers take turns, there is nothing to lock.
@@ -198,7 +202,7 @@ def _settled[Result](start: Callable[[], Result], lock: Select[Any], identifier:
             return start()
     for _ in range(TRIES):
         with suppress(_ChangedError, IntegrityError), transaction.atomic(durable=True):
-            if is_shared:
+            for lock in locks if is_shared else ():
                 lock(id=identifier)
             return start()
     raise StartContendedError
