@@ -237,7 +237,7 @@ def _service(canaries: Canaries, directory: Path, database_url: str, which: str,
 
 def _fleet(canaries: Canaries, service: Service, which: str) -> Fleet:
     fleet = service.create_fleet(3, canaries.marker)
-    service.manage("revoke_api_key", "--all", "--organization", canaries.marker, "--dry-run")  # as a process of its own
+    service.manage("export", "--organization", canaries.marker)  # as a process of its own
     canaries.plant_key(f"API key{which}", fleet.api_key)
     canaries.plant(f"Temporal API key{which}", fleet.temporal_api_key)
     canaries.plant(f"LiteLLM API key{which}", fleet.litellm_api_key)

@@ -121,10 +121,7 @@ def _before_in_queue() -> InstanceQuerySet:
 _END_IN_QUEUE = Update(_before_in_queue, _REPLACED)
 _BEFORE_IN_QUEUE = Select(lambda: _before_in_queue().that_live(_NOW).order_by())
 #: The columns that a start and its instance have in common, and those of each alone; others have their defaults.
-_COMMON = (
-    *("id", "organization_id", "worker_id", "api_key_id"),
-    *("started_at", "client_address", "configuration_revision"),
-)
+_COMMON = ("id", "organization_id", "worker_id", "api_key_id", "started_at", "client_address", "configuration_revision")
 _NEW_WORKER = Insert(Worker, given=("id", "organization_id", "queue_id", "name", "is_ephemeral", "created_at"))
 _START = Insert(
     WorkerStart,
@@ -344,8 +341,8 @@ def _write(
 
 def _ephemeral_name(hostname: str) -> str:
     """The host, so that a person knows where it runs, and random digits, since a host may run many."""
-    host = slugify(hostname).replace("_", "-")[:HOST_IN_NAME].strip("-")
-    return f"{host or 'worker'}-{uuid4().hex[:12]}"
+    host = slugify(hostname).replace("_", "-")[:HOST_IN_NAME].strip("-") or "worker"
+    return f"{host}-{uuid4().hex[:12]}"
 
 
 def _entries(
