@@ -67,7 +67,7 @@
     let pause = usual, told = null;
     const tell = (text) => {
       told?.remove();
-      told = text && note(text);
+      told = text ? note(text) : null;
       if (told) part.after(told);
     };
     while (!part.querySelector("[data-final]")) {
