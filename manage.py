@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import OperationalError, ProgrammingError
 
-from controlplane import private_files, secrets_file
+from controlplane.startup import private_files, secrets_file
 
 #: What a shell reports of a program that SIGPIPE ended.
 ENDED_BY_PIPE = 141

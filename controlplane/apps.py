@@ -7,7 +7,7 @@ from django.db.models.signals import post_migrate
 from django.utils import timezone
 
 if TYPE_CHECKING:
-    from environments.rotation import RingSealed
+    from environments.sealing.rotation import RingSealed
 
 
 class ControlplaneConfig(AppConfig):
@@ -21,8 +21,8 @@ class ControlplaneConfig(AppConfig):
         """Registers the OpenAPI security scheme, and completes the login; models must be loaded before."""
         from django.contrib import admin  # noqa: PLC0415
 
-        from controlplane import openapi  # noqa: F401, PLC0415
         from controlplane.accounts import checks, memory, sealing, throttling  # noqa: F401, PLC0415
+        from controlplane.api import openapi  # noqa: F401, PLC0415
 
         post_migrate.connect(_mark_new_database, sender=self)
         memory.install()
@@ -36,6 +36,6 @@ class ControlplaneConfig(AppConfig):
 
 def _mark_new_database(**_options: Any) -> None:
     """Says of a database whose tables were just made that it is the one to serve."""
-    from controlplane.restoration import mark_new_database  # noqa: PLC0415  # it has models
+    from controlplane.serving.restoration import mark_new_database  # noqa: PLC0415  # it has models
 
     mark_new_database(timezone.now())

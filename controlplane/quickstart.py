@@ -8,11 +8,11 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
-from controlplane import env
+from controlplane.startup import env
 from environments import audit
 from environments.audit import Actor
 from environments.models import Organization
-from workers.api_keys import DEFAULT_LIFETIME, IssuedApiKey, issue_api_key
+from workers.api_keys.issuing import DEFAULT_LIFETIME, IssuedApiKey, issue_api_key
 from workers.fleet import apply_document
 from workers.models import Worker
 

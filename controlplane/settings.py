@@ -7,8 +7,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.utils.csp import CSP
 
-from controlplane import env
-from controlplane.authorities import trust_named_authorities
+from controlplane.startup import env
+from controlplane.startup.authorities import trust_named_authorities
 from environments.encryption import encode
 
 env.load_env_file()
@@ -90,27 +90,27 @@ INSTALLED_APPS = [
     "controlplane",
 ]
 MIDDLEWARE = [
-    "controlplane.telemetry.TelemetryMiddleware",
-    *(["controlplane.tracing.TracingMiddleware"] if IS_TRACED else []),
-    "controlplane.proxies.ProxyMiddleware",
-    "controlplane.middleware.ProbeMiddleware",
-    "controlplane.metrics.MetricsMiddleware",
-    "controlplane.middleware.WorkerApiMiddleware",
+    "controlplane.monitoring.requests.TelemetryMiddleware",
+    *(["controlplane.monitoring.tracing.TracingMiddleware"] if IS_TRACED else []),
+    "controlplane.middleware.client.ProxyMiddleware",
+    "controlplane.middleware.client.ProbeMiddleware",
+    "controlplane.monitoring.metrics.MetricsMiddleware",
+    "controlplane.middleware.worker_api.WorkerApiMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "controlplane.middleware.ConsolePolicyMiddleware",
+    "controlplane.middleware.console.ConsolePolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "controlplane.middleware.CircuitMiddleware",
-    "controlplane.middleware.UnsizedFormMiddleware",
+    "controlplane.middleware.circuit.CircuitMiddleware",
+    "controlplane.middleware.console.UnsizedFormMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "controlplane.middleware.SecondFactorMiddleware",
-    "controlplane.middleware.ConsoleErrorsMiddleware",
+    "controlplane.middleware.console.SecondFactorMiddleware",
+    "controlplane.middleware.console.ConsoleErrorsMiddleware",
 ]
 ROOT_URLCONF = "controlplane.urls"
 WSGI_APPLICATION = "controlplane.wsgi.application"
@@ -173,7 +173,7 @@ CONSOLE_CSP = {
     "frame-ancestors": [CSP.NONE],
     "base-uri": [CSP.NONE],
 }
-DEFAULT_EXCEPTION_REPORTER_FILTER = "controlplane.errors.ExceptionReporterFilter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "controlplane.api.errors.ExceptionReporterFilter"
 
 # --- Login (controlplane.accounts, on django-allauth) ---
 
@@ -208,14 +208,14 @@ SOCIALACCOUNT_ADAPTER = "controlplane.accounts.identities.IdentityAdapter"
 # --- Worker API ---
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["workers.authentication.ApiKeyAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["workers.api.authentication.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [],  # the authentication refuses whoever has no key; the domain decides the rest
-    "DEFAULT_PARSER_CLASSES": ["controlplane.parsers.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["controlplane.api.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "controlplane.parsers.AlwaysJSON",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "controlplane.api.parsers.AlwaysJSON",
     "DEFAULT_METADATA_CLASS": None,
-    "DEFAULT_SCHEMA_CLASS": "controlplane.openapi.WorkerApiSchema",
-    "EXCEPTION_HANDLER": "controlplane.errors.exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "controlplane.api.openapi.WorkerApiSchema",
+    "EXCEPTION_HANDLER": "controlplane.api.errors.exception_handler",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -229,7 +229,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["controlplane.openapi.as_the_contract_has_it"],
+    "POSTPROCESSING_HOOKS": ["controlplane.api.openapi.as_the_contract_has_it"],
     "TAGS": [{"name": "workers", "description": "👷 **Workers** - Worker registration and heartbeat monitoring"}],
 }
 
@@ -248,7 +248,7 @@ UNFOLD = {
     "STYLES": [lambda _request: static("controlplane/console.css")],
     "SCRIPTS": [lambda _request: static("controlplane/console.js")],
     "DASHBOARD_CALLBACK": "workers.admin.dashboard.context_of",
-    "SIDEBAR": {"navigation": "controlplane.navigation.sections"},
+    "SIDEBAR": {"navigation": "controlplane.console.navigation.sections"},
     "ACCOUNT": {
         "navigation": [
             {"title": "Login and security", "link": "/admin/account/"},
@@ -259,8 +259,8 @@ UNFOLD = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "controlplane.logs.JsonFormatter"}},
-    "filters": {"unexpected": {"()": "controlplane.logs.UnexpectedOnly"}},
+    "formatters": {"json": {"()": "controlplane.monitoring.logs.JsonFormatter"}},
+    "filters": {"unexpected": {"()": "controlplane.monitoring.logs.UnexpectedOnly"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     # Replaces Django's default handlers, so that there is no error mail with an HTML report.

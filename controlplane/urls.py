@@ -5,15 +5,15 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
-from controlplane.errors import api_not_found
-from controlplane.health import HealthView, livez, readyz
-from controlplane.openapi import OneDocument
-from controlplane.search import search
-from environments.searches import BoundedAutocomplete
+from controlplane.api.errors import api_not_found
+from controlplane.api.health import HealthView, livez, readyz
+from controlplane.api.openapi import OneDocument
+from controlplane.console.search import search
+from environments.admin.searches import BoundedAutocomplete
 
 autocomplete = BoundedAutocomplete.as_view(admin_site=admin.site)
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("api/v1/", include("workers.urls")),
+    path("api/v1/", include("workers.api.urls")),
     path("api/health", HealthView.as_view()),
     path("api/openapi.json", SpectacularJSONAPIView.as_view(generator_class=OneDocument), name="openapi"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
@@ -28,7 +28,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(url="/admin/")),
 ]
 
-handler400 = "controlplane.errors.bad_request"
-handler404 = "controlplane.errors.not_found"
-handler500 = "controlplane.errors.server_error"
+handler400 = "controlplane.api.errors.bad_request"
+handler404 = "controlplane.api.errors.not_found"
+handler500 = "controlplane.api.errors.server_error"
 handler429 = "controlplane.accounts.throttling.too_many_attempts"  # allauth looks for it

@@ -6,7 +6,7 @@ import sys
 
 from django.core.wsgi import get_wsgi_application
 
-from controlplane import private_files
+from controlplane.startup import private_files
 
 #: Seconds that a thread computes before another one's turn. A start waits for the database a few times, and after each
 #: for its turn behind whoever renders a page: with Python's own 5 ms it took twice as long beside two such threads.
@@ -19,20 +19,20 @@ application = get_wsgi_application()
 
 
 def _log_readiness() -> None:
-    from controlplane.health import readiness_problems  # noqa: PLC0415  # the apps must be loaded before
+    from controlplane.api.health import readiness_problems  # noqa: PLC0415  # the apps must be loaded before
 
     for problem in readiness_problems():
         logging.getLogger("controlplane").error("not ready at boot: %s", problem)
 
 
 def _keep_pulse() -> None:
-    from controlplane.heart import heart  # noqa: PLC0415  # as above
+    from controlplane.serving.heart import heart  # noqa: PLC0415  # as above
 
     heart.keep_beating()
 
 
 def _watch_gate() -> None:
-    from controlplane.gate import gate  # noqa: PLC0415  # as above
+    from controlplane.serving.gate import gate  # noqa: PLC0415  # as above
 
     gate.watch()
 

@@ -10,4 +10,4 @@ class EnvironmentsConfig(AppConfig):
 
     def ready(self) -> None:
         """Registers the system checks."""
-        from environments import checks  # noqa: F401, PLC0415  # models must be loaded before
+        from environments.sealing import checks  # noqa: F401, PLC0415  # models must be loaded before

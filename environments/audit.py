@@ -9,7 +9,8 @@ from django.db import models
 from django.db.models import Case, Max, When
 
 from environments.fields import SealedField
-from environments.models import VERIFICATION, AuditEvent, Organization
+from environments.models import AuditEvent, Organization
+from environments.models.connections import VERIFICATION
 
 #: Changes that say nothing of the object itself.
 BOOKKEEPING = frozenset({"created_at", "updated_at", "last_login", *VERIFICATION})

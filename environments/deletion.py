@@ -7,7 +7,7 @@ from django.db.models.deletion import ProtectedError
 
 from environments import audit
 from environments.audit import Actor
-from environments.removal import Removal
+from environments.database.removal import Removal
 
 
 class GoneError(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.db import OperationalError
 
-from controlplane.circuit import Circuit, ask, circuit
+from controlplane.engines.circuit import Circuit, ask, circuit
 
 
 class Probe:

@@ -11,9 +11,9 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from controlplane import env
-from controlplane.bulkhead import bulkhead
-from controlplane.circuit import circuit
+from controlplane.engines.circuit import circuit
+from controlplane.serving.bulkhead import bulkhead
+from controlplane.startup import env
 from tests.databases import fresh_database
 
 pytest_plugins = ["tests.browser", "tests.circuits", "tests.servers"]
@@ -95,7 +95,7 @@ def another(transactional_db: None) -> Iterator[Any]:
 def fresh_process() -> Iterator[None]:
     """No test is refused for what another one did to the database, or how often it called."""
     from environments import times  # noqa: PLC0415  # the models must be loaded before
-    from workers.throttles import counts  # noqa: PLC0415  # as above
+    from environments.limits import counts  # noqa: PLC0415  # as above
 
     yield
     times.forget()

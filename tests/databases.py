@@ -34,7 +34,7 @@ ENGINES = ("sqlite", "postgresql")
 #: The database that all processes of a run copy, and what tells them where the run has its files.
 TEMPLATE = "migrated"
 DIRECTORY = "TEST_DIRECTORY"
-#: What says of a copy that it is the database to serve (`controlplane.restoration`), which knows where it was made.
+#: What says of a copy that it is the database to serve (`controlplane.serving.restoration`), which knows where it was made.
 MARK = "INSERT INTO controlplane_databasemark (id, identity, doubt, marked_at) VALUES (1, {identity}, '', {now})"
 IDENTITY = (
     "(SELECT format('cluster %s database %s table %s', (SELECT system_identifier FROM pg_control_system()),"
@@ -155,8 +155,8 @@ def _migrate(url: str) -> None:
     from django.core.management import call_command  # noqa: PLC0415  # the settings must be loaded before
     from django.db import connection  # noqa: PLC0415
 
-    from controlplane import env  # noqa: PLC0415
     from controlplane.models import DatabaseMark  # noqa: PLC0415
+    from controlplane.startup import env  # noqa: PLC0415
 
     usual = connection.settings_dict["NAME"]
     connection.settings_dict["NAME"] = env.database(url)["NAME"]

@@ -17,11 +17,11 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.sealing import seal_api_key
-from workers.api_keys import DEFAULT_LIFETIME, IssuedApiKey, KeyTarget, issue_api_key
-from workers.authentication import PresentedKey
+from environments.sealing.data_keys import seal_api_key
+from workers.api.authentication import PresentedKey
+from workers.api_keys.issuing import DEFAULT_LIFETIME, IssuedApiKey, KeyTarget, issue_api_key
+from workers.api_keys.tokens import Claims
 from workers.models import ApiKey, Worker, WorkerQueue
-from workers.tokens import Claims
 
 ACTOR = Actor("command:tests")
 _numbers = itertools.count(1)

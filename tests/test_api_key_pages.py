@@ -16,12 +16,12 @@ from django.utils.html import escape
 
 from environments.encryption import Secret
 from environments.models import AuditEvent, Role, TemporalConnection
-from environments.sealing import seal_api_key
+from environments.sealing.data_keys import seal_api_key
 from tests import factories
 from tests.console import HOSTILE, everything, member, person, signed_in
 from tests.factories import ACTOR, Fleet
 from tests.workers import fresh_fleet, start
-from workers.api_keys import revoke_api_key, rotate_api_key
+from workers.api_keys.issuing import revoke_api_key, rotate_api_key
 from workers.models import ApiKey, Refusal, WorkerInstance, WorkerStart
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.

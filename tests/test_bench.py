@@ -18,7 +18,7 @@ from tests.bench.reference.application import AUDIENCE, ISSUER, Application, Key
 from tests.bench.reference.databases import open_database
 from tests.bench.reference.filling import LITELLM_CHARACTERS, TEMPORAL_CHARACTERS, fill
 from tests.databases import fresh_database
-from workers.serializers import WorkerConfigResponseSerializer
+from workers.api.serializers.workers import WorkerConfigResponseSerializer
 
 KEYS = Keys(b"s" * 32, b"e" * 32)
 WORKER_ID = str(uuid4())

@@ -13,15 +13,15 @@ from django.urls import reverse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from environments import console
+from environments.admin import console
 from environments.models import AuditEvent, Membership, Role
 from tests import factories
 from tests.console import everything, member, person, signed_in, url
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers import bulk
-from workers.admin import bulk as pages
-from workers.exports import KEY_COLUMNS, WORKER_COLUMNS, as_csv, safe_cell
+from workers.admin.workers import bulk as pages
+from workers.admin.workers.export import KEY_COLUMNS, WORKER_COLUMNS, as_csv, safe_cell
+from workers.fleet import bulk
 from workers.models import ApiKey, InstanceReport, Worker, WorkerInstance
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -451,7 +451,7 @@ def test_the_export_obeys_filters_and_organizations(client: Client, fleet: Fleet
 def test_the_export_reads_page_by_page_and_changes_nothing(
     client: Client, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, django_assert_max_num_queries: Any
 ) -> None:
-    monkeypatch.setattr("workers.exports.BATCH", 2)
+    monkeypatch.setattr("workers.admin.workers.export.BATCH", 2)
     for number in range(4, 8):
         factories.create_worker(fleet.queue, f"worker-{number}")
     before = everything()
@@ -464,7 +464,7 @@ def test_the_export_reads_page_by_page_and_changes_nothing(
 def test_the_export_is_of_no_more_workers_than_hold_a_thread_for_seconds(
     client: Client, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.admin.bulk.MOST_EXPORTED", 2)
+    monkeypatch.setattr("workers.admin.workers.bulk.MOST_EXPORTED", 2)
     assert len(rows_of(act(client, "export", all_ids()[:2]))) == 2
     refused = act(client, "export", all_ids()[:1], select_across="1")
     assert refused.status_code == 302

@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from environments.models import AuditEvent, DataKey, LiteLLMConnection, Organization, Role
-from environments.sealing import open_api_key
+from environments.sealing.data_keys import open_api_key
 from tests import factories
 from tests.console import form_of, member, person, signed_in, url
 from tests.factories import Fleet

@@ -18,8 +18,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from environments.connection_hosts import AllowedHost
+from environments import limits
+from environments.connections.results import SALT
 from environments.encryption import Secret
+from environments.endpoints.hosts import AllowedHost
 from environments.models import (
     AuditEvent,
     DataKey,
@@ -29,15 +31,13 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.sealing import seal_api_key
-from environments.verification_records import SALT
+from environments.sealing.data_keys import seal_api_key
 from tests import factories
 from tests.console import errors_of, everything, form_of, member, person, post_confirmed, signed_in, url
 from tests.environments.endpoints import KEY, Endpoint, answer, answering, request_of
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers import throttles
-from workers.admin.connection_page import travels_openly
+from workers.admin.connections.context import travels_openly
 from workers.models import Worker, WorkerInstance
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
@@ -496,7 +496,7 @@ def test_the_setting_names_where_to_connect_to(
 def test_nobody_makes_the_control_plane_knock_without_end(
     fleet: Fleet, client: Client, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throttles, "WINDOW_SECONDS", 1_000_000_000)  # the minute does not end within the test
+    monkeypatch.setattr(limits, "WINDOW_SECONDS", 1_000_000_000)  # the minute does not end within the test
     gateway.stop()
     for _ in range(30):
         assert verify(client, fleet.litellm).status_code == 302

@@ -27,7 +27,6 @@ from environments import audit
 from environments.encryption import Secret
 from environments.fields import SealedField
 from environments.models import (
-    CONNECTION_POINTERS,
     AuditEvent,
     DataKey,
     Environment,
@@ -38,7 +37,8 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.sealing import open_api_key, seal_api_key
+from environments.models.organizations import CONNECTION_POINTERS
+from environments.sealing.data_keys import open_api_key, seal_api_key
 from tests import factories
 from tests.console import (
     REGISTERED,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from django.test import Client
 
-from controlplane.openapi import WorkerApiSchema
+from controlplane.api.openapi import WorkerApiSchema
 
 CONTRACT = yaml.safe_load((Path(__file__).parent / "contract" / "start_worker.openapi.yaml").read_text())
 PATH = "/api/v1/workers/{worker_id}/start"

@@ -6,7 +6,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from controlplane import env
+from controlplane.startup import env
 from tests.databases import fresh_database
 
 pytestmark = pytest.mark.sqlite

@@ -27,7 +27,7 @@ APPLICATIONS = [COMPOSE["services"][name] for name in ("migrate", "service")]
 #: Every name that the settings read, as it stands in the code.
 SETTINGS = {
     name
-    for path in (ROOT / "controlplane").glob("*.py")
+    for path in (ROOT / "controlplane").rglob("*.py")
     for name in re.findall(r'(?:env\.\w+|environ\.get|integer|text)\(\s*["\']([A-Z_]+)["\']', path.read_text())
 }
 SECRETS = ("SECRET_KEY", "ENCRYPTION_KEYS", "API_KEY_SIGNING_KEYS", "DATABASE_URL")

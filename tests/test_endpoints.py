@@ -20,7 +20,7 @@ from environments.models import Environment
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import INVALID_TOKEN, assert_error_shape, fleets, told_by
-from workers.api_keys import revoke_api_key, rotate_api_key
+from workers.api_keys.issuing import revoke_api_key, rotate_api_key
 from workers.models import Refusal, Worker, WorkerQueue
 
 UNUSABLE = ("no key", "malformed", "revoked", "expired", "rotated out")

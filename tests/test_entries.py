@@ -13,15 +13,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.test import RequestFactory
 
-from controlplane import env
+from controlplane.startup import env
 from environments.models import Connection, LiteLLMConnection, Organization, TelemetrySettings, TemporalConnection
 from tests import factories
 from tests.console import person
 from tests.environments import entries
 from tests.environments.entries import FIELDS
 from tests.workers.fleets import apply
+from workers.api.serializers.workers import http_url
 from workers.fleet import FleetError
-from workers.serializers import http_url
 
 GOOD: dict[str, dict[str, Any]] = {
     "TemporalConnection": {"host": "temporal:7233", "namespace": "default"},

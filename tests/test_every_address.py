@@ -15,13 +15,13 @@ from django.core.cache import cache
 from django.db import models, transaction
 from django.test import Client
 
+from environments.limits import counts
 from environments.models import CredentialConnection, LiteLLMConnection, Role, TelemetrySettings, TemporalConnection
 from tests import factories
 from tests.console import REGISTERED, console_routes, form_of, member, person, row_of, signed_in, url
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import Worker
-from workers.throttles import counts
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.xdist_group("addresses")]

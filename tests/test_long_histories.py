@@ -10,7 +10,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from environments import console, pages
+from environments.admin import console, paginator
 from environments.models import AuditEvent, LiteLLMConnection, TemporalConnection
 from tests.console import person, signed_in, url
 from tests.factories import Fleet
@@ -29,7 +29,7 @@ def fleet(db: None, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """A worker that was restarted without end, whose connection was verified and which was edited as often."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite does not tell how many rows it looked at")
-    monkeypatch.setattr(pages, "MOST_ROWS", 100)
+    monkeypatch.setattr(paginator, "MOST_ROWS", 100)
     monkeypatch.setattr(console, "MOST_SEARCHED", 100)
     person(is_staff=True, is_superuser=True)
     fleet = fresh_fleet()

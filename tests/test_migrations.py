@@ -25,7 +25,7 @@ from django.db.migrations import (
 from django.db.migrations.loader import MigrationLoader
 
 from controlplane.releases import EARLIER, OUR_APPS
-from environments.schema_changes import (
+from environments.database.schema_changes import (
     CHANGED,
     ORDER,
     AddConstraintUnchecked,

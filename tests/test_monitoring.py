@@ -10,8 +10,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import Settings
 
-from controlplane.metrics import OUTCOMES, UNOPENED, counting, exposition
-from controlplane.telemetry import CALLS
+from controlplane.monitoring.metrics import OUTCOMES, UNOPENED, counting, exposition
+from controlplane.monitoring.requests import CALLS
 from tests.processes import ROOT
 from tests.workers import fresh_fleet
 from workers.models import Liveness

@@ -21,17 +21,17 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from environments.limits import counts
 from environments.models import AuditEvent, Membership, Role
 from tests import factories
 from tests.console import errors_of, everything, member, person, signed_in, url
 from tests.factories import ACTOR, Fleet
 from tests.servers import TemporalServer
 from tests.workers import fresh_fleet, start
-from workers.api_keys import revoke_api_key
-from workers.boot import polling
-from workers.boot.commands import PLACEHOLDER, commands_for
+from workers.api_keys.issuing import revoke_api_key
+from workers.installation.worker import PLACEHOLDER, commands_for
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerQueue
-from workers.throttles import counts
+from workers.reports import first_boot
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -531,6 +531,6 @@ def polling_becomes(client: Client, fleet: Fleet, state: str) -> bool:
     deadline = time.monotonic() + 20
     while (is_so := told(client, fleet)["polling"] == state) is False and time.monotonic() < deadline:
         time.sleep(0.2)
-        polling.answers.forget()
+        first_boot.answers.forget()
         counts.forget()
     return is_so

@@ -13,7 +13,7 @@ from django.db import OperationalError, connection, transaction
 from django.test import Client
 from django.urls import reverse
 
-from controlplane.circuit import circuit
+from controlplane.engines.circuit import circuit
 from environments.models import Environment, LiteLLMConnection, Membership, Role, TelemetrySettings
 from tests import factories
 from tests.console import everything, form_of, member, person, signed_in, url

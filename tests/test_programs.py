@@ -36,7 +36,7 @@ from tests.faults import (
     trickle,
 )
 from tests.processes import ROOT, ServerProcess
-from workers.boot.commands import IMAGE, commands_for
+from workers.installation.worker import IMAGE, commands_for
 
 KEY = "acp-the-key-of-this-test"
 KINDS = ("shell", "docker", "systemd", "kubernetes", "python", "temporal")

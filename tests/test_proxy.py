@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from controlplane.errors import RETRY_AFTER_SECONDS
-from controlplane.parsers import MAX_BYTES
+from controlplane.api.errors import RETRY_AFTER_SECONDS
+from controlplane.api.parsers import MAX_BYTES
 from tests.processes import free_port
 from tests.proxies import NAME, NginxMissingError, Proxy, nginx_program
 

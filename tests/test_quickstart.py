@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.secrets_file import KINDS
+from controlplane.startup.secrets_file import KINDS
 from tests.processes import ROOT, ServerProcess, free_port
 from tests.servers import TemporalServer
 from tests.workers.test_lifecycle import SCHEMAS

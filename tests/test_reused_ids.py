@@ -28,7 +28,7 @@ from tests import factories
 from tests.console import REGISTERED, member, person, routes_of, signed_in, url
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.key_usage import history_of, last_used, reach_of
+from workers.api_keys.usage import history_of, last_used, reach_of
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.

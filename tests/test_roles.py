@@ -33,7 +33,8 @@ from django.test import Client, RequestFactory
 from django.urls import Resolver404, get_resolver, reverse
 from django.utils import timezone
 
-from controlplane.middleware import BAD_INPUT
+from controlplane.middleware.console import BAD_INPUT
+from environments.limits import counts
 from environments.models import (
     AuditEvent,
     DataKey,
@@ -59,6 +60,7 @@ from tests.console import (
 )
 from tests.factories import Fleet
 from tests.workers import start
+from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import (
     ApiKey,
     InstanceReport,
@@ -68,8 +70,6 @@ from workers.models import (
     WorkerQueue,
     WorkerStart,
 )
-from workers.throttles import counts
-from workers.update_locks import acquire_update_lock
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.xdist_group("roles")]

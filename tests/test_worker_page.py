@@ -20,14 +20,14 @@ from environments import audit
 from environments.audit import Actor
 from environments.encryption import Secret
 from environments.models import Role, TemporalConnection
-from environments.sealing import seal_api_key
+from environments.sealing.data_keys import seal_api_key
 from tests import factories
 from tests.console import HOSTILE, member, person, signed_in
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, heartbeat, start
 from workers.admin.effective_configuration import fields_of
-from workers.api_keys import revoke_api_key
-from workers.configuration import WorkerConfiguration, sections_of, show_configuration
+from workers.api_keys.issuing import revoke_api_key
+from workers.configuration.effective import WorkerConfiguration, sections_of, show_configuration
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerStart
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.

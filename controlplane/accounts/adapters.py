@@ -20,9 +20,9 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from controlplane.accounts import devices, sealing
 from controlplane.accounts.pages import no_access
 from controlplane.accounts.throttling import count_attempt
-from controlplane.proxies import network_of
+from controlplane.serving.proxies import network_of
 from environments import audit
-from environments.console import actor_of
+from environments.admin.console import actor_of
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from controlplane.accounts.forms import (
 )
 from controlplane.accounts.pages import Page, layout
 from environments import audit
-from environments.console import actor_of
+from environments.admin.console import actor_of
 
 KINDS = {
     Authenticator.Type.TOTP: "authenticator app",

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from environments.encryption import VERSION, CannotOpenError, Place, sealing_key_id
-from environments.sealing import key_ring
+from environments.sealing.data_keys import key_ring
 
 #: What in an authenticator's data is sealed.
 SEALED = ("secret", "seed")
@@ -37,7 +37,7 @@ def open_factor(sealed: str, user_id: int) -> str:
 
 
 class SecondFactors:
-    """The sealed second factors, as `environments.rotation` wants to know them."""
+    """The sealed second factors, as `environments.sealing.rotation` wants to know them."""
 
     name = "second factors"
 

@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse
 
 from controlplane.accounts.devices import device_of
 from controlplane.accounts.pages import refusal
-from controlplane.proxies import network_of
+from controlplane.serving.proxies import network_of
 
 APP = "allauth.account"
 #: The modules of allauth that limit how often a second factor is tried; a test looks for others.

@@ -26,7 +26,7 @@ from controlplane.accounts.memory import remember_briefly
 from controlplane.accounts.pages import Page, layout, no_access
 from controlplane.accounts.throttling import too_many_attempts
 from environments import audit
-from environments.console import actor_of
+from environments.admin.console import actor_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from django.core import checks
 from django.db import connection
 from django.http.request import split_domain_port, validate_host
 
-from controlplane import env
 from controlplane.doctor.findings import Finding, note, problem
+from controlplane.startup import env
 
 SETTINGS, DURABILITY, TRANSPORT = "settings", "durability", "transport"
 #: What PostgreSQL has to have on, lest a start that was answered is lost when it crashes.

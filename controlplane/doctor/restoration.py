@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from controlplane.doctor.findings import Finding, note, problem
-from controlplane.restoration import Memory, changed_timeline
+from controlplane.serving.restoration import Memory, changed_timeline
 
 RESTORED = "restored database"
 

@@ -7,10 +7,10 @@ from django.conf import settings
 from django.db.models import Count
 
 from controlplane.doctor.findings import Finding, Level, many, note, problem
-from environments import rotation
 from environments.encryption import SEALS_TO_WARN_AT
 from environments.management.progress import ProgressDisplay
 from environments.models import DataKey
+from environments.sealing import rotation
 
 ROWS, KEYS = "sealed rows", "encryption keys"
 ROTATE = "Run python manage.py rotate_encryption."

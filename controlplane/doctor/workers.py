@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from controlplane.doctor.findings import Finding, Level, many
 from workers.models import Liveness, Worker
-from workers.paths import PATH
+from workers.models.paths import PATH
 
 #: Time enough to bring a new worker up.
 NEVER_STARTED_AFTER = timedelta(days=7)

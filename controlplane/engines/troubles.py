@@ -12,7 +12,9 @@ from typing import Any
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, NotSupportedError, OperationalError
 from django.db.utils import DatabaseErrorWrapper
 
-from controlplane.circuit import circuit
+from controlplane.engines.circuit import circuit
+
+DATABASE_AWAY = "The database is not available."
 
 
 class Trouble(Enum):

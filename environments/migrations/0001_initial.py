@@ -5,8 +5,8 @@ import django.db.models.deletion
 import django.utils.timezone
 import environments.fields
 import environments.models
-import environments.tenancy
-import environments.validators
+import environments.database.tenancy
+import environments.endpoints.validators
 import uuid
 from django.db import migrations, models
 
@@ -58,7 +58,7 @@ class Migration(migrations.Migration):
                     "api_url",
                     models.CharField(
                         max_length=500,
-                        validators=[environments.validators.is_http_url],
+                        validators=[environments.endpoints.validators.is_http_url],
                         verbose_name="API URL",
                     ),
                 ),
@@ -74,7 +74,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    environments.models.SlugField(
+                    environments.models.fields.SlugField(
                         help_text="Chosen once; part of every Temporal task queue name.",
                         max_length=63,
                         primary_key=True,
@@ -194,7 +194,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         default="",
                         max_length=500,
-                        validators=[environments.validators.is_otlp_endpoint],
+                        validators=[environments.endpoints.validators.is_otlp_endpoint],
                         verbose_name="OTLP endpoint",
                     ),
                 ),
@@ -203,7 +203,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         default="agent-control-plane-worker",
                         max_length=255,
-                        validators=[environments.validators.is_label],
+                        validators=[environments.endpoints.validators.is_label],
                         verbose_name="service name",
                     ),
                 ),
@@ -302,10 +302,13 @@ class Migration(migrations.Migration):
                     models.CharField(
                         help_text="host:port, without a scheme",
                         max_length=260,
-                        validators=[environments.validators.is_target],
+                        validators=[environments.endpoints.validators.is_target],
                     ),
                 ),
-                ("namespace", models.CharField(max_length=255, validators=[environments.validators.is_label])),
+                (
+                    "namespace",
+                    models.CharField(max_length=255, validators=[environments.endpoints.validators.is_label]),
+                ),
                 ("is_tls_enabled", models.BooleanField(default=True, verbose_name="TLS")),
                 (
                     "organization",
@@ -334,7 +337,7 @@ class Migration(migrations.Migration):
             name="Environment",
             fields=[
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ("name", environments.models.SlugField(max_length=63)),
+                ("name", environments.models.fields.SlugField(max_length=63)),
                 ("description", models.CharField(blank=True, max_length=300)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 (
@@ -477,7 +480,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="organization",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="environments_organization_temporal_connection_tenant",
                 organization="id",
                 pointer="temporal_connection",
@@ -485,7 +488,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="organization",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="environments_organization_litellm_connection_tenant",
                 organization="id",
                 pointer="litellm_connection",
@@ -493,7 +496,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="organization",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="environments_organization_telemetry_settings_tenant",
                 organization="id",
                 pointer="telemetry_settings",
@@ -520,7 +523,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="environment",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="environments_environment_temporal_connection_tenant",
                 organization="organization",
                 pointer="temporal_connection",
@@ -528,7 +531,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="environment",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="environments_environment_litellm_connection_tenant",
                 organization="organization",
                 pointer="litellm_connection",
@@ -536,7 +539,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="environment",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="environments_environment_telemetry_settings_tenant",
                 organization="organization",
                 pointer="telemetry_settings",

@@ -18,6 +18,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="environment",
             name="tags",
-            field=environments.models.TagsField(blank=True, default="", max_length=500),
+            field=environments.models.fields.TagsField(blank=True, default="", max_length=500),
         ),
     ]

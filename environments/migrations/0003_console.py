@@ -6,7 +6,7 @@ import uuid
 from django.conf import settings
 from django.db import migrations, models
 
-from environments.schema_changes import SchemaChange
+from environments.database.schema_changes import SchemaChange
 
 
 class Migration(SchemaChange):

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.db import migrations, models
 
-from environments.removal import ENDED_ALONG
+from environments.database.removal import ENDED_ALONG
 
 
 class Migration(migrations.Migration):

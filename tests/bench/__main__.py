@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from controlplane import server
+from controlplane.serving import server
 from tests.bench import contest
 from tests.bench.contest import PRODUCT, REFERENCE, Round, run, variants
 from tests.bench.reference.databases import THREADS

@@ -30,11 +30,11 @@ def _complete(keys: int) -> dict[str, list[str]]:
     from environments.audit import Actor  # noqa: PLC0415  # as above
     from environments.encryption import Secret  # noqa: PLC0415  # as above
     from environments.models import LiteLLMConnection, Organization, TemporalConnection  # noqa: PLC0415  # as above
-    from environments.sealing import seal_api_key  # noqa: PLC0415  # as above
+    from environments.sealing.data_keys import seal_api_key  # noqa: PLC0415  # as above
     from tests.bench.reference.filling import LITELLM_CHARACTERS, TEMPORAL_CHARACTERS  # noqa: PLC0415  # as above
-    from workers.api_keys import issue_api_key  # noqa: PLC0415  # as above
+    from workers.api.serializers.workers import issued_key  # noqa: PLC0415  # as above
+    from workers.api_keys.issuing import issue_api_key  # noqa: PLC0415  # as above
     from workers.models import WorkerQueue  # noqa: PLC0415  # as above
-    from workers.serializers import issued_key  # noqa: PLC0415  # as above
 
     organization, now = Organization.objects.get(), timezone.now()
     connections = (

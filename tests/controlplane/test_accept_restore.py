@@ -13,7 +13,7 @@ from django.db import connection
 from django.utils import timezone
 
 from controlplane.models import DatabaseMark
-from controlplane.restoration import RESTORED, Memory, mark
+from controlplane.serving.restoration import RESTORED, Memory, mark
 from environments.models import AuditEvent
 from tests import factories
 from tests.factories import Fleet
@@ -60,7 +60,7 @@ def test_it_revokes_all_keys_ends_all_sessions_and_lets_the_database_be_served(f
 
 
 def test_each_key_goes_on_record(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.api_keys.BATCH", 1)
+    monkeypatch.setattr("workers.api_keys.issuing.BATCH", 1)
     run("--reason", "disk broken")
     revoked = AuditEvent.objects.filter(action="api_key.revoked").values_list("object_id", flat=True)
     assert sorted(revoked) == sorted(str(pk) for pk in ApiKey.objects.values_list("pk", flat=True))

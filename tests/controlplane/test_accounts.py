@@ -21,9 +21,9 @@ from pytest_django import Settings
 
 from controlplane.accounts.sealing import SecondFactors, open_factor, seal_factor
 from controlplane.models import SharedEntry
-from environments import rotation
 from environments.encryption import CannotOpenError, KeyRing, generate_key
 from environments.models import AuditEvent
+from environments.sealing import rotation
 
 PASSWORD = "correct horse battery staple"
 SEED = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"

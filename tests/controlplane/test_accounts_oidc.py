@@ -19,9 +19,9 @@ from django.urls import include, path
 from django.utils import timezone
 from pytest_django import Settings
 
-from controlplane import env
 from controlplane.accounts import identities
 from controlplane.models import SharedEntry
+from controlplane.startup import env
 from controlplane.urls import urlpatterns as ordinary
 from environments.models import AuditEvent
 from tests.controlplane.test_accounts import add_app

@@ -6,7 +6,7 @@ import pytest
 import requests
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane.authorities import trust_named_authorities
+from controlplane.startup.authorities import trust_named_authorities
 from tests.environments.endpoints import Authority, Endpoint, answering
 
 pytestmark = pytest.mark.once

@@ -13,9 +13,9 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.test import Client, RequestFactory
 from pytest_django import Settings
 
-from controlplane import bulkhead as module
-from controlplane.bulkhead import Bulkhead, Kind, bulkhead, kind_of
-from controlplane.middleware import CircuitMiddleware
+from controlplane.middleware.circuit import CircuitMiddleware
+from controlplane.serving import bulkhead as module
+from controlplane.serving.bulkhead import Bulkhead, Kind, bulkhead, kind_of
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, fresh_fleet, heartbeat, shared_client, start

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from controlplane.circuit import Circuit, circuit
-from controlplane.health import readiness_problems
+from controlplane.api.health import readiness_problems
+from controlplane.engines.circuit import Circuit, circuit
 from tests.circuits import Probe, wait_until
 from tests.factories import Fleet
 from tests.workers import assert_refused, fresh_fleet, start

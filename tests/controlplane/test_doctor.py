@@ -20,10 +20,10 @@ from pytest_django import Settings
 from controlplane.doctor.clocks import compare
 from controlplane.doctor.installation import examine_transport
 from controlplane.models import DatabaseMark
-from controlplane.restoration import mark
+from controlplane.serving.restoration import mark
 from environments.encryption import SEALS_TO_WARN_AT, KeyRing, generate_key
 from environments.models import DataKey, TemporalConnection
-from environments.rotation import Progress, replace_data_keys
+from environments.sealing.rotation import Progress, replace_data_keys
 from tests import factories
 from tests.factories import ACTOR, Fleet, presented
 from tests.processes import ROOT

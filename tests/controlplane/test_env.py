@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane import env
-from environments.connection_hosts import AllowedHost
+from controlplane.startup import env
 from environments.encryption import encode, generate_key, key_entry
+from environments.endpoints.hosts import AllowedHost
 from tests.special_files import SPECIAL_FILES, make_special_file
 
 pytestmark = pytest.mark.once

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane import secrets_file
+from controlplane.startup import secrets_file
 from environments.encryption import Key, encode, generate_key, key_entry
 from tests.processes import ROOT
 

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from controlplane import urls
-from controlplane.circuit import Circuit
+from controlplane.engines.circuit import Circuit
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, assert_refused, fresh_fleet, start
 

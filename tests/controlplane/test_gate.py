@@ -6,10 +6,10 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from controlplane.errors import DATABASE_AWAY
-from controlplane.gate import Gate, gate
+from controlplane.engines.troubles import DATABASE_AWAY
 from controlplane.models import DatabaseMark
-from controlplane.restoration import RESTORED, mark
+from controlplane.serving.gate import Gate, gate
+from controlplane.serving.restoration import RESTORED, mark
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from controlplane.secrets_file import KINDS
+from controlplane.startup.secrets_file import KINDS
 from environments.encryption import KEY_BYTES, KeyRing
 from tests.processes import ROOT
-from workers.tokens import KEY_ID_PREFIX
+from workers.api_keys.tokens import KEY_ID_PREFIX
 
 pytestmark = pytest.mark.once
 

@@ -23,7 +23,7 @@ from django.db import connection
 from psycopg import sql
 from pytest_django import Settings
 
-from controlplane.health import readiness_problems
+from controlplane.api.health import readiness_problems
 from environments.encryption import KeyRing, encode, generate_key, key_entry
 from tests.factories import Fleet
 from tests.processes import ROOT, free_port

@@ -11,14 +11,14 @@ from django.db import OperationalError, connection
 from django.test import RequestFactory
 from django.utils import timezone
 
-from controlplane import heart as module
-from controlplane.circuit import Circuit
-from controlplane.heart import Heart, heart
+from controlplane.engines.circuit import Circuit
+from controlplane.serving import heart as module
+from controlplane.serving.heart import Heart, heart
 from tests.circuits import Probe, wait_until
 from tests.factories import Fleet, create_worker
 from tests.workers import fresh_fleet, shared_client, start
+from workers.lifecycle.pulse import reach
 from workers.models import Liveness, Outage, Pulse, WorkerInstance
-from workers.pulse import reach
 
 
 @pytest.fixture

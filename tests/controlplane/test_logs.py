@@ -4,7 +4,7 @@ import logging
 import pytest
 from django.test import Client
 
-from controlplane.logs import JsonFormatter
+from controlplane.monitoring.logs import JsonFormatter
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 
@@ -50,7 +50,7 @@ def test_the_root_logger_writes_json() -> None:
     from django.conf import settings  # noqa: PLC0415  # the settings as loaded
 
     assert settings.LOGGING["root"]["handlers"] == ["stderr"]
-    assert settings.LOGGING["formatters"]["json"]["()"] == "controlplane.logs.JsonFormatter"
+    assert settings.LOGGING["formatters"]["json"]["()"] == "controlplane.monitoring.logs.JsonFormatter"
     assert settings.LOGGING["handlers"]["stderr"]["formatter"] == "json"
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rest_framework.exceptions import UnsupportedMediaType
 
-from controlplane.parsers import (
+from controlplane.api.parsers import (
     MAX_BYTES,
     MAX_DEPTH,
     MAX_INTEGER_DIGITS,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane import private_files
+from controlplane.startup import private_files
 from tests.processes import ROOT
 
 pytestmark = pytest.mark.once

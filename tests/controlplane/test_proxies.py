@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from controlplane.proxies import ProxyMiddleware, canonical, network_of
+from controlplane.middleware.client import ProxyMiddleware
+from controlplane.serving.proxies import canonical, network_of
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import WorkerStart

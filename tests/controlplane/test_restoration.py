@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from controlplane.models import DatabaseMark
-from controlplane.restoration import RESTORED, Memory, changed_timeline, forget, mark
+from controlplane.serving.restoration import RESTORED, Memory, changed_timeline, forget, mark
 from environments import audit
 from environments.models import AuditEvent
 from tests.factories import ACTOR

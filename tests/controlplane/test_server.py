@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane.server import _make_directory_of_counts
+from controlplane.serving.server import _make_directory_of_counts
 from tests.processes import ROOT
 
 pytestmark = pytest.mark.once

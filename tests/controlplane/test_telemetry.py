@@ -11,8 +11,8 @@ from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from django.utils.log import log_response
 
-from controlplane.logs import JsonFormatter
-from controlplane.telemetry import REQUEST_ID
+from controlplane.monitoring.logs import JsonFormatter
+from controlplane.monitoring.requests import REQUEST_ID
 from environments.models import TemporalConnection
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
@@ -100,7 +100,7 @@ def test_an_unknown_worker_is_named(fleet: Fleet, lines: list[dict[str, Any]]) -
 def test_an_answer_that_the_service_is_unavailable_is_one_line(fleet: Fleet, lines: list[dict[str, Any]]) -> None:
     TemporalConnection.objects.update(sealed_api_key="cp1.nonsense")
     assert start(fleet).status_code == 503
-    assert [line["logger"] for line in lines] == ["controlplane.errors", "controlplane.requests"]
+    assert [line["logger"] for line in lines] == ["controlplane.api.errors", "controlplane.requests"]
 
 
 def test_an_unexpected_error_is_told_with_its_traceback(rf: RequestFactory, lines: list[dict[str, Any]]) -> None:
@@ -113,7 +113,7 @@ def test_an_unexpected_error_is_told_with_its_traceback(rf: RequestFactory, line
 
 def test_what_else_is_logged_of_a_request_has_its_id(fleet: Fleet, lines: list[dict[str, Any]]) -> None:
     response = start(fleet, token=f"{fleet.token[:-4]}AAAA")
-    assert [line["logger"] for line in lines] == ["workers.authentication", "controlplane.requests"]
+    assert [line["logger"] for line in lines] == ["workers.api.authentication", "controlplane.requests"]
     assert {line["request_id"] for line in lines} == {response["X-Request-ID"]}
     assert "api_key_id" not in lines[-1]
     logging.getLogger("workers").warning("outside of a request")

@@ -8,7 +8,7 @@ from django.test import Client
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pytest_django import Settings
 
-from controlplane.tracing import provider
+from controlplane.monitoring.tracing import provider
 from tests.collector import Collector
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
@@ -27,7 +27,7 @@ def collector(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         provider.cache_clear()
         settings.MIDDLEWARE = [
             settings.MIDDLEWARE[0],
-            "controlplane.tracing.TracingMiddleware",
+            "controlplane.monitoring.tracing.TracingMiddleware",
             *settings.MIDDLEWARE[1:],
         ]
         yield server

@@ -47,7 +47,7 @@ STATUSES = {400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 503}
 #: Tells the data keys, which exist in the clear only in a process of the service.
 DATA_KEYS = """
 from environments.models import DataKey
-from environments.sealing import fingerprint_key_of, unwrap
+from environments.sealing.data_keys import fingerprint_key_of, unwrap
 for row in DataKey.objects.all():
     key = unwrap(row)
     print(key.material.hex(), fingerprint_key_of(row, key).material.hex())

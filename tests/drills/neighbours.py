@@ -204,7 +204,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from environments.audit import Actor
 from environments.models import Membership, Organization, TemporalConnection
-from workers.api_keys import issue_api_key
+from workers.api_keys.issuing import issue_api_key
 from workers.models import WorkerQueue
 
 told = json.loads(sys.stdin.read())

@@ -95,7 +95,7 @@ import json
 from django.utils import timezone
 from environments.audit import Actor
 from environments.models import Organization
-from workers.api_keys import issue_api_key
+from workers.api_keys.issuing import issue_api_key
 
 options = {"name": "all", "actor": Actor("command:drill"), "now": timezone.now()}
 print(json.dumps({row.pk: issue_api_key(row, **options).token.reveal() for row in Organization.objects.all()}))

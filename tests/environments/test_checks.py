@@ -3,9 +3,9 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from pytest_django import Settings
 
-from environments.checks import key_ring_problems
 from environments.encryption import Key, KeyRing, generate_key
 from environments.models import DataKey
+from environments.sealing.checks import key_ring_problems
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from environments.configuration import ConfigurationIncompleteError, Layer, Level, resolve
+from environments.connections.levels import ConfigurationIncompleteError, Layer, Level, resolve
 from environments.models import Environment, LiteLLMConnection, Organization, TelemetrySettings, TemporalConnection
 from workers.models import Worker, WorkerQueue
 

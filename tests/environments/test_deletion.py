@@ -16,14 +16,15 @@ from django.test import Client
 from django.utils import timezone
 
 from environments import audit
+from environments.database.removal import ENDED_ALONG
 from environments.deletion import delete
 from environments.models import AuditEvent, Environment, Membership, Organization, Role, TelemetrySettings
-from environments.removal import ENDED_ALONG
 from tests import factories
 from tests.console import REGISTERED, member, person, row_of, signed_in, url
 from tests.factories import ACTOR, Fleet
 from tests.workers import fresh_fleet, heartbeat, start
-from workers.api_keys import rotate_api_key
+from workers.api_keys.issuing import rotate_api_key
+from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import (
     ApiKey,
     InstanceReport,
@@ -34,7 +35,6 @@ from workers.models import (
     WorkerQueue,
     WorkerStart,
 )
-from workers.update_locks import acquire_update_lock
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 from temporalio.service import ConnectConfig, ServiceClient
 
-from environments.connection_hosts import UnusableError
+from environments.connections.verification import Verification, verify_litellm, verify_telemetry
+from environments.connections.verification.temporal import verify_temporal
 from environments.encryption import Secret
-from environments.endpoints import (
+from environments.endpoints.hosts import UnusableError
+from environments.endpoints.rules import (
     check_label,
     check_secret,
     read_otlp_endpoint,
@@ -24,8 +26,6 @@ from environments.endpoints import (
     read_url,
 )
 from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
-from environments.verification import Verification, verify_litellm, verify_telemetry
-from environments.verification.temporal import verify_temporal
 from tests.environments import entries
 
 pytestmark = pytest.mark.once

@@ -7,7 +7,8 @@ from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, models, transaction
 
-from environments.models import Organization, SlugField, TelemetrySettings
+from environments.models import Organization, TelemetrySettings
+from environments.models.fields import SlugField
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet

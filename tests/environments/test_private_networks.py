@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
+from environments.connections.verification import ConnectionProblemError, verify_litellm, verify_telemetry
+from environments.connections.verification.guard import Destination, destination_of
+from environments.connections.verification.outcome import DIRECTLY, Deadline
+from environments.connections.verification.reach import CLIENT_CERTIFICATE, connected, problem_of
+from environments.connections.verification.telemetry import NO_HEADERS
+from environments.connections.verification.temporal import verify_temporal
 from environments.encryption import Secret
 from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
-from environments.verification import ConnectionProblemError, verify_litellm, verify_telemetry
-from environments.verification.guard import Destination, destination_of
-from environments.verification.outcome import DIRECTLY, Deadline
-from environments.verification.reach import CLIENT_CERTIFICATE, connected, problem_of
-from environments.verification.telemetry import NO_HEADERS
-from environments.verification.temporal import verify_temporal
 from tests.environments.endpoints import KEY, Authority, Endpoint, answering, grpc_status
 from tests.processes import ROOT
 
@@ -48,7 +48,7 @@ def telemetry(host: str) -> str:
 @pytest.fixture
 def otlp_over_grpc(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     def found(host: str) -> str:
-        monkeypatch.setattr("environments.verification.telemetry.GRPC_PORT", int(host.rpartition(":")[2]))
+        monkeypatch.setattr("environments.connections.verification.telemetry.GRPC_PORT", int(host.rpartition(":")[2]))
         return telemetry(host)
 
     return found

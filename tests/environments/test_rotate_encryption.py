@@ -10,9 +10,9 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from pytest_django import Settings
 
-from environments import rotation
 from environments.encryption import KeyRing, generate_key
 from environments.models import AuditEvent, DataKey, LiteLLMConnection, TemporalConnection
+from environments.sealing import rotation
 from tests import factories
 from tests.factories import Fleet
 from tests.servers import ControlPlane

@@ -11,11 +11,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from environments import rotation
 from environments.encryption import KeyRing, Secret, generate_key, sealing_key_id
 from environments.fields import SealedField
 from environments.models import AuditEvent, DataKey, LiteLLMConnection, TemporalConnection
-from environments.rotation import (
+from environments.sealing import rotation
+from environments.sealing.data_keys import open_api_key, place_of, seal_api_key
+from environments.sealing.rotation import (
     Progress,
     RowsCannotOpenError,
     count_secrets_to_reseal,
@@ -25,7 +26,6 @@ from environments.rotation import (
     sealed_columns,
     verify_all,
 )
-from environments.sealing import open_api_key, place_of, seal_api_key
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import fresh_fleet, start

@@ -11,7 +11,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from environments.schema_changes import (
+from environments.database.schema_changes import (
     AddFieldUnlessThere,
     AddIndexMeanwhile,
     DropIndexMeanwhile,

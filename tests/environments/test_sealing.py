@@ -17,7 +17,7 @@ from environments.encryption import (
 )
 from environments.fields import SealedField
 from environments.models import DataKey, LiteLLMConnection, TemporalConnection
-from environments.sealing import (
+from environments.sealing.data_keys import (
     DataKeyExhaustedError,
     create_data_key,
     open_api_key,
@@ -283,7 +283,7 @@ def test_a_damaged_secret_fails_its_start_with_503_and_no_other(
     response = start(fleet)
     assert_refused(response, 503)
     assert int(response["Retry-After"]) > 0
-    lines = [record for record in caplog.records if record.name == "controlplane.errors"]
+    lines = [record for record in caplog.records if record.name == "controlplane.api.errors"]
     assert [line.levelno for line in lines] == [logging.ERROR]
     for text in (caplog.text, response.content.decode()):
         assert fleet.temporal_secret not in text
@@ -296,7 +296,7 @@ def test_a_damaged_secret_fails_its_start_with_503_and_no_other(
 def test_the_log_line_names_key_id_table_and_row(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     flip_a_character(fleet)
     start(fleet)
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "controlplane.errors"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "controlplane.api.errors"]
     assert str(DataKey.objects.get().pk) in line
     assert "environments_temporalconnection" in line
     assert str(fleet.temporal.pk) in line

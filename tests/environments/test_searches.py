@@ -15,10 +15,10 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from environments import console
-from environments.console import RecordsAdmin
+from environments.admin import console
+from environments.admin.console import RecordsAdmin
+from environments.admin.searches import LONGEST_SEARCH, MOST_VALUES, MOST_WORDS, SEARCH_IS_CUT, cut_search
 from environments.models import Role
-from environments.searches import LONGEST_SEARCH, MOST_VALUES, MOST_WORDS, SEARCH_IS_CUT, cut_search
 from tests import factories
 from tests.console import REGISTERED, Model, member, person, signed_in, url
 from tests.factories import Fleet

@@ -8,15 +8,15 @@ from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, models, transaction
 
+from environments.database.tenancy import SameAs, SameOrganization, TenantOwned
 from environments.fields import SealedField
 from environments.models import DataKey, Organization
-from environments.sealing import create_data_key
-from environments.tenancy import SameAs, SameOrganization, TenantOwned
+from environments.sealing.data_keys import create_data_key
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
+from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import ApiKey, InstanceReport, Refusal, UpdateLock, Worker, WorkerInstance, WorkerStart
-from workers.update_locks import acquire_update_lock
 
 pytestmark = pytest.mark.sqlite
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from environments.connection_hosts import AllowedHost, HostError, read_host, read_host_and_port
-from environments.verification.guard import FORBIDDEN, RefusedError, destination_of, is_forbidden, is_public
-from environments.verification.outcome import ConnectionProblemError, Deadline
+from environments.connections.verification.guard import FORBIDDEN, RefusedError, destination_of, is_forbidden, is_public
+from environments.connections.verification.outcome import ConnectionProblemError, Deadline
+from environments.endpoints.hosts import AllowedHost, HostError, read_host, read_host_and_port
 
 pytestmark = pytest.mark.once
 

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pytest_django import Settings
 
-from environments.connection_hosts import AllowedHost
+from environments.connections.verification import Verification, verify, verify_litellm, verify_telemetry
 from environments.encryption import Secret
+from environments.endpoints.hosts import AllowedHost
 from environments.models import LiteLLMConnection, TelemetrySettings
-from environments.verification import Verification, verify, verify_litellm, verify_telemetry
 from tests.environments.endpoints import (
     KEY,
     Authority,
@@ -339,7 +339,7 @@ def test_telemetry_on_the_grpc_port_asks_for_http2(
 ) -> None:
     server = serve(handler)
     # Port 4317 itself may be taken on the machine that tests.
-    monkeypatch.setattr("environments.verification.telemetry.GRPC_PORT", server.port)
+    monkeypatch.setattr("environments.connections.verification.telemetry.GRPC_PORT", server.port)
     found = telemetry(f"http://{server.host}")
     assert problem in found.problem
     assert found.is_ok is not bool(problem)
@@ -355,7 +355,7 @@ def test_every_kind_of_slowness_ends_after_three_seconds(
     mute, tls_mute = serve(silent), serve(silent, tls=trusted.context_for("127.0.0.1"))
     plain, tls = serve(headers), serve(headers, tls=trusted.context_for("127.0.0.1"))
     grpc = serve(silent)
-    monkeypatch.setattr("environments.verification.telemetry.GRPC_PORT", grpc.port)
+    monkeypatch.setattr("environments.connections.verification.telemetry.GRPC_PORT", grpc.port)
     checks = [
         lambda: litellm(f"http://{mute.host}"),
         lambda: litellm(f"https://{mute.host}"),

@@ -15,10 +15,10 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest
 from temporalio.service import ConnectConfig, ServiceClient
 
+from environments.connections.verification import ConnectionProblemError, RefusedError, Verification, verify
+from environments.connections.verification.temporal import _runtime, pollers_of, verify_temporal
 from environments.encryption import Secret
 from environments.models import TemporalConnection
-from environments.verification import ConnectionProblemError, RefusedError, Verification, verify
-from environments.verification.temporal import _runtime, pollers_of, verify_temporal
 from tests.environments.endpoints import KEY, Authority, Endpoint, answering, grpc_status, no_new_threads, silent
 from tests.servers import TemporalServer
 

@@ -267,9 +267,9 @@ def _queries() -> list[tuple[str, Any]]:
     from django.db.models import Count  # noqa: PLC0415  # as above
     from django.utils import timezone  # noqa: PLC0415  # as above
 
-    from workers.attention import crash_looping  # noqa: PLC0415  # as above
     from workers.models import ApiKey, WorkerInstance, WorkerQueue, WorkerStart  # noqa: PLC0415  # as above
     from workers.models.instances import live_in_queue  # noqa: PLC0415  # as above
+    from workers.reports.attention import crash_looping  # noqa: PLC0415  # as above
 
     now = timezone.now()
     starts, instances = WorkerStart.objects.defer("system_info"), WorkerInstance.objects.all()

@@ -17,7 +17,7 @@ from tests.databases import SECRETS
 from tests.processes import ROOT, ServerProcess
 from tests.servers import ControlPlane, TemporalServer
 from tests.test_first_start import issue, records
-from workers.installation import WORKER_PACKAGE_VERSION
+from workers.installation.queue import WORKER_PACKAGE_VERSION
 
 if not os.environ.get("TEST_UPSTREAM"):
     collect_ignore_glob = ["test_*.py"]

@@ -14,7 +14,7 @@ from typing import Any
 from tests.servers import ControlPlane, TemporalServer
 from tests.test_first_start import console_of
 from tests.upstream.conftest import HEARTBEAT_INTERVAL, PYTHON, Queue, Worker
-from workers.installation import WORKER_SDK_VERSION
+from workers.installation.queue import WORKER_SDK_VERSION
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
 
 TASK_QUEUE = "demo.development.existing"

@@ -14,10 +14,10 @@ from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 
+from environments.limits import counts
 from tests import factories
 from tests.factories import Fleet
 from workers.models import WorkerInstance, WorkerStart
-from workers.throttles import counts
 
 INVALID_TOKEN = 'Bearer error="invalid_token"'
 

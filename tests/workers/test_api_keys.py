@@ -8,8 +8,8 @@ from environments.models import AuditEvent
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import fresh_fleet
-from workers import tokens
-from workers.api_keys import (
+from workers.api_keys import tokens
+from workers.api_keys.issuing import (
     DEFAULT_GRACE_PERIOD,
     DEFAULT_LIFETIME,
     LONGEST_GRACE_PERIOD,

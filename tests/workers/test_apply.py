@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from controlplane.env import ROOT
+from controlplane.startup.env import ROOT
 from environments.models import AuditEvent, Organization
 from tests import factories
 from tests.special_files import SPECIAL_FILES, make_special_file

@@ -16,8 +16,8 @@ from environments.models import Organization
 from tests import factories
 from tests.workers.fleets import ACME, apply, apply_all
 from tests.workers.test_fleet_document import documents
+from workers.configuration.impact import compare, look
 from workers.fleet import Action, Applied, FleetError
-from workers.impact import compare, look
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue
 
 

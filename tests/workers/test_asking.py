@@ -16,15 +16,16 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
+from environments import limits
+from environments.connections import asking
 from environments.models import AuditEvent, LiteLLMConnection, Role, TemporalConnection
 from tests import factories
 from tests.console import form_of, member, signed_in, url
 from tests.environments.endpoints import Endpoint, silent
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers import asking, throttles
-from workers.boot.polling import ASKING, MOST_ANSWERS, Answer, Answers
 from workers.models import Worker, WorkerInstance
+from workers.reports.first_boot import ASKING, MOST_ANSWERS, Answer, Answers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
@@ -150,12 +151,12 @@ def test_a_person_asks_so_often_whatever_for(
     server: NeverAnswers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(throttles, "WINDOW_SECONDS", 1_000_000_000)  # the minute does not end within the test
+    monkeypatch.setattr(limits, "WINDOW_SECONDS", 1_000_000_000)  # the minute does not end within the test
     server.stop()
     client, other = somebody(fleet), somebody(fleet, "ben")
     person = client.session["_auth_user_id"]
     for _ in range(asking.MOST_PER_MINUTE - 1):
-        throttles.count(f"asks:{person}")
+        limits.count(f"asks:{person}")
     if is_watched_first:
         assert polling(client, fleet.worker)[0] == "Cannot tell"
     else:
@@ -184,7 +185,7 @@ def test_one_answer_is_for_all_who_look_at_a_connection_and_queue_until_it_is_ed
     first = polling(client, fleet.worker)
     assert server.host in first[1]
     assert polling(somebody(fleet, "ben"), elsewhere) == first
-    assert throttles.count(f"asks:{client.session['_auth_user_id']}") == 2
+    assert limits.count(f"asks:{client.session['_auth_user_id']}") == 2
     TemporalConnection.objects.update(host="127.0.0.1:1")
     assert "127.0.0.1:1." in polling(somebody(fleet, "eve"), fleet.worker)[1]
 

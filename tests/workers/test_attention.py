@@ -7,13 +7,13 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from environments.members import EVERYWHERE
+from environments.roles import EVERYWHERE
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.attention import Running, crash_looping, outdated, running
+from workers.configuration.revisions import Group, group_of
 from workers.models import LIVE, Worker, WorkerInstance
-from workers.revisions import Group, group_of
+from workers.reports.attention import Running, crash_looping, outdated, running
 
 pytestmark = pytest.mark.sqlite
 

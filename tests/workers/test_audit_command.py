@@ -15,13 +15,13 @@ from django.utils import timezone
 from environments import audit
 from environments.audit import Actor
 from environments.models import AuditEvent
-from environments.periods import parse_time
+from environments.times import parse_time
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
 from workers.lifecycle.goodbyes import Goodbye, disconnect_worker
 from workers.lifecycle.process import Client
 from workers.models import WorkerInstance, WorkerStart
-from workers.records import Wanted, records
+from workers.reports.history import Wanted, records
 
 pytestmark = pytest.mark.sqlite
 
@@ -143,7 +143,7 @@ def test_a_limit_keeps_the_newest_in_the_same_order(busy: Fleet) -> None:
 def test_pages_lose_and_repeat_nothing_even_at_one_moment(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, is_reversed: bool
 ) -> None:
-    monkeypatch.setattr("workers.records.PAGE", 3)
+    monkeypatch.setattr("workers.reports.history.PAGE", 3)
     for number in range(10):
         record(fleet.worker, at=NOW + timedelta(seconds=number // 5), action=f"n.{number}")
     WorkerStart.objects.bulk_create(

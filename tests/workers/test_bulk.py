@@ -15,9 +15,9 @@ from environments.models import AuditEvent
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers import bulk
-from workers.bulk import BulkError, Outcome
-from workers.configuration import revision_for
+from workers.configuration.effective import revision_for
+from workers.fleet import bulk
+from workers.fleet.bulk import BulkError, Outcome
 from workers.models import ApiKey, Scope, Worker, WorkerQueue
 
 pytestmark = pytest.mark.sqlite

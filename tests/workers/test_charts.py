@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.charts import HEIGHT, MOST_TICKS, WIDTH, hourly_chart, tick_step
+from workers.reports.charts import HEIGHT, MOST_TICKS, WIDTH, hourly_chart, tick_step
 
 FIRST = datetime(2026, 11, 23, 5, tzinfo=UTC)
 

@@ -7,11 +7,11 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from environments.configuration import Section
+from environments.connections.levels import Section
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet
-from workers.configuration import sections_of
+from workers.configuration.effective import sections_of
 from workers.lifecycle.circumstances import circumstances_of_queue, circumstances_of_worker
 from workers.models import Worker, WorkerInstance
 

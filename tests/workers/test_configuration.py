@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
 from environments.encryption import Secret
+from environments.limits import counts
 from environments.models import TelemetrySettings, TemporalConnection
-from environments.sealing import seal_api_key
+from environments.sealing.data_keys import seal_api_key
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import assert_refused, fresh_fleet, start
-from workers.configuration import open_configuration, revision_of, sections_of, show_configuration
+from workers.configuration.effective import open_configuration, revision_of, sections_of, show_configuration
 from workers.models import Worker, WorkerQueue
-from workers.throttles import counts
 
 pytestmark = pytest.mark.sqlite
 

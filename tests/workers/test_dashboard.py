@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from environments.members import EVERYWHERE, Staff
 from environments.models import Environment, LiteLLMConnection, Organization, Role, TemporalConnection
+from environments.roles import EVERYWHERE, Staff
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.dashboard import Dashboard, Trouble, first_steps, look_at_fleet
 from workers.models import Liveness, WorkerInstance, WorkerQueue
+from workers.reports.dashboard import Dashboard, Trouble, first_steps, look_at_fleet
 
 pytestmark = pytest.mark.sqlite
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.differences import LONGEST_TEXT, MOST_LINES, Line, difference
+from workers.reports.differences import LONGEST_TEXT, MOST_LINES, Line, difference
 
 pytestmark = pytest.mark.once
 

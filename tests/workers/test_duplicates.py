@@ -12,7 +12,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from environments.statements import Select
+from environments.database.statements import Select
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, fresh_fleet, shared_client
 from tests.workers.fleets import everything

@@ -11,7 +11,7 @@ from environments.models import AuditEvent
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.configuration import revision_for
+from workers.configuration.effective import revision_for
 from workers.models import Worker
 
 pytestmark = pytest.mark.django_db

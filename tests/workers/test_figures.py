@@ -6,9 +6,9 @@ from django.utils import timezone
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.api_keys import revoke_api_key
-from workers.figures import count_expiries, count_workers
+from workers.api_keys.issuing import revoke_api_key
 from workers.models import Liveness, WorkerInstance
+from workers.reports.monitoring import count_expiries, count_workers
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db]
 

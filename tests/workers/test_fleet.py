@@ -21,10 +21,10 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.sealing import open_api_key
+from environments.sealing.data_keys import open_api_key
 from tests.factories import presented
 from tests.workers.fleets import ACME, ACME_SIZE, ENVIRON, LITELLM_SECRET, TEMPORAL_SECRET, apply, everything, told
-from workers.api_keys import issue_api_key
+from workers.api_keys.issuing import issue_api_key
 from workers.fleet import Action, FleetError
 from workers.lifecycle import Client, start_worker
 from workers.lifecycle.starts import Attempt

@@ -15,9 +15,9 @@ from tests.factories import Fleet
 from tests.forgeries import BESIDE_A_RIGHT_SIGNATURE, FORGERIES, Forge, Genuine, signed, with_header
 from tests.mutations import mutated, mutated_and_signed
 from tests.workers import INVALID_TOKEN, assert_nothing_recorded, assert_refused, fresh_fleet, start
-from workers import tokens
+from workers.api_keys import tokens
+from workers.api_keys.tokens import InvalidTokenError
 from workers.models import ApiKey
-from workers.tokens import InvalidTokenError
 
 MUTATIONS = 4_000
 REFUSED = {"detail": "This API key is not valid."}

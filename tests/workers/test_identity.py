@@ -11,7 +11,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from environments.statements import Select
+from environments.database.statements import Select
 from tests.factories import Fleet
 from tests.workers.fleets import everything
 from tests.workers.places import (

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from environments.audit import Actor
-from environments.members import EVERYWHERE
+from environments.roles import EVERYWHERE
 from tests import factories
 from tests.factories import Fleet
 from tests.workers.places import (
@@ -31,10 +31,10 @@ from tests.workers.places import (
     register_in_metadata,
     start,
 )
-from workers.attention import CRASH_LOOP_WINDOW, on_looping_hosts
-from workers.dashboard import look_at_fleet
+from workers.lifecycle.gone_workers import prune_workers
 from workers.models import DuplicatePolicy, Liveness, Worker, WorkerInstance, WorkerQueue
-from workers.pruning import prune_workers
+from workers.reports.attention import CRASH_LOOP_WINDOW, on_looping_hosts
+from workers.reports.dashboard import look_at_fleet
 
 
 @pytest.fixture

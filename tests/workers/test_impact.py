@@ -7,7 +7,7 @@ from django.utils import timezone
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
-from workers.impact import QueueImpact, compare, look
+from workers.configuration.impact import QueueImpact, compare, look
 from workers.models import Worker, WorkerInstance
 
 

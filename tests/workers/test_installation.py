@@ -20,7 +20,7 @@ import yaml
 from tests import factories
 from tests.factories import Fleet
 from tests.processes import ServerProcess
-from workers.installation import (
+from workers.installation.queue import (
     PACKAGES_UNTIL,
     PROGRAM,
     REQUIREMENTS,

@@ -19,9 +19,9 @@ from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.servers import ControlPlane
 from tests.workers import fresh_fleet, start
-from workers.api_keys import find_by_token, revoke_api_key
+from workers.api_keys.issuing import find_by_token, revoke_api_key
+from workers.api_keys.tokens import verify
 from workers.models import ApiKey, Scope
-from workers.tokens import verify
 
 #: What every API key looks like on the wire: three parts of base64url.
 TOKEN = re.compile(r"[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}")

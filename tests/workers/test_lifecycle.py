@@ -23,9 +23,9 @@ from environments.models import AuditEvent
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import assert_nothing_recorded, assert_refused, counted_round_trips, fresh_fleet, start
-from workers.access import UnknownObjectError
-from workers.api_keys import revoke_api_key
-from workers.configuration import revision_of, sections_of, show_configuration
+from workers.api_keys.access import UnknownObjectError
+from workers.api_keys.issuing import revoke_api_key
+from workers.configuration.effective import revision_of, sections_of, show_configuration
 from workers.lifecycle import Client as LifecycleClient
 from workers.lifecycle import start_worker
 from workers.lifecycle.starts import Attempt

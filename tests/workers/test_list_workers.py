@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from environments.encryption import Secret
-from environments.sealing import seal_api_key
+from environments.sealing.data_keys import seal_api_key
 from tests import factories
 from tests.factories import Fleet
 from tests.processes import ROOT

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, start
+from workers.lifecycle.pulse import INTERVAL, beat, recovery
 from workers.models import LIVE, Liveness, Outage, Pulse, Worker, WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
 from workers.models.liveness import may_be_excused, recovery_of, was_heard_of
-from workers.pulse import INTERVAL, beat, recovery
 
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535_897, tzinfo=UTC)
 ZERO = timedelta(0)

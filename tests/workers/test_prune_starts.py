@@ -16,11 +16,10 @@ from environments.models import AuditEvent
 from tests import factories
 from tests.factories import ACTOR, Fleet, presented
 from tests.workers import fresh_fleet
-from workers import retention
-from workers.lifecycle import Client, start_worker
+from workers.lifecycle import Client, old_starts, start_worker
 from workers.lifecycle.starts import Attempt
 from workers.models import ApiKey, InstanceReport, Worker, WorkerInstance, WorkerStart
-from workers.rotation_wave import wave_of
+from workers.reports.rotation_wave import wave_of
 
 pytestmark = pytest.mark.sqlite
 
@@ -129,7 +128,7 @@ def test_the_trail_of_each_organization_says_since_when_its_ledger_is_complete(f
 
 
 def test_goes_on_batch_by_batch_past_what_stays_also_at_one_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(old_starts, "BATCH", 2)
     for _ in range(3):
         start(fleet, days_ago=300)
     at = WorkerStart.objects.earliest("started_at").started_at
@@ -137,7 +136,7 @@ def test_goes_on_batch_by_batch_past_what_stays_also_at_one_time(fleet: Fleet, m
     rows = [WorkerStart(**facts(fleet, other), started_at=at) for other in others]
     WorkerStart.objects.bulk_create(rows)
     now = timezone.now()
-    batches = list(retention.prune_starts(before=now - 180 * DAY, actor=ACTOR, now=now))
+    batches = list(old_starts.prune_starts(before=now - 180 * DAY, actor=ACTOR, now=now))
     assert [batch.seen for batch in batches] == [2, 2, 2, 1]
     assert sum(batch.removed for batch in batches) == 6
     assert [row.pk for row in remaining()] == [WorkerInstance.objects.get(is_current=True).pk]
@@ -150,11 +149,11 @@ def facts(fleet: Fleet, worker: Worker) -> dict[str, Any]:
 
 
 def test_what_was_removed_before_it_was_broken_off_stays_removed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 1)
+    monkeypatch.setattr(old_starts, "BATCH", 1)
     for days_ago in (300, 290, 280, 1):
         start(fleet, days_ago=days_ago)
     now = timezone.now()
-    next(retention.prune_starts(before=now - 180 * DAY, actor=ACTOR, now=now))
+    next(old_starts.prune_starts(before=now - 180 * DAY, actor=ACTOR, now=now))
     assert len(remaining()) == 3
     assert run()["removed"] == 2
 
@@ -166,10 +165,10 @@ def test_each_batch_takes_as_few_statements_as_any_other(fleet: Fleet, monkeypat
     with CaptureQueriesContext(
         connection,
     ) as one:
-        list(retention.prune_starts(before=now - 290.5 * DAY, actor=ACTOR, now=now))
-    monkeypatch.setattr(retention, "BATCH", 3)
+        list(old_starts.prune_starts(before=now - 290.5 * DAY, actor=ACTOR, now=now))
+    monkeypatch.setattr(old_starts, "BATCH", 3)
     with CaptureQueriesContext(connection) as three:
-        list(retention.prune_starts(before=now - 281.5 * DAY, actor=ACTOR, now=now))
+        list(old_starts.prune_starts(before=now - 281.5 * DAY, actor=ACTOR, now=now))
     assert len(three) <= 3 * len(one)
 
 
@@ -188,7 +187,7 @@ def test_a_worker_starts_while_a_batch_is_removed(fleet: Fleet) -> None:
         connection.close()
 
     with transaction.atomic():
-        next(retention.prune_starts(before=now - 285 * DAY, actor=ACTOR, now=now))
+        next(old_starts.prune_starts(before=now - 285 * DAY, actor=ACTOR, now=now))
         thread = threading.Thread(target=start_now)
         thread.start()
         was_held_up = not started.wait(10)

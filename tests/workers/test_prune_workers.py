@@ -14,9 +14,8 @@ from environments.models import AuditEvent
 from tests import factories
 from tests.factories import ACTOR, Fleet, presented
 from tests.workers import fresh_fleet
-from workers import pruning
-from workers.boot.refusals import RefusedCall, record_refused_call
-from workers.lifecycle import Client, start_in_queue, start_worker
+from workers.lifecycle import Client, gone_workers, start_in_queue, start_worker
+from workers.lifecycle.refusals import RefusedCall, record_refused_call
 from workers.lifecycle.starts import Attempt
 from workers.models import ApiKey, InstanceReport, Refusal, Worker, WorkerInstance, WorkerStart
 
@@ -116,11 +115,11 @@ def test_never_removes_a_worker_that_a_person_created(committed_fleet: Fleet) ->
 
 
 def test_works_in_batches_and_reports_each(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "BATCH", 2)
+    monkeypatch.setattr(gone_workers, "BATCH", 2)
     for _ in range(5):
         ephemeral(fleet, silent_for=2 * DAY)
     now: datetime = timezone.now()
-    assert list(pruning.prune_workers(silent_for=DAY, actor=ACTOR, now=now)) == [2, 2, 1]
+    assert list(gone_workers.prune_workers(silent_for=DAY, actor=ACTOR, now=now)) == [2, 2, 1]
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "x", "9999999999999", "1.5", ""])
@@ -133,7 +132,7 @@ def test_a_run_that_is_broken_off_says_and_records_just_what_was_removed(
     another: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In batches of one, of which the second is held by another session."""
-    monkeypatch.setattr(pruning, "BATCH", 1)
+    monkeypatch.setattr(gone_workers, "BATCH", 1)
     fleet = fresh_fleet()
     first, second = sorted((ephemeral(fleet, silent_for=2 * DAY) for _ in range(2)), key=lambda row: row.pk)
     another.execute("SELECT id FROM workers_worker WHERE id = %s FOR UPDATE", [second.pk])

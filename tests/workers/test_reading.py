@@ -18,8 +18,8 @@ from pytest_django import Settings
 from environments import audit
 from environments.encryption import KeyRing, Secret, generate_key
 from environments.models import DataKey, Sampler
-from environments.rotation import replace_data_keys, reseal_secrets, rewrap_data_keys
-from environments.sealing import fingerprint_key_of, seal_api_key, unwrap
+from environments.sealing.data_keys import fingerprint_key_of, seal_api_key, unwrap
+from environments.sealing.rotation import replace_data_keys, reseal_secrets, rewrap_data_keys
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import fresh_fleet, shared_client, start
@@ -345,7 +345,7 @@ def test_the_worker_that_was_heard_of_last_comes_first(fleet: Fleet) -> None:
 
 
 def test_of_all_processes_the_ones_heard_of_last_are_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.views.queues.MOST_PROCESSES", 2)
+    monkeypatch.setattr("workers.api.queues.MOST_PROCESSES", 2)
     for number in range(4):
         start(fleet, worker_id=factories.create_worker(fleet.queue, f"w{number}").pk)
         silence(minutes=10)

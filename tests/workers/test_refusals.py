@@ -17,7 +17,7 @@ from pytest_django import Settings
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import assert_error_shape, fresh_fleet, shared_client, start, told_by
-from workers.api_keys import revoke_api_key
+from workers.api_keys.issuing import revoke_api_key
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 pytestmark = pytest.mark.sqlite

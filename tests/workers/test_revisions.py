@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 
-from environments.models import CONNECTION_POINTERS
+from environments.models.organizations import CONNECTION_POINTERS
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import fresh_fleet
-from workers.configuration import revision_for, revision_of_queue
+from workers.configuration.effective import revision_for, revision_of_queue
+from workers.configuration.revisions import current_revisions, given_to, group_of
 from workers.models import Worker, WorkerQueue
-from workers.revisions import current_revisions, given_to, group_of
 
 pytestmark = pytest.mark.sqlite
 

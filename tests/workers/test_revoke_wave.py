@@ -79,7 +79,7 @@ def test_expired_keys_too(fleet: Fleet) -> None:
 
 
 def test_in_small_transactions(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.api_keys.BATCH", 1)
+    monkeypatch.setattr("workers.api_keys.issuing.BATCH", 1)
     assert len(run("--all")["revoked"]) == 3
 
 

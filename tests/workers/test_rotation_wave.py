@@ -6,12 +6,12 @@ from django.utils import timezone
 
 from environments import audit
 from environments.encryption import Secret
-from environments.sealing import seal_api_key
+from environments.sealing.data_keys import seal_api_key
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import fresh_fleet, start
 from workers.models import DuplicatePolicy, Worker, WorkerInstance, WorkerStart
-from workers.rotation_wave import running_on, wave_of
+from workers.reports.rotation_wave import running_on, wave_of
 
 pytestmark = pytest.mark.sqlite
 

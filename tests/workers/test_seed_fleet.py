@@ -9,13 +9,13 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from environments.members import EVERYWHERE
 from environments.models import Environment, LiteLLMConnection, Organization, TemporalConnection
-from environments.sealing import open_api_key
+from environments.roles import EVERYWHERE
+from environments.sealing.data_keys import open_api_key
 from tests.workers.fleets import everything
-from workers.attention import crash_looping, outdated
-from workers.configuration import revision_of, sections_of, show_configuration
+from workers.configuration.effective import revision_of, sections_of, show_configuration
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.reports.attention import crash_looping, outdated
 
 pytestmark = pytest.mark.django_db
 

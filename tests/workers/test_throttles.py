@@ -7,11 +7,11 @@ from django.core.cache import cache
 from django.http import HttpResponse
 from pytest_django import Settings
 
+from environments.limits import count, seconds_left
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, fresh_fleet, start
 from workers.models import WorkerStart
-from workers.throttles import count, seconds_left
 
 LIMIT = 3
 

@@ -10,8 +10,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from environments.encryption import KeyRing, encode, generate_key
-from workers import tokens
-from workers.tokens import InvalidTokenError
+from workers.api_keys import tokens
+from workers.api_keys.tokens import InvalidTokenError
 
 KEY_ID = UUID("12345678-1234-4234-8234-123456789abc")
 

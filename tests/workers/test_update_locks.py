@@ -18,15 +18,15 @@ from django.utils import timezone
 from tests import factories
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, fresh_fleet, shared_client
-from workers.access import KeyOutOfScopeError, UnknownObjectError
-from workers.models import ApiKey, UpdateLock, WorkerQueue
-from workers.update_locks import (
+from workers.api_keys.access import KeyOutOfScopeError, UnknownObjectError
+from workers.lifecycle.update_locks import (
     NotTheHolderError,
     UpdateLockHeldError,
     acquire_update_lock,
     held_lock,
     release_update_lock,
 )
+from workers.models import ApiKey, UpdateLock, WorkerQueue
 
 pytestmark = pytest.mark.sqlite
 

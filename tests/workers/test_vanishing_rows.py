@@ -16,11 +16,11 @@ import pytest
 from django.core.cache import cache
 from django.db import connection
 
+from environments.limits import counts
 from tests import factories
 from tests.console import person, signed_in
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, shared_client, start
-from workers.throttles import counts
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 #: Tables of an organization, each with the column that leads to what it is part of; the first to be deleted first.

@@ -7,9 +7,9 @@ from django.test import Client
 
 from tests.factories import Fleet
 from tests.workers import assert_error_shape, assert_nothing_recorded, assert_refused, fresh_fleet, start
-from workers.access import UnknownObjectError
+from workers.api.requests import printable, uuid_of
+from workers.api_keys.access import UnknownObjectError
 from workers.models import WorkerStart
-from workers.views.requests import printable, uuid_of
 
 LIMITED = 300
 

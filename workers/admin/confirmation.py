@@ -9,10 +9,10 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from environments import audit, times
-from environments.console import ConsoleAdmin
-from workers.impact import CutOff, QueueImpact, affected_by, compare
+from environments.admin.console import ConsoleAdmin
+from workers.configuration.impact import CutOff, QueueImpact, affected_by, compare
+from workers.configuration.revisions import given_in, groups_of
 from workers.models import Worker
-from workers.revisions import given_in, groups_of
 
 #: What the second, confirming request carries.
 CONFIRMED = "_confirmed"

@@ -6,11 +6,11 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from environments import times
-from environments.members import Staff, staff_of
-from workers.admin.attention import CRASH_LOOP, DUPLICATE, OUTDATED
+from environments.roles import Staff, staff_of
 from workers.admin.states import LIVENESS_COLORS, outage_of
-from workers.dashboard import Attention, Dashboard, first_steps, look_at_fleet
+from workers.admin.workers.filters import CRASH_LOOP, DUPLICATE, OUTDATED
 from workers.models import Liveness
+from workers.reports.dashboard import Attention, Dashboard, first_steps, look_at_fleet
 
 #: What the chart may show: the name in the address, and how many hours.
 PERIODS = {"24h": 24, "7d": 168}

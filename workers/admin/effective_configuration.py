@@ -6,10 +6,10 @@ from typing import Any
 
 from django.conf import settings
 
-from environments.configuration import Candidate, Section, Sections
+from environments.connections.levels import Candidate, Section, Sections
 from environments.models import CredentialConnection, TelemetrySettings
 from workers.admin.links import Link, link_to
-from workers.configuration import WorkerConfiguration, sections_of
+from workers.configuration.effective import WorkerConfiguration, sections_of
 from workers.models import Worker
 
 CREDENTIALS = ("temporal_api_key", "litellm_api_key")

@@ -7,7 +7,8 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from environments import times
-from environments.models import CONNECTION_POINTERS, Role
+from environments.models import Role
+from environments.models.organizations import CONNECTION_POINTERS
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import InOrganizationForm, ShowsLiveness, ending, state_badge

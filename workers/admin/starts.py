@@ -1,5 +1,6 @@
 """The console's pages of the ledger of starts and of worker instances, which nobody edits."""
 
+import json
 from typing import Any
 
 from django.contrib import admin
@@ -9,17 +10,16 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from environments import times
-from environments.admin import pretty_json
-from environments.console import MOST_SEARCHED, RecordsAdmin
+from environments.admin.console import MOST_SEARCHED, RecordsAdmin
+from environments.admin.periods import PeriodFilter
 from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
 from environments.moments import moment
-from environments.periods import PeriodFilter
 from workers.admin.links import link_to, shown, told
-from workers.admin.start_history import difference_between, start_before
 from workers.admin.states import ShowsLiveness, badge, liveness_badge
-from workers.configuration import revision_for
-from workers.differences import MOST_LINES
+from workers.admin.workers.start_history import difference_between, start_before
+from workers.configuration.effective import revision_for
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerStart
+from workers.reports.differences import MOST_LINES
 
 #: What a start was given: its columns `temporal_connection_id`, `temporal_api_key_version` and so on.
 CONNECTIONS = (
@@ -263,3 +263,11 @@ def _connection(start: WorkerStart, name: str, model: Any) -> str:
         return link
     now = getattr(found, "api_key_version", version)
     return format_html("{}, API key version {}{}", link, version, f", now version {now}" if now != version else "")
+
+
+def pretty_json(value: Any) -> SafeString:
+    """JSON as an escaped block of text."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+    return format_html(
+        '<pre style="white-space: pre-wrap; overflow-wrap: anywhere" class="font-mono text-xs">{}</pre>', text
+    )

@@ -9,10 +9,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from environments import times
-from environments.console import ConsoleForm
+from environments.admin.console import ConsoleForm
+from workers.lifecycle.pulse import recovery
 from workers.models import LIVE, Liveness, Outage, Worker, WorkerQueue
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
-from workers.pulse import recovery
 
 LIVENESS_COLORS: dict[str, str] = {
     Liveness.ONLINE: "success",

@@ -8,13 +8,13 @@ from pathlib import Path
 from django.db import DatabaseError, OperationalError, ProgrammingError
 
 from environments.audit import Actor
+from workers.configuration.impact import CutOff, Ending, QueueImpact
 from workers.fleet.changes import Change
 from workers.fleet.document import Document, read_document
 from workers.fleet.errors import FleetError, Problem
 from workers.fleet.plan import Plan, make_plan
 from workers.fleet.state import StaleError, read_rows
 from workers.fleet.writing import write
-from workers.impact import CutOff, Ending, QueueImpact
 
 #: How often a run starts over because somebody else changed the same organizations meanwhile.
 ATTEMPTS = 5

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
+
+from django.db import transaction
 
 from environments import audit
 from environments.audit import Actor
 from environments.models import AuditEvent, Environment, Organization
-from workers.fleet.kinds import CONNECTIONS, Kind, Row
+from workers.fleet.kinds import CONNECTIONS, WORKER, Kind, Row
 from workers.models import Worker, WorkerQueue
 
 
@@ -124,3 +127,18 @@ def full_name(row: Row) -> str:
             return f"{row.organization_id}/{row.queue.environment.name}/{row.queue.name}/{row.name}"
         case Environment() | _:
             return f"{row.organization_id}/{row.name}"
+
+
+@transaction.atomic
+def create_worker(
+    queue: WorkerQueue, *, name: str, actor: Actor, now: datetime, worker_id: UUID | None = None
+) -> Worker:
+    """A new worker of the queue, with an id of its own unless one is given; ValidationError when it cannot be."""
+    worker = Worker(organization_id=queue.organization_id, queue=queue, name=name)
+    if worker_id is not None:
+        worker.id = worker_id
+    worker.full_clean()
+    worker.save(force_insert=True)
+    changes = audit.difference({}, audit.snapshot(worker))
+    audit.record(f"{WORKER.name}.{Action.CREATED}", worker, actor=actor, now=now, changes=changes)
+    return worker

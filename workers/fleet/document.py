@@ -12,9 +12,9 @@ from uuid import UUID
 import yaml
 from django.db import models
 
-from environments.connection_hosts import UnusableError
 from environments.encryption import Secret
-from environments.endpoints import check_secret
+from environments.endpoints.hosts import UnusableError
+from environments.endpoints.rules import check_secret
 from environments.regular_files import MAX_SECRET_BYTES, UnreadableFileError, read_regular
 from workers.fleet.errors import FleetError, Problem
 from workers.fleet.kinds import ORGANIZATION, Kind

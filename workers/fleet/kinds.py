@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from environments.models import (
-    CONNECTION_POINTERS,
     CredentialConnection,
     Environment,
     HasConnections,
@@ -15,6 +14,7 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
+from environments.models.organizations import CONNECTION_POINTERS
 from workers.models import Worker, WorkerQueue
 
 if TYPE_CHECKING:

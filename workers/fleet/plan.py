@@ -10,7 +10,8 @@ from environments.audit import Actor
 from environments.encryption import CannotOpenError
 from environments.fields import SealedField
 from environments.models import CredentialConnection, Organization
-from environments.sealing import DataKeyExhaustedError
+from environments.sealing.data_keys import DataKeyExhaustedError
+from workers.configuration.impact import CutOff, Ending, QueueImpact, compare, cut_off, ending
 from workers.fleet.changes import Action, Journal
 from workers.fleet.document import Document, Entry
 from workers.fleet.errors import FleetError, Problem
@@ -19,7 +20,6 @@ from workers.fleet.prune import prune_organization
 from workers.fleet.seals import Seals
 from workers.fleet.state import Fleet, Rows
 from workers.fleet.validation import problems_of
-from workers.impact import CutOff, Ending, QueueImpact, compare, cut_off, ending
 from workers.models import Worker, WorkerQueue
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 
 from environments import audit
-from environments.removal import ENDED_ALONG
+from environments.database.removal import ENDED_ALONG
 from workers.fleet.changes import Action
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, WORKER, WORKER_QUEUE, Kind, Row
 from workers.fleet.state import KIND_OF, Fleet, targets_of

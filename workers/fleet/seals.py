@@ -6,7 +6,7 @@ from typing import Any
 
 from environments.encryption import Key, Secret
 from environments.models import CredentialConnection, DataKey
-from environments.sealing import (
+from environments.sealing.data_keys import (
     count_seals,
     has_api_key,
     make_data_key,

@@ -22,9 +22,9 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.sealing import seal_api_key
-from workers.api_keys import issue_api_key
-from workers.configuration import revision_of, sections_of, show_configuration
+from environments.sealing.data_keys import seal_api_key
+from workers.api_keys.issuing import issue_api_key
+from workers.configuration.effective import revision_of, sections_of, show_configuration
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 PREFIX = "seed-"

@@ -5,11 +5,12 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from uuid import UUID
 
-from environments.models import VERIFICATION, Connection, DataKey, Environment, Organization
-from workers.configuration import revision_for
+from environments.models import Connection, DataKey, Environment, Organization
+from environments.models.connections import VERIFICATION
+from workers.configuration.effective import revision_for
+from workers.configuration.revisions import Given, Group, group_of
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind, Row
 from workers.models import Worker, WorkerQueue
-from workers.revisions import Given, Group, group_of
 
 #: What lies in an organization before what it lies in, which is the order of a start's locks, too.
 KINDS = (WORKER, WORKER_QUEUE, ENVIRONMENT, *CONNECTIONS.values(), ORGANIZATION)

@@ -12,8 +12,9 @@ from typing import Any
 
 from django.db import IntegrityError, connection, models, transaction
 
-from environments.for_many import ForMany, insert_of
-from environments.models import CONNECTION_POINTERS, AuditEvent, Organization
+from environments.database.for_many import ForMany, insert_of
+from environments.models import AuditEvent, Organization
+from environments.models.organizations import CONNECTION_POINTERS
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind
 from workers.fleet.plan import Plan
 from workers.fleet.prune import BATCH, with_history

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from django.db import models
 
-from environments.configuration import Sections, sections, winning_id
-from environments.joint_statements import VERSION, AnyField, Joined, Source, Table, Together
+from environments.connections.levels import Sections, sections, winning_id
+from environments.database.joint_statements import VERSION, AnyField, Joined, Source, Table, Together
+from environments.database.statements import Insert, Parameter, Select, Update
 from environments.models import (
     DataKey,
     Environment,
@@ -17,10 +18,9 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.statements import Insert, Parameter, Select, Update
-from workers.access import UnknownObjectError, permit
-from workers.authentication import PresentedKey
-from workers.configuration import LEVELS
+from workers.api.authentication import PresentedKey
+from workers.api_keys.access import UnknownObjectError, permit
+from workers.configuration.effective import LEVELS
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
 from workers.models.liveness import Outage, Pulse, may_be_excused, recovery_of, was_heard_of
 

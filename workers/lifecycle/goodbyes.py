@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from workers.access import reach
+from workers.api_keys.access import reach
 from workers.lifecycle.process import CANDIDATES, Client, Process, instances_of, newest
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance
 from workers.models.instances import ERROR_MESSAGE_LENGTH, STOP_REASON_LENGTH, SUPERSEDED

@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q, Value
 from django.db.models.lookups import Exact
 
-from environments.statements import Parameter, Select
+from environments.database.statements import Parameter, Select
 from workers.models import WorkerInstance
 from workers.models.instances import DIGEST_LENGTH, HOSTNAME_LENGTH, InstanceQuerySet
 

@@ -1,7 +1,7 @@
 """Registrations: starts of workers that know only their environment."""
 
 from environments.models import Environment
-from workers.access import KeyOutOfScopeError, UnknownObjectError, name_within
+from workers.api_keys.access import KeyOutOfScopeError, UnknownObjectError, name_within
 from workers.lifecycle.starts import Attempt, Started, StartRefusedError, start_in_queue
 from workers.models import ApiKey, WorkerQueue
 

@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError, connection, models, transaction
 from django.utils.text import slugify
 
-from environments.configuration import Sections
+from environments.connections.levels import Sections
+from environments.database.joint_statements import Together
+from environments.database.statements import Insert, Parameter, Select, Update
 from environments.encryption import Secret
-from environments.joint_statements import Together
-from environments.statements import Insert, Parameter, Select, Update
-from workers.authentication import PresentedKey
-from workers.configuration import WorkerConfiguration, open_configuration, revision_of, show_configuration
+from workers.api.authentication import PresentedKey
+from workers.configuration.effective import WorkerConfiguration, open_configuration, revision_of, show_configuration
 from workers.lifecycle.circumstances import (
     Circumstances,
     circumstances_of_queue,

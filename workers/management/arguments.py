@@ -8,10 +8,10 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from environments.models import SLUG
-from environments.periods import parse_time
-from workers.api_keys import LONGEST_LIFETIME
-from workers.tokens import UUID_TEXT
+from environments.models.fields import SLUG
+from environments.times import parse_time
+from workers.api_keys.issuing import LONGEST_LIFETIME
+from workers.api_keys.tokens import UUID_TEXT
 
 DAYS = re.compile(r"([0-9]{1,5})d", re.ASCII)
 

@@ -4,7 +4,7 @@ import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
 import environments.models
-import environments.tenancy
+import environments.database.tenancy
 import uuid
 from django.db import migrations, models
 
@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                         default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("name", environments.models.SlugField(max_length=63)),
+                ("name", environments.models.fields.SlugField(max_length=63)),
                 ("description", models.CharField(blank=True, max_length=300)),
                 (
                     "heartbeat_interval",
@@ -105,7 +105,7 @@ class Migration(migrations.Migration):
                         default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("name", environments.models.SlugField(max_length=63)),
+                ("name", environments.models.fields.SlugField(max_length=63)),
                 ("description", models.CharField(blank=True, max_length=300)),
                 (
                     "is_disabled",
@@ -324,13 +324,13 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="workerqueue",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_workerqueue_environment_tenant", organization="organization", pointer="environment"
             ),
         ),
         migrations.AddConstraint(
             model_name="workerqueue",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_workerqueue_temporal_connection_tenant",
                 organization="organization",
                 pointer="temporal_connection",
@@ -338,7 +338,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="workerqueue",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_workerqueue_litellm_connection_tenant",
                 organization="organization",
                 pointer="litellm_connection",
@@ -346,7 +346,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="workerqueue",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_workerqueue_telemetry_settings_tenant",
                 organization="organization",
                 pointer="telemetry_settings",
@@ -369,13 +369,13 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="worker",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_worker_queue_tenant", organization="organization", pointer="queue"
             ),
         ),
         migrations.AddConstraint(
             model_name="worker",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_worker_temporal_connection_tenant",
                 organization="organization",
                 pointer="temporal_connection",
@@ -383,7 +383,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="worker",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_worker_litellm_connection_tenant",
                 organization="organization",
                 pointer="litellm_connection",
@@ -391,7 +391,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="worker",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_worker_telemetry_settings_tenant",
                 organization="organization",
                 pointer="telemetry_settings",
@@ -431,25 +431,25 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="apikey",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_apikey_worker_tenant", organization="organization", pointer="worker"
             ),
         ),
         migrations.AddConstraint(
             model_name="apikey",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_apikey_queue_tenant", organization="organization", pointer="queue"
             ),
         ),
         migrations.AddConstraint(
             model_name="apikey",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_apikey_environment_tenant", organization="organization", pointer="environment"
             ),
         ),
         migrations.AddConstraint(
             model_name="apikey",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_apikey_replaced_by_tenant", organization="organization", pointer="replaced_by"
             ),
         ),
@@ -501,7 +501,7 @@ class Migration(migrations.Migration):
                         fields=("worker",),
                         name="workers_workerinstance_one_current",
                     ),
-                    environments.tenancy.SameOrganization(
+                    environments.database.tenancy.SameOrganization(
                         name="workers_workerinstance_worker_tenant", organization="organization", pointer="worker"
                     ),
                 ],

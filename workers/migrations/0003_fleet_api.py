@@ -3,7 +3,7 @@
 import django.core.validators
 import django.db.models.deletion
 import environments.models
-import environments.tenancy
+import environments.database.tenancy
 import uuid
 from django.db import migrations, models
 
@@ -178,7 +178,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="workerqueue",
             name="tags",
-            field=environments.models.TagsField(blank=True, default="", max_length=500),
+            field=environments.models.fields.TagsField(blank=True, default="", max_length=500),
         ),
         migrations.AddField(
             model_name="workerstart",
@@ -268,7 +268,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="instancereport",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_instancereport_instance_tenant", organization="organization", pointer="instance"
             ),
         ),
@@ -278,7 +278,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="updatelock",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_updatelock_queue_tenant", organization="organization", pointer="queue"
             ),
         ),

@@ -2,10 +2,10 @@
 
 import django.db.models.deletion
 import environments.models
-import environments.tenancy
+import environments.database.tenancy
 from django.db import migrations, models
 
-from environments.schema_changes import SchemaChange
+from environments.database.schema_changes import SchemaChange
 
 
 class Migration(SchemaChange):
@@ -29,7 +29,7 @@ class Migration(SchemaChange):
         migrations.AddField(
             model_name="worker",
             name="labels",
-            field=environments.models.TagsField(blank=True, db_default="", default="", max_length=500),
+            field=environments.models.fields.TagsField(blank=True, db_default="", default="", max_length=500),
         ),
         migrations.AddIndex(
             model_name="worker",
@@ -55,7 +55,7 @@ class Migration(SchemaChange):
         ),
         migrations.AddConstraint(
             model_name="refusal",
-            constraint=environments.tenancy.SameOrganization(
+            constraint=environments.database.tenancy.SameOrganization(
                 name="workers_refusal_api_key_tenant", organization="organization", pointer="api_key"
             ),
         ),

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from environments.schema_changes import SchemaChange
+from environments.database.schema_changes import SchemaChange
 
 
 class Migration(SchemaChange):

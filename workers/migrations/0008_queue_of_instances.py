@@ -6,8 +6,8 @@ import django.db.models.deletion
 from django.db import migrations, models
 from django.db.migrations.operations.base import Operation
 
-from environments.schema_changes import AddConstraintUnchecked, AddFieldUnlessThere, SchemaChange
-from environments.tenancy import SameAs
+from environments.database.schema_changes import AddConstraintUnchecked, AddFieldUnlessThere, SchemaChange
+from environments.database.tenancy import SameAs
 
 TABLE = "workers_workerinstance"
 TRIGGER = f"{TABLE}_fill_queue"

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db import OperationalError, migrations
 from psycopg.errors import LockNotAvailable
 
-from environments.schema_changes import lift_statement_timeout
+from environments.database.schema_changes import lift_statement_timeout
 
 #: Rows written in one transaction.
 BATCH = 2_000

@@ -4,7 +4,7 @@ from django.db import migrations, models
 from django.db.models import Case, F, When
 
 from environments.fields import ComputedField
-from environments.schema_changes import SchemaChange
+from environments.database.schema_changes import SchemaChange
 
 
 class Migration(SchemaChange):

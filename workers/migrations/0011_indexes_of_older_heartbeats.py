@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from environments.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile
+from environments.database.schema_changes import AddIndexMeanwhile, DropIndexMeanwhile
 
 OLDER = models.Q(("is_current", False), ("stopped_at", None))
 INDEXES = {

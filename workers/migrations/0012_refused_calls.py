@@ -3,7 +3,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-from environments.schema_changes import SchemaChange
+from environments.database.schema_changes import SchemaChange
 
 
 class Migration(SchemaChange):

@@ -3,7 +3,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-from environments.removal import ENDED_ALONG
+from environments.database.removal import ENDED_ALONG
 
 
 def key_to(model: str) -> models.ForeignKey:  # type: ignore[type-arg]  # not generic when run

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db import migrations, models
 
-from environments.schema_changes import SchemaChange
+from environments.database.schema_changes import SchemaChange
 
 
 def digest_of(subject: str) -> "models.CharField[Any, Any]":

@@ -3,7 +3,7 @@
 from django.db import migrations, models
 from django.db.models import Q
 
-from environments.schema_changes import AddIndexMeanwhile
+from environments.database.schema_changes import AddIndexMeanwhile
 
 
 class Migration(migrations.Migration):

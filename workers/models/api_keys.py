@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Self
 from django.db import models
 from django.db.models import Q, Value
 
+from environments.database.removal import ENDED_ALONG
+from environments.database.tenancy import TenantOwned, same_organization
 from environments.models import Environment
-from environments.removal import ENDED_ALONG
-from environments.tenancy import TenantOwned, same_organization
 from workers.models.queues import WorkerQueue
 from workers.models.workers import Worker
 

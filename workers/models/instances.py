@@ -8,9 +8,9 @@ from django.db.models import Case, Count, F, OuterRef, Q, Subquery, Value, When
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
+from environments.database.tenancy import SameAs, TenantOwned, same_organization
 from environments.fields import ComputedField
 from environments.models import Organization
-from environments.tenancy import SameAs, TenantOwned, same_organization
 from workers.models.liveness import LIVE, intervals_before, is_held, live_since, liveness_of
 from workers.models.queues import WorkerQueue
 from workers.models.workers import Worker

@@ -8,8 +8,10 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from environments.models import CONNECTION_POINTERS, Environment, HasConnections, SlugField, TagsField, slug_check
-from environments.tenancy import TenantOwned, same_organization
+from environments.database.tenancy import TenantOwned, same_organization
+from environments.models import Environment, HasConnections
+from environments.models.fields import SlugField, TagsField, slug_check
+from environments.models.organizations import CONNECTION_POINTERS
 
 if TYPE_CHECKING:
     from workers.models.api_keys import ApiKey

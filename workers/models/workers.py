@@ -8,8 +8,10 @@ from django.db import models
 from django.db.models import Exists, FilteredRelation, OuterRef, Q
 from django.utils import timezone
 
-from environments.models import CONNECTION_POINTERS, HasConnections, SlugField, TagsField, slug_check
-from environments.tenancy import TenantOwned, same_organization
+from environments.database.tenancy import TenantOwned, same_organization
+from environments.models import HasConnections
+from environments.models.fields import SlugField, TagsField, slug_check
+from environments.models.organizations import CONNECTION_POINTERS
 from workers.models.liveness import is_held, liveness_of
 from workers.models.queues import WorkerQueue
 

@@ -13,7 +13,7 @@ from django.db.backends.postgresql import base
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
-from controlplane.circuit import circuit
+from controlplane.engines.circuit import circuit
 from controlplane.engines.postgresql import poolers
 from controlplane.engines.troubles import ErrorWrapper, Trouble, trouble_in_sqlstate
 

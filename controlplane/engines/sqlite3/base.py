@@ -14,8 +14,8 @@ from typing import Any
 
 from django.db.backends.sqlite3 import base
 
-from controlplane import private_files
 from controlplane.engines.troubles import ErrorWrapper, Trouble, trouble_in_code
+from controlplane.startup import private_files
 
 #: Longest pause, in seconds, before looking again.
 PAUSE = 0.006

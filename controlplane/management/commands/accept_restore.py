@@ -11,10 +11,10 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from controlplane.restoration import forget, mark
+from controlplane.serving.restoration import forget, mark
 from environments import audit
 from environments.audit import Actor
-from workers.api_keys import REASON_LENGTH, revoke_api_keys
+from workers.api_keys.issuing import REASON_LENGTH, revoke_api_keys
 from workers.models import ApiKey
 
 ACTOR = Actor("command:accept_restore")

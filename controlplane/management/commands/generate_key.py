@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from controlplane.secrets_file import KINDS
+from controlplane.startup.secrets_file import KINDS
 
 
 class Command(BaseCommand):

@@ -12,10 +12,10 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane import env
 from controlplane.quickstart import DemoMissingError, Quickstart, prepare
-from controlplane.server import serve
-from workers.serializers import issued_key
+from controlplane.serving.server import serve
+from controlplane.startup import env
+from workers.api.serializers.workers import issued_key
 
 
 class Command(BaseCommand):

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from controlplane import env
-from controlplane.server import serve
+from controlplane.serving.server import serve
+from controlplane.startup import env
 from workers.management.arguments import whole_number
 
 MOST_PROCESSES = 128

@@ -10,11 +10,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.utils import timezone
 
-from environments import rotation
 from environments.audit import Actor
 from environments.management.progress import ProgressDisplay
-from environments.rotation import Progress, RowsCannotOpenError
-from environments.sealing import DataKeyExhaustedError
+from environments.sealing import rotation
+from environments.sealing.data_keys import DataKeyExhaustedError
+from environments.sealing.rotation import Progress, RowsCannotOpenError
 
 SECONDS_BETWEEN_LINES = 10
 

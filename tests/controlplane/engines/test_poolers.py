@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection
 
+from controlplane.api.health import readiness_problems
 from controlplane.engines.postgresql import poolers
 from controlplane.engines.postgresql.base import DatabaseWrapper
-from controlplane.gate import Gate
-from controlplane.health import readiness_problems
+from controlplane.serving.gate import Gate
 from tests.processes import ROOT, ServerProcess, free_port
 
 pytestmark = [

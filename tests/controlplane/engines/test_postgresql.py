@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
-from controlplane.circuit import Circuit
+from controlplane.engines.circuit import Circuit
 from controlplane.engines.postgresql.base import DatabaseWrapper
 from controlplane.engines.troubles import Trouble, trouble_of
 from tests.circuits import Probe, wait_until

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
 
-from controlplane import env
 from controlplane.engines.sqlite3.base import DatabaseWrapper
+from controlplane.startup import env
 
 pytestmark = pytest.mark.sqlite
 

@@ -13,10 +13,10 @@ import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError, connection, connections, transaction
 from django.db.models import F
 
-from controlplane import env
-from controlplane.circuit import Circuit
+from controlplane.engines.circuit import Circuit
 from controlplane.engines.sqlite3.base import DatabaseWrapper
 from controlplane.engines.troubles import SQLSTATES, Trouble, trouble_in_sqlstate, trouble_of
+from controlplane.startup import env
 from environments.models import Organization
 from tests.circuits import Probe, wait_until
 from tests.factories import Fleet, create_organization

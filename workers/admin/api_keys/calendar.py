@@ -9,11 +9,12 @@ from django.http import HttpRequest
 from django.utils.text import capfirst
 
 from environments import times
-from environments.members import staff_of
+from environments.admin.paginator import MOST_ROWS
 from environments.models import LiteLLMConnection, TemporalConnection
-from environments.pages import MOST_ROWS
+from environments.roles import staff_of
 from workers.admin.api_keys.listing import color_of_warning, target_of
-from workers.expiries import (
+from workers.models import ApiKey
+from workers.reports.expiries import (
     MONTHS_SHOWN,
     Expiries,
     Month,
@@ -24,7 +25,6 @@ from workers.expiries import (
     overdue,
     urgency,
 )
-from workers.models import ApiKey
 
 MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])", re.ASCII)
 ENDLESS_SHOWN = 50

@@ -12,7 +12,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from workers.api_keys import (
+from workers.api_keys.issuing import (
     DEFAULT_GRACE_PERIOD,
     DEFAULT_LIFETIME,
     LONGEST_GRACE_PERIOD,

@@ -5,7 +5,7 @@ from typing import Any
 
 from workers.admin.api_keys.listing import state_of, target_of
 from workers.admin.states import badge, liveness_badge
-from workers.key_usage import LATEST_STARTS, events_of, history_of, reach_of, refusal_of
+from workers.api_keys.usage import LATEST_STARTS, events_of, history_of, reach_of, refusal_of
 from workers.models import ApiKey
 
 

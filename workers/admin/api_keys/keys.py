@@ -16,7 +16,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
 from environments import times
-from environments.console import ConsoleAdmin, actor_of
+from environments.admin.console import ConsoleAdmin, actor_of
 from environments.models import Organization, Role
 from workers.admin.api_keys.calendar import calendar_of
 from workers.admin.api_keys.forms import TARGETS, IssueForm, RevokeForm, RotateForm, WhoseForm
@@ -24,11 +24,11 @@ from workers.admin.api_keys.key_page import context_of, uses_of
 from workers.admin.api_keys.listing import ExpiryDayFilter, KeyColumns, KeyList, StateFilter
 from workers.admin.api_keys.whose import key_in
 from workers.admin.confirmation import CONFIRMED
-from workers.api_keys import ApiKeyError, IssuedApiKey, issue_api_key, revoke_api_key, rotate_api_key
-from workers.installation import DeploymentType, worker_command
+from workers.api.serializers.workers import issued_key
+from workers.api_keys.issuing import ApiKeyError, IssuedApiKey, issue_api_key, revoke_api_key, rotate_api_key
+from workers.api_keys.tokens import UUID_TEXT
+from workers.installation.queue import DeploymentType, worker_command
 from workers.models import ApiKey, Scope, Worker
-from workers.serializers import issued_key
-from workers.tokens import UUID_TEXT
 
 #: Beyond it the question whether to reach a whole organization tells only that there are more.
 MOST_COUNTED = 100_000

@@ -14,13 +14,13 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from environments import times
+from environments.admin.searches import BoundedList
 from environments.moments import moment
-from environments.searches import BoundedList
 from workers.admin.states import badge
-from workers.expiries import ending
-from workers.key_usage import last_used, still_used
+from workers.api_keys.usage import last_used, still_used
 from workers.models import ApiKey, Scope
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
+from workers.reports.expiries import ending
 
 #: Days before the expiry from which on it is urgent.
 URGENT_DAYS = 3

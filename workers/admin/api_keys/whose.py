@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
-from workers.api_keys import find_by_token
+from workers.api_keys.issuing import find_by_token
+from workers.api_keys.tokens import MAX_TOKEN_BYTES, TOKEN
 from workers.models import ApiKey
-from workers.tokens import MAX_TOKEN_BYTES, TOKEN
 
 #: What a key is made of; a text is taken apart at all else.
 WORD = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)

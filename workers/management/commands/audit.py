@@ -12,7 +12,7 @@ from django.db import DatabaseError
 from environments.management.printing import printable, until_nobody_reads
 from environments.models import Organization
 from workers.management.arguments import moment, organization_id, whole_number
-from workers.records import Record, Wanted, latest_records, records
+from workers.reports.history import Record, Wanted, latest_records, records
 
 MOST_RECORDS = 100_000
 

@@ -12,8 +12,8 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from environments.audit import Actor
-from environments.models import SLUG
-from workers.fleet.creation import create_worker
+from environments.models.fields import SLUG
+from workers.fleet.changes import create_worker
 from workers.models import Worker, WorkerQueue
 
 

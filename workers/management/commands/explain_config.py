@@ -6,13 +6,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from environments.configuration import ConfigurationIncompleteError
+from environments.connections.levels import ConfigurationIncompleteError
 from environments.management.printing import printable
 from workers.admin.effective_configuration import Field, Setting, fields_of
-from workers.configuration import revision_of, sections_of, show_configuration
+from workers.api_keys.tokens import UUID_TEXT
+from workers.configuration.effective import revision_of, sections_of, show_configuration
 from workers.models import Worker
-from workers.paths import workers_at
-from workers.tokens import UUID_TEXT
+from workers.models.paths import workers_at
 
 
 class Command(BaseCommand):

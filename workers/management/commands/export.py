@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from environments.models import SLUG
+from environments.models.fields import SLUG
 from workers.fleet.export import as_yaml, export_document
 
 

@@ -12,14 +12,14 @@ from django.db.models import Q
 from django.utils import timezone
 
 from environments.management.printing import printable, until_nobody_reads
-from environments.members import EVERYWHERE
-from workers.attention import outdated
-from workers.listing import ListedWorker, listed
+from environments.roles import EVERYWHERE
+from workers.api_keys.tokens import UUID_TEXT
 from workers.management.arguments import organization_id
 from workers.models import Liveness, Worker, WorkerQueue
+from workers.models.paths import queues_at
 from workers.models.workers import WorkerQuerySet
-from workers.paths import queues_at
-from workers.tokens import UUID_TEXT
+from workers.reports.attention import outdated
+from workers.reports.listing import ListedWorker, listed
 
 CHOICES = {liveness.lower().replace(" ", "-"): liveness for liveness in Liveness}
 #: Distinct from the 1 of --fail-if-any, so that a script can tell "there are some" from "I could not look".

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from environments.management.progress import ProgressDisplay
+from workers.lifecycle.old_starts import count_kept, old_starts, prune_starts
 from workers.management.arguments import days
-from workers.retention import count_kept, old_starts, prune_starts
 
 SECONDS_BETWEEN_LINES = 10
 

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from environments.management.progress import ProgressDisplay
+from workers.lifecycle.gone_workers import gone_workers, prune_workers
 from workers.management.arguments import whole_number
-from workers.pruning import gone_workers, prune_workers
 
 MOST_HOURS = 24 * 365
 

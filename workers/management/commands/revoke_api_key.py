@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from environments.models import Organization
-from workers.api_keys import ApiKeyError, find_by_token, revoke_api_key, revoke_api_keys
+from workers.api_keys.issuing import ApiKeyError, find_by_token, revoke_api_key, revoke_api_keys
 from workers.management.arguments import moment, organization_id, row_id
 from workers.models import ApiKey
 

@@ -10,9 +10,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
-from workers.api_keys import DEFAULT_GRACE_PERIOD, ApiKeyError, rotate_api_key
+from workers.api.serializers.workers import issued_key
+from workers.api_keys.issuing import DEFAULT_GRACE_PERIOD, ApiKeyError, rotate_api_key
 from workers.management.arguments import row_id
-from workers.serializers import issued_key
 
 
 class Command(BaseCommand):

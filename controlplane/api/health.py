@@ -1,0 +1,76 @@
+"""Whether the process lives and whether it is ready to serve."""
+
+import logging
+from typing import Any, ClassVar
+
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, JsonResponse
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from controlplane.api.errors import RETRY_AFTER_SECONDS
+from controlplane.engines.circuit import circuit
+from controlplane.engines.troubles import DATABASE_AWAY
+from controlplane.serving.gate import gate, pooler_problem
+from controlplane.serving.restoration import Memory
+from environments.sealing.checks import key_ring_problems
+
+logger = logging.getLogger(__name__)
+
+
+def livez(request: HttpRequest) -> JsonResponse:  # noqa: ARG001  # a view
+    """200 as long as the process answers; touches nothing else."""
+    return JsonResponse({"status": "alive"})
+
+
+def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001  # a view
+    """200 when database, migrations and key ring are in order, else 503 naming what is not."""
+    problems = readiness_problems()
+    status = "not ready" if problems else "ready"
+    return JsonResponse({"status": status, "problems": problems}, status=503 if problems else 200)
+
+
+def readiness_problems() -> list[str]:
+    """What keeps this process from serving, in words for an operator; empty when it is ready.
+
+    While requests are refused since the database was found away, it is not asked: one whose disk is full still reads.
+    """
+    if circuit.is_open():
+        return [gate.problem or DATABASE_AWAY]
+    try:
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            return ["Migrations are pending: run python manage.py migrate."]
+        restored = Memory().problem()
+        return [*([restored] if restored else []), *key_ring_problems()]
+    except (DatabaseError, InterfaceError) as error:
+        if undeclared := pooler_problem(error):
+            return [undeclared]
+        logger.warning("not ready: %s", type(error).__name__)
+        return [DATABASE_AWAY]
+
+
+@extend_schema_serializer(component_name="Health")
+class HealthSerializer(serializers.Serializer[dict[str, Any]]):
+    """That all is well."""
+
+    status = serializers.CharField()
+
+
+class HealthView(APIView):
+    """Whether this control plane serves, for clients that ask before they start."""
+
+    authentication_classes = ()
+    refusals: ClassVar[tuple[int, ...]] = ()
+    default_response_headers: ClassVar[dict[str, str]] = {}
+
+    @extend_schema(operation_id="get_health", responses=HealthSerializer)
+    def get(self, request: Request) -> Response:  # noqa: ARG002  # a view
+        """200 when this control plane is ready to serve, else 503."""
+        if readiness_problems():
+            return Response({"detail": "Not ready."}, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return Response({"status": "healthy"})

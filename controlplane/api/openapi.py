@@ -1,0 +1,212 @@
+"""Makes the served OpenAPI document say what the contract says, word for word where the contract has words."""
+
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from django.utils import translation
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.openapi import AutoSchema
+
+#: The contract's own words for parts that have no place in the code.
+BEARER_DESCRIPTION = "Enter your Kubiya API token (format: Bearer <token>)"
+START_DESCRIPTION = """Start a worker and fetch its configuration.
+
+This endpoint is called by workers on startup with just worker_id and API key.
+It returns all necessary configuration for the worker to connect to Temporal.
+
+Args:
+    worker_id: Worker ID (UUID created in UI)
+    start_request: System information from worker
+
+Returns:
+    Complete worker configuration including Temporal credentials
+"""
+
+START_PATH = "/api/v1/workers/{worker_id}/start"
+SUCCESSES = {"200", "204"}
+
+#: Beyond the contract: every status that can occur, so that a client or a fuzzer is not surprised.
+ERRORS = {
+    "400": "Bad request",
+    "401": "No API key, or one that is not valid",
+    "403": "The key does not reach that far, the worker is disabled, or the call came over plain HTTP",
+    "404": "No such object in the key's organization",
+    "405": "Method not allowed",
+    "409": "Not in its present state: disabled, draining, full, taken by another, or its configuration is incomplete",
+    "413": "The body is larger than 64 KiB, or that of a heartbeat than 1 MiB",
+    "415": "The body is not application/json in UTF-8",
+    "429": "Too many requests",
+    "503": "The database or a credential is not available at the moment",
+}
+RETRYABLE = {"429", "503"}
+#: Statuses of every endpoint, of those with an API key, and of those with a body.
+EVERYWHERE = ("400", "403", "405", "503")
+WITH_KEY = ("401", "429")
+WITH_BODY = ("413", "415")
+
+
+class OneDocument(SchemaGenerator):
+    """Makes the document once in a process, the same whoever asks in whatever language.
+
+    It takes as long as some twenty starts, and anybody may ask for it.
+    """
+
+    def get_schema(self, *_arguments: Any, **_options: Any) -> Any:
+        """The document, which nobody may change."""
+        return _document()
+
+
+@cache
+def _document() -> Any:
+    with translation.override(settings.LANGUAGE_CODE):
+        return SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The security scheme under the contract's name."""
+
+    target_class = "workers.api.authentication.ApiKeyAuthentication"
+    name = "BearerAuth"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:  # noqa: ARG002
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": BEARER_DESCRIPTION}
+
+
+class WorkerApiSchema(AutoSchema):
+    """Operations without tags and security of their own: the document has them at its root, as the contract does."""
+
+    def get_tags(self) -> list[str]:
+        return []
+
+    def get_auth(self) -> list[dict[str, Any]]:
+        """None: the document has one for all; but none is required where the view asks for none."""
+        super().get_auth()  # registers the scheme's component
+        return [] if self.view.authentication_classes else [{}]
+
+    def get_summary(self) -> str:
+        """The description's first sentence."""
+        return str(self.get_description()).partition(".")[0]
+
+    def get_operation(self, *args: Any, **kwargs: Any) -> Any:
+        """With every answer that can occur."""
+        operation = super().get_operation(*args, **kwargs)
+        if operation:
+            _add_refusals(operation, self.view, self.method)
+        return operation
+
+
+def as_the_contract_has_it(result: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+    """drf-spectacular's document in the contract's form: titles, `anyOf` with null, root security, error answers."""
+    result["servers"] = []
+    result["security"] = [{"BearerAuth": []}]
+    schemas = result["components"]["schemas"]
+    for name, schema in schemas.items():
+        _in_pydantic_form(name, schema)
+    schemas |= VALIDATION_SCHEMAS
+    for path, operations in result["paths"].items():
+        for operation in operations.values():
+            _complete(path, operation)
+    return result
+
+
+def _complete(path: str, operation: dict[str, Any]) -> None:
+    """Summary, parameter titles, and the words for success."""
+    if path == START_PATH:
+        operation["summary"], operation["description"] = "Start Worker", START_DESCRIPTION.strip()
+    for parameter in operation.get("parameters", []):
+        if parameter["in"] == "path":
+            parameter["schema"] = {"type": "string"}
+        parameter["schema"]["title"] = _title(parameter["name"])
+    for status, response in operation["responses"].items():
+        if status in SUCCESSES:
+            response["description"] = "Successful Response"
+    operation["responses"] = dict(sorted(operation["responses"].items()))
+
+
+def _add_refusals(operation: dict[str, Any], view: Any, method: str) -> None:
+    """The statuses with which a view refuses, as its class tells: authentication, body, query, and its own."""
+    has_body, has_query = "requestBody" in operation, any(p["in"] == "query" for p in operation.get("parameters", []))
+    statuses = {*EVERYWHERE, *map(str, view.refusals)} - ({"409"} if method == "DELETE" else set())
+    statuses |= {*WITH_KEY} if view.authentication_classes else set()
+    if has_body:
+        statuses |= {*WITH_BODY}
+        operation["requestBody"]["required"] = not view.is_body_optional
+    for status in statuses:
+        response = {"description": ERRORS[status], **_json({"$ref": "#/components/schemas/Error"})}
+        if status in RETRYABLE:
+            header = {"description": "Seconds to wait before the next try", "schema": {"type": "integer"}}
+            response["headers"] = {"Retry-After": header}
+        operation["responses"][status] = response
+    if has_body or has_query:
+        invalid = _json({"$ref": "#/components/schemas/HTTPValidationError"})
+        operation["responses"]["422"] = {"description": "Validation Error", **invalid}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}
+
+
+def _in_pydantic_form(name: str, schema: dict[str, Any]) -> None:
+    """The contract's generator titles everything and spells nullable as `anyOf`."""
+    schema["title"] = name
+    for field, definition in schema["properties"].items():
+        schema["properties"][field] = _field(field, definition)
+    required = [field for field, definition in schema["properties"].items() if field in schema.get("required", [])]
+    defaulted = {field for field, definition in schema["properties"].items() if "default" in definition}
+    schema["required"] = [field for field in required if field not in defaulted]
+    if not schema["required"]:
+        del schema["required"]
+
+
+def _field(name: str, definition: dict[str, Any]) -> dict[str, Any]:
+    definition = {key: value for key, value in definition.items() if key != "readOnly"}
+    if definition.get("format") in {"double", "int64"}:
+        del definition["format"]
+    if isinstance(definition.get("type"), list):
+        definition["anyOf"] = [{"type": kind} for kind in definition.pop("type")]
+    if definition.get("additionalProperties") == {}:
+        definition["additionalProperties"] = True
+        definition["default"] = {}
+    definition["title"] = _title(name)
+    return definition
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").title()
+
+
+VALIDATION_SCHEMAS: dict[str, Any] = {
+    "HTTPValidationError": {
+        "type": "object",
+        "title": "HTTPValidationError",
+        "properties": {
+            "detail": {
+                "type": "array",
+                "title": "Detail",
+                "items": {"$ref": "#/components/schemas/ValidationError"},
+            }
+        },
+    },
+    "ValidationError": {
+        "type": "object",
+        "title": "ValidationError",
+        "required": ["loc", "msg", "type"],
+        "properties": {
+            "loc": {
+                "type": "array",
+                "title": "Location",
+                "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+            },
+            "msg": {"type": "string", "title": "Message"},
+            "type": {"type": "string", "title": "Error Type"},
+        },
+    },
+    "Error": {
+        "type": "object",
+        "title": "Error",
+        "required": ["detail"],
+        "properties": {"detail": {"type": "string", "title": "Detail"}},
+    },
+}

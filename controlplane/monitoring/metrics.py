@@ -1,0 +1,161 @@
+"""The service's figures for Prometheus: what all its processes counted, and what its database holds at this moment.
+
+Processes count in files that they share (`controlplane.serving.server` makes their directory), so that whichever of
+them is asked answers for all. No label has the id of a worker or key: how many series there are depends on queues
+alone.
+"""
+
+import hmac
+import logging
+import os
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from controlplane.engines.circuit import circuit
+from controlplane.serving.bulkhead import Kind, bulkhead
+from controlplane.serving.server import DIRECTORY_VARIABLE
+from environments import times
+from environments.sealing.rotation import standings
+from workers.reports.monitoring import count_expiries, count_workers
+
+logger = logging.getLogger(__name__)
+
+PATH = "/metrics"
+#: Upper ends in seconds: a start takes milliseconds, the longest statement five seconds.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+STARTS = Counter("controlplane_starts", "Calls of a start by what became of them.", ["outcome"])
+HEARTBEATS = Counter("controlplane_heartbeats", "Heartbeats by what became of them.", ["outcome"])
+RESPONSES = Counter("controlplane_responses", "Answers by call and HTTP status.", ["call", "status"])
+SECONDS = Histogram("controlplane_response_seconds", "Time from request to answer.", ["call"], buckets=BUCKETS)
+UNOPENED = Counter("controlplane_credentials_unopened", "Starts refused since a stored credential does not open.")
+
+#: What became of a call of a worker, by HTTP status; other statuses are those of calls that are not as they should be.
+OUTCOMES = {
+    200: "done",
+    204: "done",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "unknown",
+    409: "refused",
+    429: "throttled",
+    500: "error",
+    503: "unavailable",
+}
+
+
+def counting(call: str, status: int) -> Callable[[float], None]:
+    """What counts an answer to this call with this status, given the seconds it took; to be kept, as it is costly."""
+    counters = [RESPONSES.labels(call, str(status))]
+    outcome = OUTCOMES.get(status, "invalid")
+    if call in {"start", "queue_start", "register"}:
+        counters.append(STARTS.labels(outcome))
+    elif call == "heartbeat":
+        counters.append(HEARTBEATS.labels(outcome))
+    histogram = SECONDS.labels(call)
+
+    def count(seconds: float) -> None:
+        for counter in counters:
+            counter.inc()
+        histogram.observe(seconds)
+
+    return count
+
+
+class DatabaseCollector(Collector):
+    """Gauges of what the database holds; without it they are missing, and one tells that it is away."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Everything is read before anything is told, so that what is told is whole."""
+        is_up = not circuit.is_open()
+        gauges: list[GaugeMetricFamily] = []
+        try:
+            if is_up:
+                gauges = [_workers(), _expiries(), _sealed()]
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("figures without database: %s", type(error).__name__)
+            is_up = False
+        yield GaugeMetricFamily("controlplane_database_up", "Whether the database answers.", value=is_up)
+        yield from gauges
+
+
+def _workers() -> GaugeMetricFamily:
+    labels = ("organization", "environment", "queue", "liveness")
+    gauge = GaugeMetricFamily("controlplane_workers", "Workers by queue and liveness.", labels=labels)
+    for *names, liveness, workers in count_workers(times.now()):
+        gauge.add_metric([*names, liveness.lower().replace(" ", "_")], workers)
+    return gauge
+
+
+def _expiries() -> GaugeMetricFamily:
+    text = "API keys and credentials by when they expire: the shortest warning that has been reached."
+    gauge = GaugeMetricFamily("controlplane_expiries", text, labels=("kind", "organization", "expires"))
+    for kind, organization, expires, count in count_expiries(times.now()):
+        gauge.add_metric([kind, organization, expires], count)
+    return gauge
+
+
+def _sealed() -> GaugeMetricFamily:
+    text = "What keys seal, under the active key and under older ones: a rotation is done when there are no older."
+    gauge = GaugeMetricFamily("controlplane_sealed", text, labels=("kind", "key"))
+    for kind, current, older in standings():
+        gauge.add_metric([kind, "active"], current)
+        gauge.add_metric([kind, "older"], older)
+    return gauge
+
+
+def exposition() -> bytes:
+    """All figures in Prometheus' text format."""
+    registry = CollectorRegistry()
+    if DIRECTORY_VARIABLE in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:  # this process is alone
+        for counted in (STARTS, HEARTBEATS, RESPONSES, SECONDS, UNOPENED):
+            registry.register(counted)
+    registry.register(DatabaseCollector())
+    return generate_latest(registry)
+
+
+class MetricsMiddleware:
+    """Answers `/metrics` to whoever has METRICS_TOKEN; without that setting there is no such page.
+
+    It stands before whatever judges the Host, since monitoring calls each machine by its address. The token opens
+    figures and nothing else, so it may travel over the plain HTTP of a private network, which API keys may not.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info != PATH or not settings.METRICS_TOKEN:
+            return self.get_response(request)
+        if request.method not in {"GET", "HEAD"}:
+            return _answer("Method not allowed.\n", HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET, HEAD")
+        if not _is_authorized(request):
+            return _answer("METRICS_TOKEN is required.\n", HTTPStatus.UNAUTHORIZED, **{"WWW-Authenticate": "Bearer"})
+        place = bulkhead.enter(Kind.READERS, PATH)
+        if place is None:
+            return _answer("Too many requests at once.\n", HTTPStatus.SERVICE_UNAVAILABLE, **{"Retry-After": "5"})
+        try:
+            return _answer(exposition(), HTTPStatus.OK, **{"Content-Type": CONTENT_TYPE_LATEST})
+        finally:
+            place.leave()
+
+
+def _is_authorized(request: HttpRequest) -> bool:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), settings.METRICS_TOKEN.encode())
+
+
+def _answer(content: str | bytes, status: HTTPStatus, **headers: str) -> HttpResponse:
+    return HttpResponse(
+        content, status=status, headers={"Content-Type": "text/plain", "Cache-Control": "no-store", **headers}
+    )

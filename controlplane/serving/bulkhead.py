@@ -1,0 +1,165 @@
+"""Keeps a thread free for workers, whatever people, readers and other tenants ask for.
+
+What waits for the database or another server holds one of the process's few threads. So people's pages and what
+readers ask of the API hold at most half of some of them each, and never all of these; what comes beyond that is
+refused at once, which frees its thread. A worker's calls are not counted among these. The last thread, as the last
+place of people and of readers, is for those who hold up nobody: one person, or one tenant, never has them all for long.
+"""
+
+import binascii
+import json
+import re
+import threading
+import time
+import weakref
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from itertools import count
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+
+from controlplane.serving.server import SHARED_THREADS, THREADS
+
+#: Seconds after which something holds a request up: most take milliseconds, and no lock is waited for longer than two
+#: seconds.
+HELD_UP = 1.0
+#: Seconds for which an organization gets no last thread after a call of it was held up and ended in an error of ours.
+LATELY = 2.0
+#: What looks at a row or two, as a worker's calls do, so that a program which asks ten of them at once is not refused.
+#: All else that is read is a list, or is counted, and takes the longer the more there is.
+SHORT = re.compile(r"/api/v1/(environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?/?")
+#: Scripts that pages are broken without; they ask neither the database nor anybody else.
+UNCOUNTED = ("/api/health", "/admin/jsi18n/")
+
+
+class Kind(Enum):
+    """Whose requests hold threads."""
+
+    PEOPLE = "people"
+    READERS = "readers"
+    WORKERS = "workers"
+
+
+def kind_of(request: HttpRequest) -> Kind | None:
+    """Whose request it is; None for what holds no thread for long."""
+    path = request.path_info
+    if path.startswith("/api/v1/"):
+        is_read = request.method in {"GET", "HEAD"}
+        return Kind.READERS if is_read and not SHORT.fullmatch(path) else Kind.WORKERS
+    return Kind.PEOPLE if path.startswith(("/admin/", "/api/")) and not path.startswith(UNCOUNTED) else None
+
+
+class Place:
+    """A thread that a request holds, until it leaves; leaving twice is leaving once."""
+
+    def __init__(self, bulkhead: "Bulkhead", kind: Kind, holder: str) -> None:
+        self._bulkhead, self.kind, self.holder = bulkhead, kind, holder
+        self.began = time.monotonic()
+
+    def leave(self) -> None:
+        with self._bulkhead.lock:
+            self._bulkhead.places.discard(self)
+
+    def leave_after(self, response: HttpResponseBase) -> None:
+        """Leaves when the answer is sent, was broken off, or is forgotten unsent."""
+        if not response.streaming:
+            self.leave()
+            return
+        weakref.finalize(response, self.leave)
+        response._resource_closers.append(self.leave)  # type: ignore[attr-defined]  # Django's own list
+        response.streaming_content = self._sending(response.streaming_content)  # type: ignore[attr-defined]
+
+    def _sending(self, content: Any) -> Iterator[Any]:
+        try:
+            yield from content
+        finally:
+            self.leave()
+
+
+@dataclass
+class Call:
+    """Whether a worker's call has a thread, and what it was answered."""
+
+    has_thread: bool
+    status: int = 0
+
+
+class Bulkhead:
+    """Who holds the threads of this process; `shared` are those that people and readers share, all unless told."""
+
+    def __init__(self, threads: int = THREADS, shared: int | None = None) -> None:
+        shared = threads if shared is None else shared
+        self._half, self._most_shared = max(1, shared // 2), max(1, shared - 1)
+        self._all_but_one = max(1, threads - 1)
+        self.lock = threading.RLock()  # a response may be forgotten, and leave, while its thread has it
+        self.places: set[Place] = set()
+        #: When each call of a worker began.
+        self._calls: dict[int, float] = {}
+        #: When a call of an organization waited in vain.
+        self._in_vain: dict[str, float] = {}
+        self._numbers = count()
+
+    def held(self, kind: Kind) -> int:
+        """How many places requests of a kind hold."""
+        with self.lock:
+            return sum(place.kind is kind for place in self.places)
+
+    def enter(self, kind: Kind, holder: str = "") -> Place | None:
+        """A place for a person's or a reader's request; None if there is none, or none for this holder."""
+        with self.lock:
+            own = [place for place in self.places if place.kind is kind]
+            if len(own) >= self._half or len(self.places) >= self._most_shared:
+                return None
+            since = time.monotonic() - HELD_UP
+            is_last = len(own) + 1 == self._half or len(self.places) + 1 == self._most_shared
+            if is_last and any(place.holder == holder and place.began < since for place in own):
+                return None
+            place = Place(self, kind, holder)
+            self.places.add(place)
+            return place
+
+    @contextmanager
+    def worker(self, authorization: str) -> Iterator["Call"]:
+        """A worker's call, for as long as it is entered; without a thread for it if it is not to take the last one."""
+        number = next(self._numbers)
+        # With more than all but one at once there are threads enough, as in other servers.
+        is_last = len(self._calls) + len(self.places) == self._all_but_one
+        call = Call(has_thread=not (is_last and self._waits_in_vain(authorization)))
+        self._calls[number] = time.monotonic()
+        try:
+            yield call
+        finally:
+            now = time.monotonic()
+            if self._calls.pop(number) < now - HELD_UP and call.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                self._in_vain[organization_in(authorization)] = now
+
+    def _waits_in_vain(self, authorization: str) -> bool:
+        """Whether a call of the same organization did so lately."""
+        return (
+            bool(self._in_vain) and self._in_vain.get(organization_in(authorization), 0.0) > time.monotonic() - LATELY
+        )
+
+
+def holder_of(request: HttpRequest, kind: Kind) -> str:
+    """Who holds a place: a person by the session, a reader by the organization of the key."""
+    if kind is Kind.PEOPLE:
+        return request.COOKIES.get(settings.SESSION_COOKIE_NAME) or request.META.get("REMOTE_ADDR", "")
+    return organization_in(request.META.get("HTTP_AUTHORIZATION", ""))
+
+
+def organization_in(authorization: str) -> str:
+    """Whose key it says it is. Nobody has looked whether that is true, but no forged key holds a thread up."""
+    try:
+        payload = authorization.split(".")[1]
+        return str(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["org"])
+    except (IndexError, KeyError, TypeError, ValueError, RecursionError, binascii.Error):
+        return ""
+
+
+bulkhead = Bulkhead(THREADS, SHARED_THREADS)

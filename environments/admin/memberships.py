@@ -1,0 +1,57 @@
+"""The console's page of an organization's members."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from environments.admin.console import ConsoleAdmin, ConsoleForm
+from environments.models import Membership
+from environments.moments import moment
+
+
+class MembershipForm(ConsoleForm):
+    """Names the person: a list to choose from would tell one organization of another's people."""
+
+    username = forms.CharField(max_length=150, widget=UnfoldAdminTextInputWidget, help_text="As the person signs in.")
+
+    def clean_username(self) -> str:
+        """The person with this name."""
+        username = str(self.cleaned_data["username"])
+        person = get_user_model().objects.filter(username=username, is_active=True, is_staff=True).first()
+        if person is None:
+            msg = "Nobody with this name may sign in to the console. A superuser makes people known."
+            raise ValidationError(msg)
+        self.instance.user = person
+        return username
+
+    def _get_validation_exclusions(self) -> set[str]:
+        found = {"user"} if self.instance.user_id else set()
+        return super()._get_validation_exclusions() - found
+
+
+@admin.register(Membership)
+class MembershipAdmin(ConsoleAdmin):
+    """Who has which role in which organization."""
+
+    form = ConsoleForm
+    list_display = ("user", "organization", "role", "created")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "organization__id")
+    autocomplete_fields = ("organization",)
+    fixed_fields = ("organization", "user")
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
+        return super().get_form(request, obj, change, **(kwargs if obj else {**kwargs, "form": MembershipForm}))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002
+        return ("organization", "user" if obj else "username", "role")
+
+    @admin.display(description="since", ordering="created_at")
+    def created(self, row: Membership) -> SafeString:
+        return moment(row.created_at)

@@ -1,0 +1,4 @@
+"""What a connection's endpoint may be, for forms, commands and verification alike.
+
+Knows no model and no database.
+"""

@@ -1,0 +1,47 @@
+"""The rules of `environments.endpoints.rules` as Django's fields and forms call them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.core.exceptions import ValidationError
+
+from environments.endpoints.hosts import UnusableError
+from environments.endpoints.rules import check_label, check_secret, read_otlp_endpoint, read_service_url, read_target
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except UnusableError as error:
+        raise ValidationError(str(error)) from None
+
+
+@_refusing()
+def is_target(value: str) -> None:
+    """ValidationError for what no Temporal is at."""
+    read_target(value, is_tls=True)
+
+
+@_refusing()
+def is_http_url(value: str) -> None:
+    """ValidationError for what is no URL of a service."""
+    read_service_url(value)
+
+
+@_refusing()
+def is_otlp_endpoint(value: str) -> None:
+    """ValidationError for what no exporter can send to."""
+    read_otlp_endpoint(value)
+
+
+@_refusing()
+def is_label(value: str) -> None:
+    """ValidationError for a name with something that cannot be seen."""
+    check_label(value)
+
+
+@_refusing()
+def is_secret(value: str) -> None:
+    """ValidationError for a secret that cannot be sent."""
+    check_secret(value)

@@ -1,0 +1,1 @@
+"""Seals secrets with data keys, and rotates these. May import audit, models and encryption."""

@@ -1,0 +1,79 @@
+"""The filters that list the workers which need attention, or run with one version of an API key."""
+
+import re
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q
+from django.http import HttpRequest
+
+from environments import times
+from environments.models import CredentialConnection, LiteLLMConnection, TemporalConnection
+from environments.roles import staff_of
+from workers.admin.states import outage_of
+from workers.models import WorkerInstance
+from workers.reports.attention import CRASH_LOOP_WINDOW, crash_looping, on_looping_hosts, outdated
+from workers.reports.rotation_wave import running_on
+
+CRASH_LOOP, DUPLICATE, OUTDATED = "crash-loop", "duplicate", "outdated"
+RUNS_ON = re.compile(r"(?P<connection>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(?P<version>[0-9]{1,9})", re.ASCII)
+
+
+class AttentionFilter(admin.SimpleListFilter):
+    """Workers that need attention, by the reason."""
+
+    title = "needs attention"
+    parameter_name = "attention"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(CRASH_LOOP, "Crash loop"), (DUPLICATE, "Running twice"), (OUTDATED, "Outdated configuration")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        now = times.now()
+        may_be_held = outage_of(request) is not None
+        if self.value() == CRASH_LOOP:
+            on_hosts = on_looping_hosts(now - CRASH_LOOP_WINDOW).values("worker_id")
+            return queryset.filter(Q(pk__in=crash_looping(now).values("worker_id")) | Q(pk__in=on_hosts))
+        if self.value() == DUPLICATE:
+            duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held).values("worker_id")
+            doubled = WorkerInstance.objects.doubled(now, may_be_held=may_be_held).values("worker_id")
+            return queryset.filter(Q(pk__in=duplicates) | Q(pk__in=doubled))
+        if self.value() == OUTDATED:
+            return outdated(queryset, staff_of(request), now, may_be_held=may_be_held)
+        return queryset
+
+
+class RunsOnFilter(admin.SimpleListFilter):
+    """Workers that run with `?runs_on=<connection>:<version>`; shown only where a link has led to it."""
+
+    title = "runs on"
+    parameter_name = "runs_on"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        """The one that was asked for."""
+        value = self.value()
+        if not value:
+            return []
+        match = RUNS_ON.fullmatch(value)
+        self.version = int(match["version"]) if match else 0
+        self.connection = _connection(request, match["connection"]) if match else None
+        name = f"{self.connection}, API key version {self.version}" if self.connection else "an unknown API key"
+        return [(value, name)]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+        if not self.value():
+            return queryset
+        if self.connection is None:
+            return queryset.none()
+        processes = running_on(self.connection, self.version, times.now())
+        return queryset.filter(pk__in=processes.values("worker_id"))
+
+
+def _connection(request: HttpRequest, identifier: str) -> CredentialConnection | None:
+    """The connection of either kind, if the person may see it."""
+    for model in (TemporalConnection, LiteLLMConnection):
+        found: CredentialConnection | None
+        found = staff_of(request).within(model.objects.filter(pk=identifier), "organization").first()
+        if found:
+            return found
+    return None

@@ -1,0 +1,157 @@
+"""The console's pages of workers."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from environments import times
+from environments.admin.searches import BoundedList
+from environments.models import Role
+from environments.models.organizations import CONNECTION_POINTERS
+from environments.moments import moment
+from workers.admin.confirmation import ConfirmedAdmin, refused
+from workers.admin.links import told
+from workers.admin.organizations import CONNECTIONS_FIELDSET
+from workers.admin.states import (
+    InOrganizationForm,
+    LivenessFilter,
+    ShowsLiveness,
+    badge,
+    ending,
+    is_recovering,
+    liveness_badge,
+    outage_of,
+    state_badge,
+)
+from workers.admin.workers.bulk import BulkActions
+from workers.admin.workers.filters import AttentionFilter, RunsOnFilter
+from workers.admin.workers.new import FirstBootPages
+from workers.admin.workers.page import context_of, overview_of
+from workers.api_keys.tokens import UUID_TEXT
+from workers.configuration.impact import cut_off
+from workers.configuration.revisions import current_revisions, group_of
+from workers.models import LIVE, Worker, WorkerInstance
+
+
+class WorkerForm(InOrganizationForm):
+    """A worker is in a queue."""
+
+    parent = "queue"
+
+
+class FleetChangeList(BoundedList):
+    """A page of workers, each with the revision of what it would be given now."""
+
+    result_list: Any
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Resolves the configurations of one page together."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        revisions = current_revisions(group_of(row) for row in self.result_list)
+        for row in self.result_list:
+            row.current_revision = revisions[group_of(row)]
+
+
+@admin.register(Worker)
+class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
+    """Workers, with what each is given and how it is."""
+
+    form = WorkerForm
+    writer_role = Role.OPERATOR
+    list_display = ("name", "liveness", "queue", "host", "last_heartbeat", "configuration", "state", "created")
+    list_select_related = ("queue__environment",)
+    list_filter = (LivenessFilter, AttentionFilter, RunsOnFilter, "is_disabled", "is_draining", "is_ephemeral")
+    name_separators = "/"
+    search_fields = ("name", "id", "organization__id")
+    autocomplete_fields = ("queue", *CONNECTION_POINTERS)
+    readonly_fields = ("id", "origin")
+    fieldsets = (
+        (
+            None,
+            {"fields": ("queue", "name", "description", "labels", *readonly_fields)},
+        ),
+        ("Running", {"fields": ("is_draining", "is_disabled")}),
+        CONNECTIONS_FIELDSET,
+    )
+    change_form_outer_before_template = "admin/workers/worker/overview.html"
+    change_form_outer_after_template = "admin/workers/worker/details.html"
+
+    def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
+        """And with each worker's current instance."""
+        current, now = WorkerInstance.objects.filter(is_current=True), times.now()
+        rows = rows.with_liveness(now, may_be_held=may_be_held)
+        rows = rows.with_held(now) if may_be_held else rows
+        return rows.prefetch_related(Prefetch("instances", current, "current_instances"))
+
+    def consequences(self, obj: Worker, changes: dict[str, list[Any]]) -> list[str]:
+        """Of disabling, draining and moving, for the processes that run."""
+        now = times.now()
+        told = ending(changes, WorkerInstance.objects.live(now).filter(worker=obj.pk).count())
+        return [*told, *map(refused, cut_off({obj.pk: obj.queue}, now=now) if "queue" in changes else [])]
+
+    def losses(self, rows: Any) -> list[str]:
+        """Of deleting, for the processes that run and for the records."""
+        live = WorkerInstance.objects.live(times.now()).filter(worker__in=[row.pk for row in rows]).count()
+        stays = "The ledger keeps the starts of a deleted worker."
+        return [f"Running now: {live}. Heartbeats and starts are refused from then on.", stays] if live else [stays]
+
+    @admin.display(description="state")
+    def state(self, row: Worker) -> SafeString:
+        return state_badge(row)
+
+    @admin.display(description="made by")
+    def origin(self, row: Worker) -> str:
+        return "a queue start; removed when offline for a day (ephemeral)" if row.is_ephemeral else "a person"
+
+    @admin.display(description="liveness")
+    def liveness(self, row: Worker) -> SafeString:
+        return liveness_badge(row.liveness)
+
+    @admin.display(description="last heartbeat")
+    def last_heartbeat(self, row: Worker) -> SafeString | None:
+        instance = _current(row)
+        if instance is None:
+            return None
+        shown = moment(instance.last_heartbeat_at)
+        return format_html("{}, recovering", shown) if is_recovering(row) else shown
+
+    @admin.display(description="configuration")
+    def configuration(self, row: Any) -> SafeString | None:
+        """Whether the running process has what a start would be given now."""
+        instance = _current(row)
+        if instance is None or row.liveness not in LIVE or not instance.configuration_revision:
+            return None
+        is_current = instance.configuration_revision == row.current_revision
+        return badge("Current") if is_current else badge("Outdated", "warning")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:  # noqa: ARG002
+        return FleetChangeList
+
+    @admin.display(description="host")
+    def host(self, row: Worker) -> SafeString | None:
+        instance = _current(row)
+        return told(instance.hostname) if instance else None
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Adds how the worker is, what it is given and its history; `?part=overview` is the first alone, afresh."""
+        worker = Worker.objects.with_chain().filter(pk=object_id).first() if UUID_TEXT.fullmatch(object_id) else None
+        if worker is None or not self.has_view_permission(request, worker):
+            return super().change_view(request, object_id, form_url, extra_context)
+        if request.method == "GET" and request.GET.get("part") == "overview":
+            overview = {"overview": overview_of(worker, outage_of(request), times.now())}
+            return TemplateResponse(request, "admin/workers/worker/glance.html", overview)
+        context = {**(extra_context or {}), **context_of(worker, outage_of(request), times.now())}
+        return super().change_view(request, object_id, form_url, context)
+
+
+def _current(row: Worker) -> WorkerInstance | None:
+    instances: list[WorkerInstance] = getattr(row, "current_instances", [])
+    return instances[0] if instances else None

@@ -1,0 +1,214 @@
+"""What readers ask of worker queues and environments."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+
+from environments import times
+from environments.models import Environment
+from workers.api.authentication import key_of
+from workers.api.requests import WorkerApiView, uuid_of, valid_query
+from workers.api.serializers.queues import (
+    EnvironmentSerializer,
+    PageSerializer,
+    QueueConfigSerializer,
+    QueueMetricsSerializer,
+    WorkerCommandSerializer,
+    WorkerDetailSerializer,
+    WorkerQueueSerializer,
+    queue_status,
+)
+from workers.api_keys.access import environments_covered_by, reach
+from workers.installation.queue import DeploymentType, install_script, worker_command
+from workers.models import WorkerQueue
+from workers.reports.queues import (
+    configuration_of,
+    describe_environments,
+    describe_queues,
+    instances_of,
+    live_instances_of,
+    measure_queue,
+    with_reports,
+)
+
+#: How many processes of a queue are told of with those that ended: the ones heard of last.
+MOST_PROCESSES = 1_000
+
+
+class EnvironmentsView(WorkerApiView):
+    """The environments that the key reaches."""
+
+    refusals = ()
+
+    @extend_schema(
+        operation_id="list_environments", parameters=[PageSerializer], responses=EnvironmentSerializer(many=True)
+    )
+    def get(self, request: Request) -> Response:
+        """The environments that the key covers; none for a key of a queue or a worker."""
+        rows, headers = _page(request, environments_covered_by(key_of(request)))
+        return Response(_each(EnvironmentSerializer, describe_environments(rows, times.now())), headers=headers)
+
+
+class EnvironmentView(WorkerApiView):
+    """One environment."""
+
+    @extend_schema(operation_id="get_environment", responses=EnvironmentSerializer)
+    def get(self, request: Request, environment_id: str) -> Response:
+        """One environment and its live processes."""
+        row = reach(Environment.objects.all(), uuid_of(environment_id), key_of(request))
+        (described,) = describe_environments([row], times.now())
+        return Response(EnvironmentSerializer(described).data)
+
+
+class QueuesView(WorkerApiView):
+    """The worker queues that the key reaches."""
+
+    refusals = ()
+
+    @extend_schema(
+        operation_id="list_worker_queues", parameters=[PageSerializer], responses=WorkerQueueSerializer(many=True)
+    )
+    def get(self, request: Request) -> Response:
+        """The worker queues that the key covers; none for a worker's key."""
+        return _queues(request, WorkerQueue.objects.covered_by(key_of(request)))
+
+
+class EnvironmentQueuesView(WorkerApiView):
+    """The worker queues of one environment."""
+
+    @extend_schema(
+        operation_id="list_environment_worker_queues",
+        parameters=[PageSerializer],
+        responses=WorkerQueueSerializer(many=True),
+    )
+    def get(self, request: Request, environment_id: str) -> Response:
+        """The worker queues of one environment."""
+        environment = reach(Environment.objects.all(), uuid_of(environment_id), key_of(request))
+        return _queues(request, WorkerQueue.objects.filter(environment=environment))
+
+
+class QueueView(WorkerApiView):
+    """One worker queue."""
+
+    @extend_schema(operation_id="get_worker_queue", responses=WorkerQueueSerializer)
+    def get(self, request: Request, queue_id: str) -> Response:
+        """One worker queue and its live processes."""
+        (described,) = describe_queues([_queue(request, queue_id)], times.now())
+        return Response(WorkerQueueSerializer(described).data)
+
+
+class ProcessesSerializer(PageSerializer):
+    """Which processes are asked for."""
+
+    status = serializers.ChoiceField(
+        ["live", "all"], default="live", help_text=f"`all`: with those that ended; at most {MOST_PROCESSES}."
+    )
+
+
+class QueueWorkersView(WorkerApiView):
+    """The processes of a queue's workers."""
+
+    @extend_schema(
+        operation_id="list_worker_queue_workers",
+        parameters=[ProcessesSerializer],
+        responses=WorkerDetailSerializer(many=True),
+    )
+    def get(self, request: Request, queue_id: str) -> Response:
+        """The processes that live or, if asked for, the latest of each worker, too; heard of last comes first."""
+        queue, page = _queue(request, queue_id), valid_query(request, ProcessesSerializer)
+        now = times.now()
+        is_live = page["status"] == "live"
+        found = live_instances_of(queue, now) if is_live else instances_of(now, worker__queue=queue)[:MOST_PROCESSES]
+        rows, headers = _part(page, found)
+        return Response(_each(WorkerDetailSerializer, with_reports(rows)), headers=headers)
+
+
+class QueueConfigView(WorkerApiView):
+    """A queue's configuration, by version."""
+
+    @extend_schema(operation_id="get_worker_queue_config", responses=QueueConfigSerializer)
+    def get(self, request: Request, queue_id: str) -> Response:
+        """The version of what the queue's workers are given; it reveals no secret."""
+        queue = reach(WorkerQueue.objects.with_chain(), uuid_of(queue_id), key_of(request))
+        return Response(QueueConfigSerializer(configuration_of(queue)).data)
+
+
+class QueueMetricsView(WorkerApiView):
+    """A queue's figures."""
+
+    @extend_schema(operation_id="get_worker_queue_metrics", responses=QueueMetricsSerializer)
+    def get(self, request: Request, queue_id: str) -> Response:
+        """How many processes live and what they did."""
+        return Response(QueueMetricsSerializer(measure_queue(_queue(request, queue_id), times.now())).data)
+
+
+class WorkerCommandView(WorkerApiView):
+    """How a worker of the queue is started."""
+
+    @extend_schema(operation_id="get_worker_command", responses=WorkerCommandSerializer)
+    def get(self, request: Request, queue_id: str) -> Response:
+        """The command that starts a worker of the queue; it takes the API key from its environment."""
+        queue = _queue(request, queue_id)
+        (described,) = describe_queues([queue], times.now())
+        active, status, command = described.counts.active, queue_status(queue), worker_command(queue)
+        shown = {
+            "queue_id": queue.pk,
+            "command": command.command,
+            "command_parts": command.parts,
+            "can_register": status == "active" and (queue.max_workers is None or active < queue.max_workers),
+            "queue_status": status,
+            "active_workers": active,
+            "max_workers": queue.max_workers,
+        }
+        return Response(WorkerCommandSerializer(shown).data)
+
+
+class DeploymentSerializer(serializers.Serializer[dict[str, Any]]):
+    """Where the worker is to run."""
+
+    deployment_type = serializers.ChoiceField(DeploymentType.choices, default=DeploymentType.LOCAL)
+
+
+class InstallScriptView(WorkerApiView):
+    """The text that installs and starts a worker of the queue."""
+
+    @extend_schema(
+        operation_id="get_install_script",
+        parameters=[DeploymentSerializer],
+        responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},
+    )
+    def get(self, request: Request, queue_id: str) -> HttpResponse:
+        """A shell script, or a manifest, that starts a worker of the queue; it holds no key."""
+        queue = _queue(request, queue_id)
+        deployment_type = DeploymentType(valid_query(request, DeploymentSerializer)["deployment_type"])
+        return HttpResponse(install_script(queue, deployment_type), content_type="text/plain; charset=utf-8")
+
+
+def _queue(request: Request, queue_id: str) -> WorkerQueue:
+    return reach(WorkerQueue.objects.select_related("environment"), uuid_of(queue_id), key_of(request))
+
+
+def _queues(request: Request, queues: QuerySet[WorkerQueue]) -> Response:
+    rows, headers = _page(request, queues.select_related("environment"))
+    return Response(_each(WorkerQueueSerializer, describe_queues(rows, times.now())), headers=headers)
+
+
+def _page(request: Request, rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
+    return _part(valid_query(request, PageSerializer), rows)
+
+
+def _part(page: dict[str, Any], rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
+    """The part that is asked for, and how many rows there are in all."""
+    start = page["offset"]
+    return list(rows[start : start + page["limit"]]), {"X-Total-Count": str(rows.count())}
+
+
+def _each(serializer_class: type[Serializer[Any]], rows: Any) -> Any:
+    return serializer_class(rows, many=True).data

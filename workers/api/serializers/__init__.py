@@ -1,0 +1,1 @@
+"""The shapes of what the worker API is sent and answers."""

@@ -1,0 +1,29 @@
+"""Routes of the worker API, below `/api/v1/`."""
+
+from django.urls import path
+
+from workers.api import heartbeats, queues, starts, update_locks
+
+QUEUE = "worker-queues/<str:queue_id>"
+WORKER = "workers/<str:worker_id>"
+
+urlpatterns = [
+    path(f"{WORKER}/heartbeat", heartbeats.HeartbeatView.as_view()),  # what is called most is met first
+    path(f"{WORKER}/start", starts.StartWorkerView.as_view()),
+    path("workers/register", starts.RegisterWorkerView.as_view()),
+    path("workers/heartbeat", heartbeats.SimpleHeartbeatView.as_view()),
+    path(f"{WORKER}/disconnect", heartbeats.DisconnectView.as_view()),
+    path("worker-queues", queues.QueuesView.as_view()),
+    path(QUEUE, queues.QueueView.as_view()),
+    path(f"{QUEUE}/start", starts.StartInQueueView.as_view()),
+    path(f"{QUEUE}/workers", queues.QueueWorkersView.as_view()),
+    path(f"{QUEUE}/config", queues.QueueConfigView.as_view()),
+    path(f"{QUEUE}/metrics", queues.QueueMetricsView.as_view()),
+    path(f"{QUEUE}/worker-command", queues.WorkerCommandView.as_view()),
+    path(f"{QUEUE}/install-script", queues.InstallScriptView.as_view()),
+    path(f"{QUEUE}/update-lock-status", update_locks.UpdateLockStatusView.as_view()),
+    path(f"{QUEUE}/workers/<path:worker_id>/update-lock", update_locks.UpdateLockView.as_view()),
+    path("environments", queues.EnvironmentsView.as_view()),
+    path("environments/<str:environment_id>", queues.EnvironmentView.as_view()),
+    path("environments/<str:environment_id>/worker-queues", queues.EnvironmentQueuesView.as_view()),
+]

@@ -1,0 +1,160 @@
+"""What a change does to the fleet: which workers would be given another configuration, told before it is made."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import batched
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from environments.models import Environment
+from workers.configuration.revisions import Given, given_to
+from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue
+
+#: Ids that one statement names.
+BATCH = 5_000
+
+
+@dataclass(frozen=True)
+class QueueImpact:
+    """Workers of one queue that go from one configuration revision to another."""
+
+    queue: str
+    queue_id: UUID
+    old_revision: str
+    new_revision: str
+    workers: int
+    online: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The impact as JSON shows it."""
+        return asdict(self) | {"queue_id": str(self.queue_id)}
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+        revisions = f"{self.old_revision} -> {self.new_revision}"
+        return f"queue {self.queue}: {workers}, {self.online} online, would get another configuration ({revisions})"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Running processes whose worker is in a queue, or comes to it, and to whom something happens there."""
+
+    queue: str
+    queue_id: UUID
+    processes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON shows it."""
+        return asdict(self) | {"queue_id": str(self.queue_id)}
+
+
+class CutOff(Processes):
+    """Those that no longer reach the control plane: their API key is not for the queue that they come to."""
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        use = "running process uses" if self.processes == 1 else "running processes use"
+        return f"{self.processes} {use} an API key that does not reach {self.queue}"
+
+
+class Ending(Processes):
+    """Those that are told to end at their next heartbeat, since their worker or its queue is disabled."""
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        are = "running process is" if self.processes == 1 else "running processes are"
+        return f"{self.processes} {are} told to end in {self.queue}"
+
+
+def cut_off(moves: Mapping[UUID, WorkerQueue], *, now: datetime) -> list[CutOff]:
+    """Whose heartbeats are refused once the workers are in these queues, by queue.
+
+    A process is where its worker is, and its key is the one that it used last. One whose key is revoked or expired is
+    refused in any case.
+    """
+    running = _running(moves, now)
+    keys = ApiKey.objects.usable(now).in_bulk({key_id for _, key_id in running})
+    counts: Counter[WorkerQueue] = Counter()
+    for worker_id, key_id in running:
+        queue = moves[worker_id]
+        worker = Worker(id=worker_id, queue=queue, organization_id=queue.organization_id)
+        counts[queue] += key_id in keys and not keys[key_id].covers(worker)
+    return _by_queue(CutOff, counts)
+
+
+def ending(disabled: Mapping[UUID, WorkerQueue], *, now: datetime) -> list[Ending]:
+    """The processes of workers that are disabled, or whose queue is, by queue."""
+    return _by_queue(Ending, Counter(disabled[worker_id] for worker_id, _ in _running(disabled, now)))
+
+
+def _running(workers: Collection[UUID], now: datetime) -> list[tuple[UUID, UUID | None]]:
+    """Of each process that runs its worker and its API key."""
+    found: list[tuple[UUID, UUID | None]] = []
+    for ids in batched(workers, BATCH):
+        live = WorkerInstance.objects.live(now).filter(worker__in=ids).order_by()
+        found += live.values_list("worker_id", "api_key_id")
+    return found
+
+
+def _by_queue[Told: Processes](told: type[Told], counts: Mapping[WorkerQueue, int]) -> list[Told]:
+    found = [told(queue.task_queue_name, queue.pk, count) for queue, count in counts.items() if count]
+    return sorted(found, key=lambda each: each.queue)
+
+
+def look(organizations: Collection[str]) -> dict[UUID, Given]:
+    """What every worker of the organizations is given at this moment."""
+    return given_to(Worker.objects.filter(organization__in=organizations))
+
+
+def affected_by(row: Any) -> QuerySet[Worker]:
+    """The workers that a change of this level or connection may give something else."""
+    match row:
+        case Worker():
+            return Worker.objects.filter(pk=row.pk)
+        case WorkerQueue():
+            return Worker.objects.filter(queue=row.pk)
+        case Environment():
+            return Worker.objects.filter(queue__environment=row.pk)
+        case _:
+            return Worker.objects.filter(organization=row.organization_id)
+
+
+def compare(
+    before: Mapping[UUID, Given],
+    after: Mapping[UUID, Given],
+    *,
+    now: datetime,
+    queues: Mapping[UUID, WorkerQueue] | None = None,
+) -> list[QueueImpact]:
+    """How two looks differ, by queue; workers that came or went between them are not affected.
+
+    `queues` are those of the second look, where they are not in the database yet.
+    """
+    changed = {
+        worker_id: (given.queue_id, before[worker_id].revision, given.revision)
+        for worker_id, given in after.items()
+        if worker_id in before and before[worker_id].revision != given.revision
+    }
+    if not changed:
+        return []
+    workers = Counter(changed.values())
+    places = {before[worker_id].queue_id for worker_id in changed} | {queue_id for queue_id, _, _ in workers}
+    online = Counter(changed[worker_id] for worker_id in _live(places, now) if worker_id in changed)
+    if queues is None:
+        queues = WorkerQueue.objects.select_related("environment").in_bulk({queue_id for queue_id, _, _ in workers})
+    found = [
+        QueueImpact(queues[queue_id].task_queue_name, queue_id, old, new, count, online[queue_id, old, new])
+        for (queue_id, old, new), count in workers.items()
+        if queue_id in queues  # else it was deleted meanwhile
+    ]
+    return sorted(found, key=lambda impact: (impact.queue, impact.old_revision, impact.new_revision))
+
+
+def _live(queues: Collection[UUID], now: datetime) -> Collection[UUID]:
+    live = WorkerInstance.objects.live(now).filter(worker__queue__in=queues).order_by()
+    return set(live.values_list("worker_id", flat=True))

@@ -1,0 +1,1 @@
+"""Texts that install and start workers. May import configuration and models."""

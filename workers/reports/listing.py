@@ -1,0 +1,54 @@
+"""Workers as a list for a script: each with its liveness and whether it is outdated, by the console's own rules."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from workers.configuration.revisions import GROUP, Group, current_revisions
+from workers.models import LIVE
+from workers.models.paths import PATH
+from workers.models.workers import WorkerQuerySet
+
+#: Rows fetched at a time.
+CHUNK = 2_000
+FLAGS = ("is_disabled", "is_draining", "is_ephemeral")
+CURRENT = ("hostname", "started_at", "last_heartbeat_at")
+
+
+@dataclass(frozen=True)
+class ListedWorker:
+    """One worker; what is of its current process is None before its first start."""
+
+    id: UUID
+    path: str
+    liveness: str
+    is_outdated: bool
+    hostname: str | None
+    started_at: datetime | None
+    last_heartbeat_at: datetime | None
+    is_disabled: bool
+    is_draining: bool
+    is_ephemeral: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """With JSON's types only."""
+        times = {name: at and at.isoformat() for name in CURRENT[1:] for at in [getattr(self, name)]}
+        return {**vars(self), "id": str(self.id), **times}
+
+
+def listed(workers: WorkerQuerySet) -> Iterator[ListedWorker]:
+    """The workers, loaded with their liveness, in the order of their paths.
+
+    A few statements however many there are, and never all of them in memory.
+    """
+    groups = {Group(*row) for row in workers.order_by().values_list(*GROUP).distinct()}
+    revisions = current_revisions(groups)
+    current = ("current__configuration_revision", *(f"current__{name}" for name in CURRENT))
+    columns = (*PATH, *GROUP, "pk", "liveness", *current, *FLAGS)
+    for row in workers.order_by(*PATH).values_list(*columns).iterator(chunk_size=CHUNK):
+        path, group = row[: len(PATH)], Group(*row[len(PATH) : len(PATH) + len(GROUP)])
+        pk, liveness, runs_with, *rest = row[len(PATH) + len(GROUP) :]
+        is_outdated = liveness in LIVE and bool(runs_with) and runs_with != revisions[group]
+        yield ListedWorker(pk, "/".join(path), liveness, is_outdated, *rest)

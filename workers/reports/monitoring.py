@@ -1,0 +1,92 @@
+"""The fleet in figures, for monitoring: few statements, and few rows of each, however large the fleet is."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db.models import Case, CharField, Count, Q, Value, When
+
+from environments.models import LiteLLMConnection, TemporalConnection
+from environments.roles import EVERYWHERE
+from workers.lifecycle.pulse import recovery
+from workers.models import ApiKey, Liveness, WorkerQueue
+from workers.models.api_keys import EXPIRY_WARNING_DAYS
+from workers.reports.attention import running
+from workers.reports.expiries import OVERDUE_FOR
+
+
+class QueueFigure(NamedTuple):
+    """How many workers of a queue are in one state of liveness."""
+
+    organization: str
+    environment: str
+    queue: str
+    liveness: Liveness
+    workers: int
+
+
+class ExpiryFigure(NamedTuple):
+    """How many API keys or credentials of an organization expire within a time.
+
+    `expires` is "expired", "never", the shortest of EXPIRY_WARNING_DAYS that has been reached as in "3d", or "later".
+    """
+
+    kind: str
+    organization: str
+    expires: str
+    number: int
+
+
+def count_workers(now: datetime) -> list[QueueFigure]:
+    """Every queue with every state, also where nobody is in it: what is missing cannot be watched.
+
+    Two statements, and those by which `recovery` knows whether an outage of ours still excuses anybody.
+    """
+    counts = Counter[tuple[UUID, str]]()
+    for each in running(EVERYWHERE, now, may_be_held=recovery(now) is not None):
+        counts[each.group.queue_id, each.liveness] += each.workers
+    queues = list(
+        WorkerQueue.objects.order_by()
+        .annotate(total=Count("workers"))
+        .values_list("pk", "organization_id", "environment__name", "name", "total")
+    )
+    for queue_id, _, _, _, total in queues:
+        started = sum(counts[queue_id, liveness] for liveness in Liveness)
+        counts[queue_id, Liveness.NEVER_STARTED] = max(0, total - started)
+    return [
+        QueueFigure(organization, environment, queue, liveness, counts[queue_id, liveness])
+        for queue_id, organization, environment, queue, _ in queues
+        for liveness in Liveness
+    ]
+
+
+def count_expiries(now: datetime) -> Iterator[ExpiryFigure]:
+    """API keys without a successor that are not revoked, and credentials; one statement for each kind.
+
+    A key that expired long ago is history.
+    """
+    keys = ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now - OVERDUE_FOR))
+    yield from _expiries(keys.filter(revoked_at=None, replaced_by=None), "expires_at", now)
+    for model in (TemporalConnection, LiteLLMConnection):
+        # A credential is good for the whole of its last day.
+        yield from _expiries(model.objects.all(), "api_key_expires_on", now.date() - timedelta(days=1))
+
+
+def _expiries(rows: Any, field: str, over: Any) -> Iterator[ExpiryFigure]:
+    """The rows counted by when they expire, `over` being the latest that has expired."""
+    cases = [
+        When(**{f"{field}__isnull": True}, then=Value("never")),
+        When(**{f"{field}__lte": over}, then=Value("expired")),
+    ]
+    cases += [
+        When(**{f"{field}__lte": over + timedelta(days=days)}, then=Value(f"{days}d"))
+        for days in sorted(EXPIRY_WARNING_DAYS)
+    ]
+    expires = Case(*cases, default=Value("later"), output_field=CharField())
+    found = (
+        rows.order_by().annotate(expires=expires).values_list("organization_id", "expires").annotate(count=Count("*"))
+    )
+    for organization, when, count in found:
+        yield ExpiryFigure(rows.model._meta.model_name, organization, when, count)

@@ -1,1 +1,0 @@
-"""The worker API: each view translates HTTP in, makes one call to the domain, and translates out."""
