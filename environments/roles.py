@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.http import HttpRequest
-
 from environments.models import Membership, Role
 
 
@@ -42,16 +40,8 @@ class Staff:
 EVERYWHERE = Staff(is_superuser=True)
 
 
-def staff_of(request: HttpRequest) -> Staff:
-    """The signed-in person's roles; one statement a request."""
-    staff: Staff | None = getattr(request, "_staff", None)
-    if staff is None:
-        staff = _load(request.user)
-        request._staff = staff  # type: ignore[attr-defined]  # for as long as the request lives
-    return staff
-
-
-def _load(user: Any) -> Staff:
+def staff_from(user: Any) -> Staff:
+    """The roles of a user; none for whoever may not sign in to the console."""
     if not (user.is_active and user.is_staff):
         return Staff()
     if user.is_superuser:

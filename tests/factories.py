@@ -18,8 +18,8 @@ from environments.models import (
     TemporalConnection,
 )
 from environments.sealing.data_keys import seal_api_key
-from workers.api.authentication import PresentedKey
 from workers.api_keys.issuing import DEFAULT_LIFETIME, IssuedApiKey, KeyTarget, issue_api_key
+from workers.api_keys.presented import PresentedKey
 from workers.api_keys.tokens import Claims
 from workers.models import ApiKey, Worker, WorkerQueue
 

@@ -25,9 +25,10 @@ from tests import factories
 from tests.console import HOSTILE, member, person, signed_in
 from tests.factories import Fleet
 from tests.workers import fresh_fleet, heartbeat, start
-from workers.admin.effective_configuration import fields_of
+from workers.admin.links import link_to
 from workers.api_keys.issuing import revoke_api_key
 from workers.configuration.effective import WorkerConfiguration, sections_of, show_configuration
+from workers.configuration.explanation import fields_of
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerStart
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
@@ -240,10 +241,10 @@ def test_the_fields_are_those_of_the_answer_in_its_order(*, has_telemetry: bool,
     worker = loaded(fleet.worker)
     given = vars(show_configuration(worker, sections_of(worker)))
     assert len(given) == 17
-    assert {field.name: field.value for field in fields_of(worker)} == {
+    assert {field.name: field.value for field in fields_of(worker, link_to)} == {
         name: on_wire(value) for name, value in given.items()
     }
-    assert [field.name for field in fields_of(worker)] == [field.name for field in fields(WorkerConfiguration)]
+    assert [field.name for field in fields_of(worker, link_to)] == [field.name for field in fields(WorkerConfiguration)]
 
 
 def test_the_level_that_won_is_linked_and_the_shadowed_ones_are_struck_through(fleet: Fleet, client: Client) -> None:
@@ -527,7 +528,7 @@ def test_whatever_a_worker_tells_stays_text_on_every_page(fleet: Fleet, client: 
 
 def test_a_connection_s_type_is_told_apart_from_a_secret(fleet: Fleet) -> None:
     """No row of the page carries a sealed text, whatever a template may show of it later."""
-    setting = next(field for field in fields_of(loaded(fleet.worker)) if field.is_credential).winner
+    setting = next(field for field in fields_of(loaded(fleet.worker), link_to) if field.is_credential).winner
     assert setting is not None
     assert isinstance(setting.row, TemporalConnection)
     assert setting.value == fleet.temporal.api_key_fingerprint

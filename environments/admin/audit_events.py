@@ -41,7 +41,7 @@ class AuditEventAdmin(RecordsAdmin):
     made_at = "occurred_at"
     list_display = ("time", "actor", "what", "object", "organization", "origin", "changed_fields")
     list_filter = (OccurredWithin, ActionFilter, ObjectFilter, ActorFilter)
-    list_before_template = "admin/environments/auditevent/records.html"
+    list_before_template = "admin/records.html"
     search_fields = ("actor", "action", "object_name")
     search_help_text = f"Actor, action, name of the latest {MOST_SEARCHED:,}, or ID of the object"
     recorded_at = "occurred_at"

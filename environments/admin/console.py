@@ -19,12 +19,12 @@ from environments import audit, times
 from environments.admin.deletion_page import MOST_DELETED, barriers, going
 from environments.admin.paginator import CappedPaginator
 from environments.admin.searches import BoundedList, TooMuchAskedError, cut_search, is_column, parameters_of
+from environments.admin.signed_in import staff_of
 from environments.audit import Actor
 from environments.database.removal import Removal
 from environments.deletion import GoneError, delete
 from environments.models import Role
 from environments.moments import moment
-from environments.roles import staff_of
 
 #: What no filter in an address may have: `?sealed_api_key__startswith=` would be an oracle, a pattern a load.
 UNSEARCHABLE = ("regex", "sealed_", "_hash", "wrapped_key", "known_answer", "fingerprint_key", "password")

@@ -32,8 +32,7 @@ def _complete(keys: int) -> dict[str, list[str]]:
     from environments.models import LiteLLMConnection, Organization, TemporalConnection  # noqa: PLC0415  # as above
     from environments.sealing.data_keys import seal_api_key  # noqa: PLC0415  # as above
     from tests.bench.reference.filling import LITELLM_CHARACTERS, TEMPORAL_CHARACTERS  # noqa: PLC0415  # as above
-    from workers.api.serializers.workers import issued_key  # noqa: PLC0415  # as above
-    from workers.api_keys.issuing import issue_api_key  # noqa: PLC0415  # as above
+    from workers.api_keys.issuing import issue_api_key, issued_key  # noqa: PLC0415  # as above
     from workers.models import WorkerQueue  # noqa: PLC0415  # as above
 
     organization, now = Organization.objects.get(), timezone.now()

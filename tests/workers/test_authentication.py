@@ -10,9 +10,9 @@ from environments.encryption import KeyRing, generate_key
 from tests import factories
 from tests.factories import ACTOR, Fleet
 from tests.workers import INVALID_TOKEN, assert_refused, fresh_fleet, start
-from workers.api.authentication import VerifiedTokens, verified_tokens
 from workers.api_keys import tokens
 from workers.api_keys.issuing import revoke_api_key, rotate_api_key
+from workers.api_keys.presented import VerifiedTokens, verified_tokens
 from workers.models import ApiKey, Scope
 
 

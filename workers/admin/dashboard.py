@@ -6,7 +6,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from environments import times
-from environments.roles import Staff, staff_of
+from environments.admin.signed_in import staff_of
+from environments.roles import Staff
 from workers.admin.states import LIVENESS_COLORS, outage_of
 from workers.admin.workers.filters import CRASH_LOOP, DUPLICATE, OUTDATED
 from workers.models import Liveness

@@ -5,9 +5,9 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
+from environments.admin.signed_in import staff_of
 from environments.models import Environment, Organization
 from environments.models.organizations import CONNECTION_POINTERS
-from environments.roles import staff_of
 from workers.admin.confirmation import ConfirmedAdmin
 
 #: The three pointers, as a section of a form.

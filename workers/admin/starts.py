@@ -56,7 +56,7 @@ class WorkerStartAdmin(RecordsAdmin):
         "duplicate",
     )
     list_filter = (StartedWithin,)
-    list_before_template = "admin/environments/auditevent/records.html"
+    list_before_template = "admin/records.html"
     search_fields = ("worker_name", "task_queue_name", "=client_address")
     search_help_text = f"Worker, task queue, address of the latest {MOST_SEARCHED:,}, or an ID"
     recorded_at = "started_at"
@@ -157,7 +157,7 @@ class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
     list_select_related = ("worker",)
     liveness_pages = ("changelist", "change")
     list_filter = (HeardWithin, "is_current")
-    list_before_template = "admin/environments/auditevent/records.html"
+    list_before_template = "admin/records.html"
     search_fields = ("worker__name", "hostname", "=client_address")
     search_help_text = f"Worker, host, address of the latest {MOST_SEARCHED:,}, or an ID"
     recorded_at = "started_at"

@@ -7,9 +7,10 @@ from django.db import DatabaseError, InterfaceError
 from rest_framework.response import Response
 
 from environments import times
-from workers.api.authentication import UnusableKeyError, key_of
+from workers.api.authentication import key_of
 from workers.api.requests import WorkerApiView, client_of
 from workers.api_keys.access import KeyOutOfScopeError, UnknownObjectError
+from workers.api_keys.presented import UnusableKeyError
 from workers.api_keys.tokens import UUID_TEXT
 from workers.lifecycle.refusals import RefusedCall, record_refused_call
 

@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 from workers.api.authentication import key_of
 from workers.api.throttles import ApiKeyThrottle
 from workers.api_keys.access import UnknownObjectError
+from workers.api_keys.presented import NoUsableKeyError
 from workers.api_keys.tokens import UUID_TEXT
 from workers.lifecycle import Client
 
@@ -45,7 +46,7 @@ class WorkerApiView(APIView):
 
     def handle_exception(self, exc: Exception) -> Response:
         """The answer to an error; whoever has no usable key is told that, and nothing else."""
-        is_settled = isinstance(exc, (AuthenticationFailed, DatabaseError, InterfaceError))
+        is_settled = isinstance(exc, (AuthenticationFailed, NoUsableKeyError, DatabaseError, InterfaceError))
         if not is_settled:
             try:
                 _ = self.request.auth and key_of(self.request)
@@ -55,7 +56,8 @@ class WorkerApiView(APIView):
 
     def answer_to(self, error: Exception) -> Response:
         """DRF's answer to an error."""
-        response: Response = super().handle_exception(error)
+        known = AuthenticationFailed() if isinstance(error, NoUsableKeyError) else error
+        response: Response = super().handle_exception(known)
         return response
 
 

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from environments import times
 from environments.encryption import CannotOpenError
-from workers.api.authentication import UnusableKeyError, key_of, presented_key, signed_key_of
+from workers.api.authentication import key_of, presented_key, signed_key_of
 from workers.api.refusals import NotingView
 from workers.api.requests import answer, client_of, uuid_of, valid_body
 from workers.api.serializers.workers import (
@@ -24,6 +24,7 @@ from workers.api.serializers.workers import (
     http_url,
 )
 from workers.api.throttles import ApiKeyThrottle, WorkerThrottle
+from workers.api_keys.presented import UnusableKeyError
 from workers.lifecycle import register_worker, start_in_queue, start_worker
 from workers.lifecycle.process import EVIDENCE
 from workers.lifecycle.refusals import record_refused_start

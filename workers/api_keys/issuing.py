@@ -145,6 +145,20 @@ def find_by_token(text: str) -> ApiKey | None:
     return ApiKey.objects.filter(token_hash=tokens.digest(text)).first()
 
 
+def issued_key(issued: IssuedApiKey) -> dict[str, Any]:
+    """A new API key in plain text with what tells it apart, for the one page or command output that shows it."""
+    row = issued.row
+    return {
+        "id": str(row.pk),
+        "name": row.name,
+        "organization_id": row.organization_id,
+        "scope": row.scope,
+        "target": str(row.target),
+        "expires_at": row.expires_at and row.expires_at.isoformat(),
+        "api_key": issued.token.reveal(),
+    }
+
+
 def _locked(key_id: UUID) -> ApiKey:
     try:
         return ApiKey.objects.select_for_update(no_key=True).get(pk=key_id)

@@ -18,8 +18,8 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from workers.api.authentication import PresentedKey
 from workers.api_keys.access import UnknownObjectError, permit
+from workers.api_keys.presented import PresentedKey
 from workers.configuration.effective import LEVELS
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
 from workers.models.liveness import Outage, Pulse, may_be_excused, recovery_of, was_heard_of

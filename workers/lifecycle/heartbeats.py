@@ -11,8 +11,8 @@ from django.db.models import Case, F, OuterRef, Q, Subquery, When
 
 from environments.database.statements import Insert, Parameter, Select, Update
 from environments.models import AuditEvent
-from workers.api.authentication import PresentedKey
 from workers.api_keys.access import UnknownObjectError, name_within, reach
+from workers.api_keys.presented import PresentedKey
 from workers.lifecycle.process import AGREES, AT_SAME_ADDRESS, MAY_BE, Client, Process, instances_of, newest
 from workers.models import Activity, ApiKey, DuplicatePolicy, InstanceReport, Worker, WorkerInstance, WorkerQueue
 from workers.models.instances import LOG_LINES, TASK_ID_LENGTH

@@ -15,7 +15,7 @@ from environments.connections.levels import Sections
 from environments.database.joint_statements import Together
 from environments.database.statements import Insert, Parameter, Select, Update
 from environments.encryption import Secret
-from workers.api.authentication import PresentedKey
+from workers.api_keys.presented import PresentedKey
 from workers.configuration.effective import WorkerConfiguration, open_configuration, revision_of, show_configuration
 from workers.lifecycle.circumstances import (
     Circumstances,

@@ -15,7 +15,7 @@ from django.utils import timezone
 from controlplane.quickstart import DemoMissingError, Quickstart, prepare
 from controlplane.serving.server import serve
 from controlplane.startup import env
-from workers.api.serializers.workers import issued_key
+from workers.api_keys.issuing import issued_key
 
 
 class Command(BaseCommand):

@@ -10,8 +10,8 @@ from django.utils.text import capfirst
 
 from environments import times
 from environments.admin.paginator import MOST_ROWS
+from environments.admin.signed_in import staff_of
 from environments.models import LiteLLMConnection, TemporalConnection
-from environments.roles import staff_of
 from workers.admin.api_keys.listing import color_of_warning, target_of
 from workers.models import ApiKey
 from workers.reports.expiries import (

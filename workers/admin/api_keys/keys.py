@@ -24,8 +24,14 @@ from workers.admin.api_keys.key_page import context_of, uses_of
 from workers.admin.api_keys.listing import ExpiryDayFilter, KeyColumns, KeyList, StateFilter
 from workers.admin.api_keys.whose import key_in
 from workers.admin.confirmation import CONFIRMED
-from workers.api.serializers.workers import issued_key
-from workers.api_keys.issuing import ApiKeyError, IssuedApiKey, issue_api_key, revoke_api_key, rotate_api_key
+from workers.api_keys.issuing import (
+    ApiKeyError,
+    IssuedApiKey,
+    issue_api_key,
+    issued_key,
+    revoke_api_key,
+    rotate_api_key,
+)
 from workers.api_keys.tokens import UUID_TEXT
 from workers.installation.queue import DeploymentType, worker_command
 from workers.models import ApiKey, Scope, Worker

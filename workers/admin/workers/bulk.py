@@ -24,8 +24,8 @@ from unfold.widgets import (
 from environments import times
 from environments.admin.console import ConsoleAdmin, actor_of, too_many
 from environments.admin.searches import BoundedAutocomplete
+from environments.admin.signed_in import staff_of
 from environments.models import Role
-from environments.roles import staff_of
 from workers.admin.api_keys.forms import LifetimeField
 from workers.admin.confirmation import CONFIRMED, mark_of
 from workers.admin.workers.export import keys_as_csv, workers_as_csv

@@ -13,8 +13,7 @@ from uuid import UUID
 from django.db.models import Prefetch, QuerySet
 from django.db.models.fields.json import KT
 
-from workers.api.serializers.workers import issued_key
-from workers.api_keys.issuing import IssuedApiKey
+from workers.api_keys.issuing import IssuedApiKey, issued_key
 from workers.configuration.revisions import Group, current_revisions, group_of
 from workers.models import LIVE, InstanceReport, Worker, WorkerInstance, WorkerStart
 

@@ -8,8 +8,8 @@ from django.db.models import Q
 from django.http import HttpRequest
 
 from environments import times
+from environments.admin.signed_in import staff_of
 from environments.models import CredentialConnection, LiteLLMConnection, TemporalConnection
-from environments.roles import staff_of
 from workers.admin.states import outage_of
 from workers.models import WorkerInstance
 from workers.reports.attention import CRASH_LOOP_WINDOW, crash_looping, on_looping_hosts, outdated

@@ -18,8 +18,7 @@ from environments.admin.console import ConsoleAdmin, actor_of
 from workers.admin.api_keys.covering import ShownKey, keys_covering
 from workers.admin.api_keys.forms import LifetimeField
 from workers.admin.states import InOrganizationForm
-from workers.api.serializers.workers import issued_key
-from workers.api_keys.issuing import IssuedApiKey, issue_api_key
+from workers.api_keys.issuing import IssuedApiKey, issue_api_key, issued_key
 from workers.installation.worker import PLACEHOLDER, commands_for
 from workers.models import Worker
 from workers.reports.first_boot import checklist_of

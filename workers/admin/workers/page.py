@@ -10,12 +10,12 @@ from environments.connections.levels import ConfigurationIncompleteError
 from environments.models import AuditEvent
 from environments.models.organizations import CONNECTION_POINTERS
 from workers.admin.api_keys.covering import keys_by_id, keys_covering
-from workers.admin.effective_configuration import SECTION_FIELDS, fields_of
-from workers.admin.links import list_of
+from workers.admin.links import link_to, list_of
 from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, is_recovering, state_of
 from workers.admin.workers.start_history import past_starts, starts_of
 from workers.api_keys.tokens import UUID_TEXT
 from workers.configuration.effective import revision_of, sections_of, show_configuration
+from workers.configuration.explanation import SECTION_FIELDS, fields_of
 from workers.lifecycle.heartbeats import LOG_LINE_LENGTH
 from workers.lifecycle.refusals import CALL_WITHIN, latest_foreign_refusal_at
 from workers.models import LIVE, ApiKey, Liveness, Outage, Refusal, Worker, WorkerInstance, WorkerStart
@@ -87,7 +87,7 @@ def _details(worker: Worker, overview: dict[str, Any], now: datetime) -> dict[st
     for process in overview["processes"]:
         process.key = keys.get(process.api_key_id)
     return {
-        "fields": fields_of(worker),
+        "fields": fields_of(worker, link_to),
         "starts": past_starts(starts, keys, overview["revision"], MOST_ROWS),
         "keys": covering[:MOST_ROWS],
         "has_more_keys": len(covering) > MOST_ROWS,

@@ -1,4 +1,4 @@
-"""The shapes of what workers send and are answered; beside `environments.encryption` the only revealer of secrets."""
+"""The shapes of what workers send and are answered; a secret is revealed into the answer to a start."""
 
 import json
 from typing import Any
@@ -10,7 +10,6 @@ from rest_framework import serializers
 from environments.encryption import Secret
 from environments.endpoints.hosts import UnusableError
 from environments.endpoints.rules import read_url
-from workers.api_keys.issuing import IssuedApiKey
 from workers.configuration.effective import WorkerConfiguration
 from workers.installation.queue import WORKER_SDK_VERSION
 from workers.lifecycle.starts import Started
@@ -279,20 +278,3 @@ class DisconnectRequestSerializer(serializers.Serializer[dict[str, Any]]):
     exit_code = FreeInteger(default=None, min_value=-LARGEST_INTEGER, max_value=LARGEST_INTEGER)
     error_message = FreeText(help_text="Kept to 2,000 characters.")
     system_info = FreeObject(help_text="With `hostname` and `pid` as at the start it says which process ends.")
-
-
-# --- API keys ---
-
-
-def issued_key(issued: IssuedApiKey) -> dict[str, Any]:
-    """A new API key in plain text with what tells it apart, for the one page or command output that shows it."""
-    row = issued.row
-    return {
-        "id": str(row.pk),
-        "name": row.name,
-        "organization_id": row.organization_id,
-        "scope": row.scope,
-        "target": str(row.target),
-        "expires_at": row.expires_at and row.expires_at.isoformat(),
-        "api_key": issued.token.reveal(),
-    }

@@ -5,12 +5,13 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db.models import Model
 
 from environments.connections.levels import ConfigurationIncompleteError
 from environments.management.printing import printable
-from workers.admin.effective_configuration import Field, Setting, fields_of
 from workers.api_keys.tokens import UUID_TEXT
 from workers.configuration.effective import revision_of, sections_of, show_configuration
+from workers.configuration.explanation import Field, Setting, fields_of
 from workers.models import Worker
 from workers.models.paths import workers_at
 
@@ -30,7 +31,7 @@ class Command(BaseCommand):
     def handle(self, *, worker: str, **options: Any) -> None:
         row = _worker(worker)
         revision, refusal = _revision(row)
-        fields = fields_of(row)
+        fields = fields_of(row, _name)
         if options["format"] == "json":
             document = {"worker_id": str(row.pk), "revision": revision, "refusal": refusal}
             self.stdout.write(json.dumps({**document, "fields": [_as_json(field) for field in fields]}))
@@ -60,7 +61,11 @@ def _worker(text: str) -> Worker:
     return worker
 
 
-def _as_json(field: Field) -> dict[str, Any]:
+def _name(row: Model, text: str = "") -> str:
+    return text or str(row)
+
+
+def _as_json(field: Field[str]) -> dict[str, Any]:
     settings = [_setting_as_json(setting) for setting in field.settings]
     return {
         "name": field.name,
@@ -71,29 +76,29 @@ def _as_json(field: Field) -> dict[str, Any]:
     }
 
 
-def _setting_as_json(setting: Setting) -> dict[str, str]:
+def _setting_as_json(setting: Setting[str]) -> dict[str, str]:
     return {
         "level": setting.level,
-        "holder": setting.holder.text,
-        "connection": setting.connection.text,
+        "holder": setting.holder,
+        "connection": setting.connection,
         "value": setting.value,
     }
 
 
-def _lines(field: Field) -> list[str]:
+def _lines(field: Field[str]) -> list[str]:
     kind = " (fingerprint)" if field.is_credential else ""
     value = "missing" if field.value is None else field.value
     lines = [f"{field.name}: {value}{kind}  <- {_source(field)}"]
     return lines + [f"    shadowed: {each.value}  <- {_setting(each)}" for each in field.shadowed]
 
 
-def _source(field: Field) -> str:
+def _source(field: Field[str]) -> str:
     if field.winner:
         return _setting(field.winner)
     if field.origins:
-        return " + ".join(origin.text for origin in field.origins)
+        return " + ".join(field.origins)
     return f"no level has {field.section}" if field.section else "CONTROL_PLANE_URL"
 
 
-def _setting(setting: Setting) -> str:
-    return f"{setting.level} {setting.holder.text}, by {setting.connection.text}"
+def _setting(setting: Setting[str]) -> str:
+    return f"{setting.level} {setting.holder}, by {setting.connection}"

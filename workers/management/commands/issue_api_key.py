@@ -10,8 +10,7 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from environments.models import Environment, Organization
-from workers.api.serializers.workers import issued_key
-from workers.api_keys.issuing import DEFAULT_LIFETIME, ApiKeyError, KeyTarget, issue_api_key
+from workers.api_keys.issuing import DEFAULT_LIFETIME, ApiKeyError, KeyTarget, issue_api_key, issued_key
 from workers.management.arguments import lifetime_in_days, organization_id, row_id
 from workers.models import Worker, WorkerQueue
 

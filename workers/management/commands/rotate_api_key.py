@@ -10,8 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
-from workers.api.serializers.workers import issued_key
-from workers.api_keys.issuing import DEFAULT_GRACE_PERIOD, ApiKeyError, rotate_api_key
+from workers.api_keys.issuing import DEFAULT_GRACE_PERIOD, ApiKeyError, issued_key, rotate_api_key
 from workers.management.arguments import row_id
 
 
