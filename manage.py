@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import OperationalError, ProgrammingError
 
+from controlplane import releases
 from controlplane.startup import private_files, secrets_file
 
 #: What a shell reports of a program that SIGPIPE ended.
@@ -20,6 +21,9 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT", "0")  # a command may take longer than a request
     command = sys.argv[1] if len(sys.argv) > 1 else "help"
+    if command in {"version", "--version"}:  # Django would tell its own
+        sys.stdout.write(f"{releases.CURRENT}\n")
+        return
     try:
         if command == "quickstart":
             secrets_file.ensure()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
+from django.http import HttpRequest
 
 type Migration = tuple[str, str]
 
 OUR_APPS = ("environments", "workers", "controlplane")
-#: This code's own release, as in pyproject.toml; its last migrations are those that lie here.
+#: This code's own release, and the one place that tells it. Its last migrations are those that lie here.
 CURRENT = "0.1.0"
 
 
@@ -82,6 +83,11 @@ def upgrade_of(applied: set[Migration], *, pending: tuple[Migration, ...], unkno
     reached = sum(set(release.last_migrations.items()) <= applied for release in EARLIER)
     at = numbers[reached - 1] if reached else f"a state before {numbers[0]}"
     return Upgrade(at, tuple(numbers[reached:]), pending, unknown)
+
+
+def for_templates(request: HttpRequest) -> dict[str, str]:  # noqa: ARG001  # a context processor
+    """Lets the console tell at its foot which release serves it."""
+    return {"release": CURRENT}
 
 
 def named(migrations: Iterable[Migration]) -> str:

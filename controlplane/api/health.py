@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 from controlplane.api.errors import RETRY_AFTER_SECONDS
 from controlplane.engines.circuit import circuit
 from controlplane.engines.troubles import DATABASE_AWAY
+from controlplane.releases import CURRENT
 from controlplane.serving.gate import gate, pooler_problem
 from controlplane.serving.restoration import Memory
 from environments.sealing.checks import key_ring_problems
@@ -31,7 +32,8 @@ def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001  # a view
     """200 when database, migrations and key ring are in order, else 503 naming what is not."""
     problems = readiness_problems()
     status = "not ready" if problems else "ready"
-    return JsonResponse({"status": status, "problems": problems}, status=503 if problems else 200)
+    answer = {"status": status, "problems": problems, "version": CURRENT}
+    return JsonResponse(answer, status=503 if problems else 200)
 
 
 def readiness_problems() -> list[str]:

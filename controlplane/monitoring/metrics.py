@@ -20,6 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from controlplane.engines.circuit import circuit
+from controlplane.releases import CURRENT
 from controlplane.serving.bulkhead import Kind, bulkhead
 from controlplane.serving.server import DIRECTORY_VARIABLE
 from environments import times
@@ -68,6 +69,15 @@ def counting(call: str, status: int) -> Callable[[float], None]:
         histogram.observe(seconds)
 
     return count
+
+
+class ReleaseCollector(Collector):
+    """A gauge that is always 1; its label tells the release of the process that is asked."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        gauge = GaugeMetricFamily("controlplane_info", "The release that runs; always 1.", labels=["version"])
+        gauge.add_metric([CURRENT], 1)
+        yield gauge
 
 
 class DatabaseCollector(Collector):
@@ -120,6 +130,7 @@ def exposition() -> bytes:
     else:  # this process is alone
         for counted in (STARTS, HEARTBEATS, RESPONSES, SECONDS, UNOPENED):
             registry.register(counted)
+    registry.register(ReleaseCollector())
     registry.register(DatabaseCollector())
     return generate_latest(registry)
 

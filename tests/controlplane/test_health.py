@@ -24,6 +24,7 @@ from psycopg import sql
 from pytest_django import Settings
 
 from controlplane.api.health import readiness_problems
+from controlplane.releases import CURRENT
 from environments.encryption import KeyRing, encode, generate_key, key_entry
 from tests.factories import Fleet
 from tests.processes import ROOT, free_port
@@ -31,6 +32,8 @@ from tests.workers import fresh_fleet, start
 from workers.models import WorkerStart
 
 pytestmark = pytest.mark.sqlite
+
+READY = {"status": "ready", "problems": [], "version": CURRENT}
 
 type Away = Callable[[], AbstractContextManager[None]]
 
@@ -139,9 +142,13 @@ def test_the_process_lives_but_is_not_ready_without_database(fleet: Fleet, away:
         assert call("/livez").status == 200
         answer = call("/readyz")
         assert answer.status == 503
-        assert answer.json() == {"status": "not ready", "problems": ["The database is not available."]}
+        assert answer.json() == {
+            "status": "not ready",
+            "problems": ["The database is not available."],
+            "version": CURRENT,
+        }
         assert "hidden" not in answer.body.decode()
-    assert recovered(lambda: call("/readyz")).json() == {"status": "ready", "problems": []}
+    assert recovered(lambda: call("/readyz")).json() == READY
 
 
 def test_a_forged_key_is_401_without_database(fleet: Fleet, away: Away) -> None:
@@ -234,7 +241,7 @@ def test_sessions_carry_their_limits(fleet: Fleet) -> None:
 
 def test_is_ready_with_database_migrations_and_keys_in_order(fleet: Fleet) -> None:
     answer = call("/readyz")
-    assert (answer.status, answer.json()) == (200, {"status": "ready", "problems": []})
+    assert (answer.status, answer.json()) == (200, READY)
 
 
 def test_is_not_ready_without_a_key_and_names_it(fleet: Fleet, settings: Settings) -> None:

@@ -15,6 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import Settings
 
+from controlplane.engines.circuit import circuit
+from controlplane.releases import CURRENT
 from environments.encryption import KeyRing, generate_key
 from environments.models import TemporalConnection
 from tests.databases import MakeDatabase
@@ -54,6 +56,15 @@ def parsed(text: str) -> Figures:
 def figure(name: str, figures: Figures | None = None, **labels: str) -> float:
     """The one sample with these labels; 0 where there is none yet."""
     return (figures or parsed(scrape().content.decode())).get((name, frozenset(labels.items())), 0)
+
+
+# --- Which release it is -----------------------------------------------------------------------------------------------------
+
+
+def test_the_release_is_told_also_while_the_database_is_away(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit, "_is_open", True)
+    assert figure("controlplane_info", version=CURRENT) == 1
+    assert figure("controlplane_database_up") == 0
 
 
 # --- Who may read it ---------------------------------------------------------------------------------------------------------
@@ -189,6 +200,7 @@ def test_no_secret_and_no_workers_or_keys_id_is_told(fleet: Fleet) -> None:
     ]
     assert set(re.findall(r'(\w+)="', text)) <= {
         "call", "environment", "expires", "key", "kind", "le", "liveness", "organization", "outcome", "queue", "status",
+        "version",
     }  # fmt: skip
 
 

@@ -1,12 +1,18 @@
 """Which release a database is at, and which upgrades are refused."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
+from django.test import Client
 
 from controlplane import releases
 from controlplane.releases import CURRENT, EARLIER, OUR_APPS, Release, planned_upgrade
@@ -30,11 +36,43 @@ def before(db: None) -> Release:
     return EARLIER[-1]
 
 
-def test_the_number_is_that_of_the_package_and_of_the_changelog() -> None:
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == CURRENT
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest
-    assert newest[1] == CURRENT
+# --- The number ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_package_has_no_number_of_its_own_and_reads_this_one() -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in package["project"]
+    module, _, name = package["tool"]["setuptools"]["dynamic"]["version"]["attr"].rpartition(".")
+    assert getattr(import_module(module), name) == CURRENT
+
+
+def test_the_changelog_and_what_is_deployed_name_it() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = next(name for name in re.findall(r"^## (\S+)", changelog, re.MULTILINE) if name != "Unreleased")
+    assert newest == CURRENT
+    assert f"image: controlplane:{CURRENT}\n" in (ROOT / "deploy" / "kubernetes.yaml").read_text()
+    assert f"git clone --branch v{CURRENT} " in (ROOT / "docs" / "operate" / "deploy.md").read_text()
+
+
+def test_the_command_line_tells_it_where_nothing_is_set_up(tmp_path: Path) -> None:
+    environ = {"PATH": os.environ["PATH"], "CONTROL_PLANE_ENV_FILE": str(tmp_path / "none")}
+    command = [sys.executable, "manage.py", "--version"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{CURRENT}\n", "")
+
+
+@pytest.mark.filterwarnings("ignore:Overriding get_action_choices")  # unfold 0.110 has not followed Django 6.1
+@pytest.mark.parametrize("path", ["/admin/", "/admin/workers/worker/", "/admin/account/"])
+def test_each_page_of_the_console_tells_it_at_its_foot(path: str, admin_client: Client) -> None:
+    page = admin_client.get(path).content.decode()
+    assert f">Control plane {CURRENT}</footer>" in page
+
+
+def test_strangers_are_not_told(client: Client, db: None) -> None:
+    assert CURRENT not in client.get("/admin/login/").content.decode()
+
+
+# --- The database --------------------------------------------------------------------------------------------------------
 
 
 def test_every_release_ends_with_migrations_that_are_here() -> None:
