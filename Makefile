@@ -20,7 +20,7 @@ help:
 	@echo 'make test   run all tests on PostgreSQL, and on SQLite those of what can differ there (ARGS="-k name" chooses some)'
 	@echo 'make test-all  the same, and on SQLite all tests that need a database and no browser'
 	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
-	@echo 'make drills try quickly what docs/reliability.md promises, on real servers (ARGS=crash chooses one)'
+	@echo 'make drills try quickly what docs/design/reliability.md promises, on real servers (ARGS=crash chooses one)'
 	@echo 'make soak   the same at full size'
 	@echo 'make bench  measure starts and heartbeats against a fixed floor (needs wrk; ARGS="--seconds 1 --rounds 1" is quick)'
 	@echo 'make measure-console time the console with 100,000 workers and 1,000,000 starts on PostgreSQL'

@@ -315,7 +315,7 @@ def test_no_secret_is_in_what_is_applied() -> None:
 
 # --- The guide -----------------------------------------------------------------------------------------------------------
 
-GUIDE = (ROOT / "docs" / "deploy.md").read_text()
+GUIDE = (ROOT / "docs" / "operate" / "deploy.md").read_text()
 
 
 def test_the_guide_names_only_files_that_are_there_and_leaves_none_out() -> None:

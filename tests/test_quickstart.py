@@ -169,6 +169,26 @@ def assert_message(done: subprocess.CompletedProcess[str], *parts: str) -> None:
     assert [part for part in parts if part not in done.stderr] == [], done.stderr
 
 
+# --- What the guides show ------------------------------------------------------------------------------------------------
+
+
+def test_the_guide_to_configuration_as_code_shows_what_is_printed(prepared: Prepared) -> None:
+    guide = (ROOT / "docs" / "use" / "as-code.md").read_text()
+    shown = re.search(r"^```\n(\$ .*?)^```", guide, re.MULTILINE | re.DOTALL)
+    assert shown
+    lines = shown[1].splitlines()
+    commands = [
+        line.removeprefix("$ ").replace(".venv/bin/python", sys.executable) for line in lines if line[:2] == "$ "
+    ]
+    done = prepared.run(["bash", "-c", "\n".join(commands)], SECRET_KEY=os.environ["SECRET_KEY"])
+    expected = [line for line in lines if line[:2] != "$ "]
+    assert _without_digests(done.stdout) == _without_digests("\n".join(expected)), done.stderr
+
+
+def _without_digests(text: str) -> list[str]:
+    return re.sub(r"\b[0-9a-f]{12}\b", "#", text).splitlines()
+
+
 # --- What it prints ----------------------------------------------------------------------------------------------------
 
 

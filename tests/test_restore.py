@@ -1,4 +1,4 @@
-"""A backup is restored by the steps of docs/operations.md, and no API key that was revoked since is good in it."""
+"""A backup is restored by the steps of docs/operate/operations.md, and no API key that was revoked since is good in it."""
 
 import http.client
 import json
@@ -27,7 +27,7 @@ BLOCK = re.compile(r"^ *```\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 def documented(number: int) -> str:
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docs" / "operate" / "operations.md").read_text()
     section = text.partition("\n## Backup\n")[2].partition("\n## ")[0]
     return [re.sub(r"^ +", "", block, flags=re.MULTILINE) for block in BLOCK.findall(section)][number]
 

@@ -11,7 +11,7 @@ RESTORED = "restored database"
 def examine_mark() -> Iterator[Finding]:
     """A database that was restored or copied is a problem; a server that took over may have been recovered."""
     if text := Memory().problem():
-        yield problem(RESTORED, text, "Follow docs/operations.md, Backup: python manage.py accept_restore.")
+        yield problem(RESTORED, text, "Follow docs/operate/operations.md, Backup: python manage.py accept_restore.")
     elif timelines := changed_timeline():
         before, after = timelines
         text = f"PostgreSQL's timeline was {before} and is {after}: a standby took over, or it was recovered to a time."

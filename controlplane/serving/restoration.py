@@ -25,7 +25,7 @@ from environments.models import AuditEvent
 
 #: How many events of the audit trail are remembered: those of one moment may be committed in any order.
 REMEMBERED = 20
-ADVICE = "Run python manage.py accept_restore (docs/operations.md, Backup)."
+ADVICE = "Run python manage.py accept_restore (docs/operate/operations.md, Backup)."
 RESTORED = f"This database was restored or copied: what was revoked since may be good again in it. {ADVICE}"
 
 _IDENTITY = """

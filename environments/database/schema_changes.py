@@ -74,7 +74,7 @@ def lift_statement_timeout(schema_editor: Any) -> None:
     """Lets what runs in no transaction take its time, until `RESET statement_timeout`.
 
     Behind a pooler the next statement may run on another connection, and this one then be somebody else's without any
-    limit: there the role's stays, and what takes longer wants the server itself (docs/scale.md).
+    limit: there the role's stays, and what takes longer wants the server itself (docs/operate/scale.md).
     """
     if not schema_editor.connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]:
         schema_editor.execute("SET statement_timeout = 0")

@@ -16,7 +16,7 @@ from tests.drills.cluster import missing_programs
 from tests.drills.drill import Figure, Scale
 from tests.drills.service import prepare_server
 
-#: One module each, in the order of docs/reliability.md.
+#: One module each, in the order of docs/design/reliability.md.
 NAMES = (
     "crash",
     "outage",
@@ -64,7 +64,7 @@ def _failover(*, is_quick: bool) -> list[str]:
     if is_quick:
         return []
     if missing := missing_programs():
-        print(f"{FAILOVER}: not run, since {' and '.join(missing)} are not installed: see docs/scale.md")
+        print(f"{FAILOVER}: not run, since {' and '.join(missing)} are not installed: see docs/operate/scale.md")
         return []
     return [FAILOVER]
 

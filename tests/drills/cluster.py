@@ -1,4 +1,4 @@
-"""PostgreSQL on several machines, as docs/scale.md has it, on this one: each machine is a directory with ports of its own.
+"""PostgreSQL on several machines, as in docs/operate/scale.md: here each machine is a directory with its own ports.
 
 Debian's packages postgresql-15-auto-failover and pgbouncer: a monitor, and two machines that each have a server that
 replicates to the other, the keeper that promotes it, and a pooler.

@@ -1,8 +1,8 @@
 """Encryption is rotated under load: nothing is lost, no start fails, and nothing stays on an old key.
 
 Starts and edits of secrets go on while the key ring and then every data key is rotated by the steps of
-docs/operations.md. The command is killed in the middle and run again. At the end the old keys are gone for good, and
-every start has to give what its editors were told is stored. Then sealed texts are damaged and moved.
+docs/operate/operations.md. The command is killed in the middle and run again. At the end the old keys are gone for
+good, and every start has to give what its editors were told is stored. Then sealed texts are damaged and moved.
 """
 
 import itertools

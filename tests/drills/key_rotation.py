@@ -1,7 +1,7 @@
 """Signing keys and API keys are rotated under load: every holder of a valid key is served, and none of an ended one.
 
-The steps of docs/operations.md: a new signing key is known everywhere, then the first everywhere; every API key is
-rotated, some with a grace period and revoked when their holders have switched, some without; then the old signing key is
+The steps of docs/operate/operations.md: a new signing key is known everywhere, then the first everywhere; every API
+key is rotated, some with a grace period and revoked when their holders have switched, some without; then the old signing key is
 removed. Each change of the ring is a rolling restart. Ended keys are tried on, and refused from the next request on.
 """
 

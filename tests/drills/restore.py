@@ -1,7 +1,8 @@
 """A backup is restored elsewhere: every secret opens with the key ring, and without it nothing is ready and nothing told.
 
-The commands are those of docs/operations.md. PostgreSQL's dump goes into another server, on which another control plane
-starts every worker; the ledger has every start that was acknowledged before the dump. At full size SQLite's backup too.
+The commands are those of docs/operate/operations.md. PostgreSQL's dump goes into another server, on which another
+control plane starts every worker; the ledger has every start that was acknowledged before the dump. At full size
+SQLite's backup too.
 """
 
 import base64

@@ -13,7 +13,7 @@ import psycopg
 from django.core import checks
 from django.db.backends.base.validation import BaseDatabaseValidation
 
-ADVICE = "set DATABASE_IS_POOLED=true, and give the role its limits (docs/scale.md, PgBouncer)"
+ADVICE = "set DATABASE_IS_POOLED=true, and give the role its limits (docs/operate/scale.md, PgBouncer)"
 #: How poolers and their hosts refuse the limits: PgBouncer, Neon, RDS Proxy.
 REFUSES_OPTIONS = re.compile(r"startup (parameter|option|package)|command-line options", re.IGNORECASE)
 LIMITS = ("lock_timeout", "statement_timeout")
@@ -83,6 +83,6 @@ class LimitsOfRole(BaseDatabaseValidation):
         text = f"Behind the pooler nothing limits a statement and its waiting: {' and '.join(missing)} of {role} is 0."
         return [
             checks.Warning(
-                text, hint="ALTER ROLE ... SET, as docs/scale.md has it (PgBouncer).", id="controlplane.W001"
+                text, hint="ALTER ROLE ... SET, as docs/operate/scale.md has it (PgBouncer).", id="controlplane.W001"
             )
         ]

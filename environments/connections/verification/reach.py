@@ -20,7 +20,7 @@ HANDSHAKE_FAILURE = "HANDSHAKE_FAILURE"
 UNKNOWN_AUTHORITY = {18, 19, 20, 21}
 CLIENT_CERTIFICATE = (
     "a client certificate, which connections do not hold yet: let it take an API key, or give the certificate to the"
-    " workers (docs/private-networks.md)."
+    " workers (docs/operate/private-networks.md)."
 )
 
 

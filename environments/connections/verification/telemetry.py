@@ -14,7 +14,7 @@ GRPC_PORT = 4317
 SETTINGS_FRAME = 4
 NO_HEADERS = (
     "which workers are not given for telemetry: name a collector near them that adds its headers"
-    " (docs/private-networks.md)."
+    " (docs/operate/private-networks.md)."
 )
 
 
