@@ -1,0 +1,132 @@
+"""The pages for people hold: links lead somewhere, names of files, settings and commands exist, and none is left out."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands
+
+from tests.processes import ROOT
+
+pytestmark = pytest.mark.once
+
+OUR_PACKAGES = ("controlplane", "workers", "environments")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
+#: A page as code, deployment files and tests name it.
+PAGE = re.compile(r"\b((?:docs/[\w./-]+|README|CONTRIBUTING|SECURITY|CHANGELOG)\.md)\b")
+#: Every name that the settings read, as it stands in the code.
+SETTING = re.compile(r'(?:env\.\w+|environ\.get|boolean|integer|text)\(\s*["\']([A-Z_]+)["\']')
+#: Read by what is not in that form, or by others' code.
+MORE_SETTINGS = {"SSL_CERT_FILE", "OTEL_EXPORTER_OTLP_ENDPOINT"} | {
+    f"OIDC_{n}" for n in ("SERVER_URL", "CLIENT_ID", "CLIENT_SECRET")
+}
+MOST_PICTURE_BYTES = 150_000
+
+
+def tracked() -> list[Path]:
+    """Every file of the project, whether or not it is committed yet."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603  # our own
+    return [path for name in listed.splitlines() if (path := ROOT / name).is_file()]
+
+
+FILES = tracked()
+PAGES = [path for path in FILES if path.suffix == ".md"]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings: lower case, without punctuation, dashes for blanks."""
+    headings = HEADING.findall(FENCE.sub("", page.read_text()))
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+
+
+# --- Links ---------------------------------------------------------------------------------------------------------------
+
+
+@each_page
+def test_every_relative_link_and_anchor_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_that_code_and_deployment_name_is_there() -> None:
+    sources = [path for path in FILES if path.suffix not in {".md", ".png", ".svg", ".txt"}]
+    named = {(name, path) for path in sources for name in PAGE.findall(path.read_text(errors="replace"))}
+    assert len(named) > 15
+    assert {(name, str(path)) for name, path in named if not (ROOT / name).exists()} == set()
+
+
+def test_the_index_leads_to_every_page() -> None:
+    folder = ROOT / "docs"
+    linked = {(folder / link.partition("#")[0]).resolve() for link in LINK.findall((folder / "README.md").read_text())}
+    decisions = folder / "design" / "decisions"
+    linked |= {(decisions / link).resolve() for link in LINK.findall((decisions / "README.md").read_text())}
+    assert {page for page in PAGES if page.is_relative_to(folder)} - {folder / "README.md"} <= linked
+    assert {ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")} <= linked
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    pictures = {path for path in FILES if path.is_relative_to(ROOT / "docs" / "images")}
+    shown = {(page.parent / link).resolve() for page in PAGES for link in LINK.findall(page.read_text())}
+    assert pictures
+    assert pictures <= shown
+    assert {path.name for path in pictures if path.stat().st_size > MOST_PICTURE_BYTES} == set()
+
+
+# --- Settings and commands -----------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_settings_has_each_setting_and_no_other() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "controlplane").rglob("*.py"))
+    table = re.findall(r"^\| (`[A-Z_`, ]+`) \|", (ROOT / "docs" / "operate" / "settings.md").read_text(), re.MULTILINE)
+    told = {name for cell in table for name in re.findall("[A-Z_]+", cell)}
+    read = set(SETTING.findall(code)) | MORE_SETTINGS
+    assert told == read - {"DJANGO_SETTINGS_MODULE", "CONTROL_PLANE_ENV_FILE", "OTEL_SERVICE_NAME"}
+
+
+def test_the_table_of_commands_has_each_command_of_ours() -> None:
+    ours = {name for name, application in get_commands().items() if application in OUR_PACKAGES}
+    table = (ROOT / "docs" / "operate" / "commands.md").read_text()
+    told = {name for row in re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE) for name in re.findall("[a-z_]+", row)}
+    assert told == ours
+
+
+@each_page
+def test_every_command_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    named = set(re.findall(r"manage\.py ([a-z_]+)", text)) | set(
+        re.findall(r"^controlplane ([a-z_]+)", text, re.MULTILINE)
+    )
+    assert named <= set(get_commands()) | {"help", "version"}
+
+
+@each_page
+def test_every_target_of_make_that_a_page_names_is_there(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = {target for line in targets for target in line.split()}
+    named = set(re.findall(r"(?:^|`|[A-Z]=\S+ )make ([a-z][a-z-]*)", page.read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+# --- The changelog -------------------------------------------------------------------------------------------------------
+
+
+def test_the_changelog_is_written_for_people() -> None:
+    releases = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    for release in releases:
+        assert re.match(r"Unreleased\n|\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)\n", release), release[:40]
+        parts = re.findall(r"^### (.+)$", release, re.MULTILINE)
+        assert [part for part in ("Added", "Changed", "Fixed", "Upgrade") if part in parts] == parts
+        assert release.startswith("Unreleased") or "Upgrade" in parts
