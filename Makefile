@@ -13,7 +13,7 @@ export TMPDIR = $(CURDIR)/var/tmp
 # The tests start hundreds of processes, none of which is to compile all modules anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help run test test-all test-upstream drills soak bench measure-console measure-ledger lint lock venv runtime development
+.PHONY: help run test test-all test-upstream drills soak bench measure-console measure-ledger lint lock release venv runtime development
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
@@ -25,7 +25,8 @@ help:
 	@echo 'make bench  measure starts and heartbeats against a fixed floor (needs wrk; ARGS="--seconds 1 --rounds 1" is quick)'
 	@echo 'make measure-console time the console with 100,000 workers and 1,000,000 starts on PostgreSQL'
 	@echo 'make measure-ledger  time starts, queries and pruning with 10,000,000 starts on PostgreSQL'
-	@echo 'make lint   check style, format, types and the direction of imports'
+	@echo 'make lint   check style, format, types, the direction of imports and the Dockerfile'
+	@echo 'make release check that HEAD is a release, write its archive, and say what to do next'
 	@echo 'make lock   write requirements*.txt from pyproject.toml'
 
 run: runtime
@@ -74,11 +75,15 @@ lint: development
 	API_KEY_SIGNING_KEYS=$$(.venv/bin/python manage.py generate_key signing) \
 	$(IN_VENV) mypy
 	.venv/bin/lint-imports --no-logo --cache-dir .cache/import-linter
+	.venv/bin/hadolint deploy/Dockerfile
 
 lock: development
 	$(UV_LOCK) -o requirements.txt --python-version 3.12
 	$(UV_LOCK) --extra tracing -o requirements-tracing.txt --python-version 3.12
 	$(UV_LOCK) --extra tracing --group dev -o requirements-dev.txt --python-version 3.12
+
+release: lint lock
+	@PYTHONPATH=. .venv/bin/python .ci/release.py
 
 # A candidate has to prove itself by running: pyenv's shims are found and then fail.
 venv:
