@@ -15,7 +15,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("kind", choices=sorted(KINDS), help="which secret: the variable it is for is in the README")
+        parser.add_argument("kind", choices=sorted(KINDS), help="which secret; docs/operate/settings.md names its variable")
 
     def handle(self, *, kind: str, **_options: Any) -> None:
         _, make = KINDS[kind]
