@@ -17,6 +17,8 @@ HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 #: A page as code, deployment files and tests name it.
 PAGE = re.compile(r"\b((?:docs/[\w./-]+|README|CONTRIBUTING|SECURITY|CHANGELOG)\.md)\b")
+#: A file or folder of ours in a page. What has a placeholder or belongs to an installation is none.
+PLACE = re.compile(r"`((?:controlplane|workers|environments|templates|tests|deploy|examples|docs)/[\w./-]*)`")
 #: Every name that the settings read, as it stands in the code.
 SETTING = re.compile(r'(?:env\.\w+|environ\.get|boolean|integer|text)\(\s*["\']([A-Z_]+)["\']')
 #: Read by what is not in that form, or by others' code.
@@ -61,6 +63,14 @@ def test_every_relative_link_and_anchor_leads_somewhere(page: Path) -> None:
     assert broken == []
 
 
+@each_page
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        pytest.skip("tells of what was there")
+    named = set(PLACE.findall(page.read_text()))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_every_page_that_code_and_deployment_name_is_there() -> None:
     sources = [path for path in FILES if path.suffix not in {".md", ".png", ".svg", ".txt"}]
     named = {(name, path) for path in sources for name in PAGE.findall(path.read_text(errors="replace"))}
@@ -83,6 +93,28 @@ def test_every_picture_is_shown_and_small() -> None:
     assert pictures
     assert pictures <= shown
     assert {path.name for path in pictures if path.stat().st_size > MOST_PICTURE_BYTES} == set()
+
+
+# --- Where a change goes -------------------------------------------------------------------------------------------------
+
+
+def test_ten_given_changes_have_a_room_and_a_test_that_are_there() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where a change goes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!You want)(\w.+?) \| `(.+?)` \| `(.+?)` \|$", section, re.MULTILINE)
+    assert len({change for change, _, _ in rows}) == len(rows) == 10
+    assert len({room for _, room, _ in rows}) == 10
+    for change, room, test in rows:
+        assert (ROOT / room / "__init__.py").is_file(), change
+        assert (ROOT / test).is_file(), change
+
+
+def test_architecture_has_each_room_and_no_other() -> None:
+    folders = (path.parent for package in OUR_PACKAGES for path in (ROOT / package).glob("*/__init__.py"))
+    rooms = {f"{path.parent.name}/{path.name}/" for path in folders if path.name != "migrations"}
+    tables = re.findall(
+        r"^\| *\d* *\| (`.*?`) \|", (ROOT / "docs" / "design" / "architecture.md").read_text(), re.MULTILINE
+    )
+    assert {room for cell in tables for room in re.findall(r"`([\w/]+/)`", cell)} == rooms
 
 
 # --- Settings and commands -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("kind", choices=sorted(KINDS), help="which secret; docs/operate/settings.md names its variable")
+        parser.add_argument("kind", choices=sorted(KINDS), help="which secret (see docs/operate/settings.md)")
 
     def handle(self, *, kind: str, **_options: Any) -> None:
         _, make = KINDS[kind]
