@@ -14,6 +14,9 @@ from django.db.models.base import ModelState
 from environments.database.statements import Insert, Slot, Statement, Update
 
 type AnyField = models.Field[Any, Any]
+type Row = Mapping[str, Any]
+#: A step of a `Together`, or several that take the same row.
+type Part = Update | Insert | tuple[Update | Insert, ...]
 
 PARAMETER = re.compile(r"%\((\w+)\)s")
 #: What the guard of `Together` compares, under the name by which it is given.
@@ -90,11 +93,11 @@ class Joined(Statement):
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         columns: list[str] = []
-        self._parts: dict[str, _Part] = {}
+        self._parts: dict[str, _Columns] = {}
         self._converters: list[tuple[int, Any, Any]] = []
         for name, table in self._tables.items():
             fields = [table.model._meta.get_field(column) for column in table.columns]
-            self._parts[name] = _Part(table.model, fields, slice(len(columns), len(columns) + len(fields)))
+            self._parts[name] = _Columns(table.model, fields, slice(len(columns), len(columns) + len(fields)))
             for field in fields:
                 expression = field.get_col(table.model._meta.db_table)  # type: ignore[union-attr]  # a column
                 converters = connection.ops.get_db_converters(expression) + expression.get_db_converters(connection)
@@ -103,7 +106,7 @@ class Joined(Statement):
         return _positional(f"SELECT {', '.join(columns)}, {self._version()} {' '.join(self._source)}", self._asked)
 
 
-class _Part:
+class _Columns:
     """The columns of a row that make an instance of one model."""
 
     def __init__(self, model: type[models.Model], fields: Sequence[Any], columns: slice) -> None:
@@ -133,37 +136,33 @@ class Together(Statement):
     On SQLite the caller has begun a transaction, whose writers take turns, so there is nothing to guard against.
     """
 
-    def __init__(self, guard: Joined, *steps: Update | Insert) -> None:
+    def __init__(self, guard: Joined, *parts: Part) -> None:
         super().__init__()
         self._guard = guard
-        self._steps = steps
+        self._parts = [part if isinstance(part, tuple) else (part,) for part in parts]
 
-    def __call__(self, guard: dict[str, Any], *rows: dict[str, Any]) -> bool:
-        """Whether it was done; given are the guard's parameters with its `version`, and those of each step."""
+    def __call__(self, guard: Row, *rows: Row) -> bool:
+        """Whether it was done; given are the guard's parameters with its `version`, and those of each part."""
         if connections[DEFAULT_DB_ALIAS].vendor != "postgresql":
-            return all(step(**row) or not step.has_to_find for step, row in zip(self._steps, rows, strict=True))
-        given = {f"0{name}": value for name, value in guard.items()}
-        for number, (step, row) in enumerate(zip(self._steps, rows, strict=True), start=1):
-            given.update((f"{number}{name}", value) for name, value in step.complete(row).items())
-        with self._execute(given) as cursor:
+            steps = ((step, row) for part, row in zip(self._parts, rows, strict=True) for step in part)
+            return all(step(**row) or not step.has_to_find for step, row in steps)
+        with self._execute(guard, *rows) as cursor:
             return bool(cursor.rowcount)
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         text, asked = self._guard.guard()
-        parts, parameters, gate = [f"guard AS ({text})"], _numbered(0, asked), "guard"
-        for number, step in enumerate(self._steps, start=1):
-            text, slots = step.behind(gate)
-            parameters += _numbered(number, slots)
-            parts.append(f"step{number} AS ({text} RETURNING 1)")
-            if step.has_to_find:
-                gate = f"step{number}"
-        return f"WITH {', '.join(parts)} SELECT 1 FROM {gate}", parameters  # noqa: S608  # made of our own texts
+        steps, parameters, gate = [f"guard AS ({text})"], [*asked], "guard"
+        for source, part in enumerate(self._parts, start=1):
+            for step in part:
+                text, slots = step.behind(gate)
+                parameters += [each._replace(source=source) if isinstance(each, Slot) else each for each in slots]
+                name = f"step{len(steps)}"
+                steps.append(f"{name} AS ({text} RETURNING 1)")
+                if step.has_to_find:
+                    gate = name
+        return f"WITH {', '.join(steps)} SELECT 1 FROM {gate}", parameters  # noqa: S608  # made of our own texts
 
 
 def _positional(text: str, fields: Mapping[str, AnyField]) -> tuple[str, list[Slot]]:
     """The text with `%s` for each `%(name)s`, and what goes there."""
     return PARAMETER.sub("%s", text), [Slot(name, fields[name]) for name in PARAMETER.findall(text)]
-
-
-def _numbered(number: int, parameters: Sequence[Any]) -> list[Any]:
-    return [part._replace(name=f"{number}{part.name}") if isinstance(part, Slot) else part for part in parameters]

@@ -5,9 +5,11 @@ as the dashboard does. What is kept is made for the models as they are, once for
 thread's own. Nearly all of it is the ORM's own SQL; `Joined` and `Together` say what the ORM cannot.
 """
 
+import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from string import ascii_letters
 from typing import Any, NamedTuple
 
 from django.core.exceptions import EmptyResultSet
@@ -22,6 +24,7 @@ KEPT = 64
 NATIVE = frozenset({"UUIDField", "CharField", "BooleanField", "DateTimeField", "GenericIPAddressField", "TextField"})
 #: The fields whose values it would send as the smallest type that holds them.
 NUMBERS = frozenset({"IntegerField", "PositiveIntegerField", "BigIntegerField", "PositiveSmallIntegerField"})
+PLACEHOLDER = re.compile("%[%s]")
 
 
 class Parameter(models.Value):
@@ -36,39 +39,86 @@ class Parameter(models.Value):
 
 
 class Slot(NamedTuple):
-    """Where among a statement's parameters a given value goes."""
+    """Where in a statement a given value goes."""
 
     name: str
     field: Any
     is_saved: bool = False
     #: Whether the statement itself says of which type it is, so that it may go there as text.
     is_cast: bool = False
+    #: Which of the rows that a run is given has it.
+    source: int = 0
+
+    def at(self) -> tuple[int, str, Any]:
+        """The row, the name there, and what prepares the value for the database, if anything has to."""
+        field = self.field.target_field if isinstance(self.field, models.ForeignKey) else self.field
+        prepare = field.get_db_prep_save if self.is_saved else field.get_db_prep_value
+        if connection.vendor == "postgresql" and field.get_internal_type() in NATIVE:
+            prepare = _as_text if self.is_cast else None
+        elif self.is_cast and field.get_internal_type() in NUMBERS:
+            prepare = _as_text
+        return self.source, self.name, prepare
+
+
+class _Places:
+    """What stands for each parameter in a statement's text; what is there more than once is one parameter."""
+
+    def __init__(self) -> None:
+        self.fixed: dict[str, Any] = {}
+        #: Name, row, name in the row, and what prepares the value.
+        self.given: list[tuple[str, int, str, Any]] = []
+        self._names: dict[Any, str] = {}
+
+    def of(self, parameter: Any) -> str:
+        """A short name, as the length of a statement counts; nothing and "" stand there themselves."""
+        if parameter is None or parameter == "":
+            return "NULL" if parameter is None else "''"
+        is_given = type(parameter) is Slot
+        what = parameter.at() if is_given else (type(parameter), parameter)
+        if what not in self._names:
+            turn, letter = divmod(len(self._names), len(ascii_letters))
+            name = self._names[what] = f"{ascii_letters[letter]}{turn or ''}"
+            if is_given:
+                self.given.append((name, *what))
+            else:
+                self.fixed[name] = parameter
+        return f"%({self._names[what]})s"
 
 
 class Statement(threading.local):
-    """Compiles itself at its first run in a thread."""
+    """Compiles itself at its first run in a thread.
+
+    Beyond 4,096 characters or 50 parameters psycopg parses its text at each run, which costs as much as all the rest.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self._sql = ""
-        self._parameters: list[tuple[str | None, Any, Any]] = []
+        self._fixed: dict[str, Any] = {}
+        self._given: list[tuple[str, int, str, Any]] = []
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
+        """The text with `%s` for each parameter, and those, of which a `Slot` is given at each run."""
         raise NotImplementedError
 
     def prepare(self) -> None:
         """Compiles it, if it is not yet: for whoever is about to take a lock that others wait for."""
-        if not self._sql:
-            self._sql, parameters = self._compile()
-            self._parameters = [prepared(part) for part in parameters]
+        if self._sql:
+            return
+        text, parameters = self._compile()
+        places = _Places()
+        todo = iter(parameters)
+        self._sql = PLACEHOLDER.sub(lambda found: "%%" if found[0] == "%%" else places.of(next(todo)), text)
+        self._fixed, self._given = places.fixed, places.given
 
-    def _execute(self, given: dict[str, Any]) -> Any:
+    def _execute(self, *given: Mapping[str, Any]) -> Any:
         """The cursor of a run, which the caller closes."""
         self.prepare()
         database = connections[DEFAULT_DB_ALIAS]
-        parameters = [
-            part if name is None else given[name] if prepare is None else prepare(given[name], database)
-            for name, prepare, part in self._parameters
-        ]
+        parameters = self._fixed.copy()
+        for name, source, known_as, prepare in self._given:
+            value = given[source][known_as]
+            parameters[name] = value if prepare is None else prepare(value, database)
         cursor = database.cursor()
         cursor.execute(self._sql, parameters)
         return cursor
@@ -196,10 +246,6 @@ class Update(Statement):
         with self._execute(given) as cursor:
             return int(cursor.rowcount)
 
-    def complete(self, given: dict[str, Any]) -> dict[str, Any]:
-        """All parameters of a run."""
-        return given
-
     def behind(self, gate: str) -> tuple[str, Sequence[Any]]:
         """The statement for when the part of a larger one that is called `gate` has found something."""
         text, parameters = self._compile()
@@ -216,8 +262,7 @@ class Insert(Statement):
     """Inserts a row without signals; what is not given has the model's default.
 
     With `replaces` it takes the place of a row with the same id, of which those columns are written. With `given` only
-    these columns are ever given, and the others' defaults, which are constants, are part of the statement: psycopg
-    makes anew, each time, what has more than 50 parameters.
+    these columns are ever given, and the others' defaults, which are constants, are part of the statement.
     """
 
     has_to_find = True
@@ -225,33 +270,36 @@ class Insert(Statement):
     def __init__(self, model: type[models.Model], *, given: Sequence[str] = (), replaces: Sequence[str] = ()) -> None:
         super().__init__()
         self._model = model
-        self._given = frozenset(given)
+        self._columns = frozenset(given)
         self._replaces = replaces
         self._fields = [field for field in model._meta.concrete_fields if not field.generated]
-        self._defaults = [(field.attname, field.get_default) for field in self._fields]
+        self._defaults = [
+            (field.attname, None if field.attname in self._columns else field.get_default) for field in self._fields
+        ]
 
     def __call__(self, **given: Any) -> int:
         """Each value under the name of its column, so a foreign key's ends with `_id`; always one row."""
-        row = {name: given[name] if name in given else default() for name, default in self._defaults}
+        is_open = not self._columns
+        row = {
+            name: given[name] if default is None or (is_open and name in given) else default()
+            for name, default in self._defaults
+        }
         with self._execute(row) as cursor:
             return int(cursor.rowcount)
 
-    def complete(self, given: dict[str, Any]) -> dict[str, Any]:
-        """All parameters of a run as a part of a larger statement."""
-        if strangers := given.keys() ^ self._given:
-            msg = f"{self._model.__name__}: {', '.join(sorted(strangers))} is given or expected, not both"
-            raise TypeError(msg)
-        return given
-
     def behind(self, gate: str) -> tuple[str, Sequence[Any]]:
         """The statement for when the part of a larger one that is called `gate` has found something."""
-        columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in self._fields)
-        values = ", ".join(
-            f"CAST({'%s' if field.attname in self._given else _literal(field.get_default())} AS {_type_of(field)})"
-            for field in self._fields
-        )
-        text = f"INSERT INTO {connection.ops.quote_name(self._model._meta.db_table)} ({columns}) SELECT {values}"
-        slots = [Slot(f.attname, f, is_saved=True, is_cast=True) for f in self._fields if f.attname in self._given]
+        values: dict[str, str] = {}
+        slots = []
+        for field in self._fields:
+            column = connection.ops.quote_name(str(field.column))
+            if field.attname in self._columns:
+                slots.append(Slot(field.attname, field, is_saved=True, is_cast=True))
+                values[column] = f"%s::{_type_of(field)}"
+            elif (default := field.get_default()) is not None:
+                values[column] = _literal(default)
+        table = connection.ops.quote_name(self._model._meta.db_table)
+        text = f"INSERT INTO {table} ({', '.join(values)}) SELECT {', '.join(values.values())}"
         return f"{text} FROM {gate}", slots
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
@@ -267,28 +315,16 @@ class Insert(Statement):
 
 
 def _literal(value: object) -> str:
-    """A constant of a model in SQL."""
-    if value is None:
-        return "NULL"
+    """A constant of a model in PostgreSQL's SQL."""
+    if isinstance(value, (bool, int)):
+        return str(value)
     return "'{}'".format(str(value).replace("'", "''"))
 
 
 def _type_of(field: Any) -> str:
     """The type to cast to; text for what has a longest length, since a cast would cut where the column refuses."""
     kind = str(field.db_type(connection))
-    return "text" if kind.startswith("varchar") else kind
-
-
-def prepared(part: Any) -> tuple[str | None, Any, Any]:
-    """A parameter's name with what prepares its value for the database, if anything has to; else the value itself."""
-    if type(part) is not Slot:
-        return None, None, part
-    field = part.field.target_field if isinstance(part.field, models.ForeignKey) else part.field
-    if connection.vendor == "postgresql" and field.get_internal_type() in NATIVE:
-        return part.name, _as_text if part.is_cast else None, None
-    if part.is_cast and field.get_internal_type() in NUMBERS:
-        return part.name, _as_text, None
-    return part.name, field.get_db_prep_save if part.is_saved else field.get_db_prep_value, None
+    return "text" if kind.startswith("varchar") else kind.replace("timestamp with time zone", "timestamptz")
 
 
 def _as_text(value: Any, _database: Any) -> str | None:

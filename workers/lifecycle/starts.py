@@ -139,9 +139,11 @@ _INSTANCE = Insert(
         *("queue_id", "is_contested", "heartbeat_address", "last_heartbeat_at"),
     ),
 )
+#: The ledger's row and the process's, which have much in common.
+_ENTRIES = (_START, _INSTANCE)
 #: What a start of a worker writes: what becomes of the process before, if there is one, and of older ones.
 _WRITINGS: dict[tuple[Update, ...], Together] = {
-    steps: writing_for_worker(*steps, _START, _INSTANCE)
+    steps: writing_for_worker(*steps, _ENTRIES)
     for steps in (
         (),
         *((first,) for first in (_RETIRE, _END_REPLACED)),
@@ -149,7 +151,7 @@ _WRITINGS: dict[tuple[Update, ...], Together] = {
         *((first, _END_OWN_OLDER) for first in (_RETIRE, _END_REPLACED)),
     )
 }
-_WRITING_OF_EPHEMERAL = writing_for_queue(_END_IN_QUEUE, _NEW_WORKER, _START, _INSTANCE)
+_WRITING_OF_EPHEMERAL = writing_for_queue(_END_IN_QUEUE, _NEW_WORKER, _ENTRIES)
 #: How often a start looks again when what it has read changes before it can write.
 TRIES = 5
 
@@ -282,8 +284,8 @@ def _start_known(found: Circumstances, attempt: Attempt) -> WorkerConfiguration[
     worker = cast("Worker", found.worker)
     _require_startable(worker)
     succession = _succession(worker, found, attempt)
-    configuration, *entries = _entries(worker, found, attempt, succession)
-    writing, rows = _WRITINGS[succession.steps], (*succession.parameters, *entries)
+    configuration, entries = _entries(worker, found, attempt, succession)
+    writing, rows = _WRITINGS[succession.steps], (*succession.parameters, entries)
     _write(writing, (found.guard, *rows), None if succession.has_place else found.queue, attempt.now)
     return configuration
 
@@ -300,9 +302,9 @@ def _start_ephemeral(found: Circumstances, attempt: Attempt) -> Started:
     }
     worker = Worker(**row)
     worker.queue = found.queue
-    configuration, *entries = _entries(worker, found, attempt, _Succession())
+    configuration, entries = _entries(worker, found, attempt, _Succession())
     replaced = {**_replaced_by(attempt), "queue_id": found.queue.pk}
-    _write(_WRITING_OF_EPHEMERAL, (found.guard, replaced, row, *entries), found.queue, attempt.now, replaced)
+    _write(_WRITING_OF_EPHEMERAL, (found.guard, replaced, row, entries), found.queue, attempt.now, replaced)
     return Started(worker, configuration)
 
 
@@ -347,38 +349,31 @@ def _ephemeral_name(hostname: str) -> str:
 
 def _entries(
     worker: Worker, found: Circumstances, attempt: Attempt, succession: _Succession
-) -> tuple[WorkerConfiguration[Secret], dict[str, Any], dict[str, Any]]:
-    """What the worker is given, opened, and the rows of its start and its instance."""
+) -> tuple[WorkerConfiguration[Secret], dict[str, Any]]:
+    """What the worker is given, opened, and what its start and its instance say."""
     shown = show_configuration(worker, found.sections)
     configuration = open_configuration(shown, found.sections, found.data_key)
-    known = {
+    process = attempt.process
+    return configuration, {
         "id": uuid4(),
         "organization_id": worker.organization_id,
         "worker_id": worker.pk,
+        "worker_name": worker.name,
+        "queue_id": worker.queue_id,
+        "task_queue_name": shown.task_queue_name,
         "api_key_id": attempt.api_key.pk,
         "started_at": attempt.now,
-        "client_address": attempt.client.address,
-        "configuration_revision": revision_of(shown),
-    }
-    start = {
-        **known,
-        "worker_name": worker.name,
-        "task_queue_name": shown.task_queue_name,
+        "last_heartbeat_at": attempt.now,
         "user_agent": attempt.client.user_agent,
         "system_info": attempt.system_info,
-        "displaced_instance_id": succession.displaced_id,
-        **_given_by(found.sections),
-    }
-    process = attempt.process
-    instance = {
-        **known,
-        "queue_id": worker.queue_id,
-        "is_contested": succession.is_contested,
-        **vars(process),
         "heartbeat_address": process.client_address,
-        "last_heartbeat_at": attempt.now,
+        "configuration_revision": revision_of(shown),
+        "displaced_instance_id": succession.displaced_id,
+        "is_contested": succession.is_contested,
+        **_given_by(found.sections),
+        **vars(process),
+        "client_address": attempt.client.address,
     }
-    return configuration, start, instance
 
 
 def _given_by(sections: Sections) -> dict[str, Any]:
