@@ -71,6 +71,14 @@ def test_every_metric_that_is_told_is_watched_or_shown(told: dict[str, set[str]]
     assert {family for family in families if family not in text} == set()
 
 
+def test_every_metric_that_is_told_is_explained_with_its_labels(told: dict[str, set[str]]) -> None:
+    page = (ROOT / "docs" / "operate" / "monitoring.md").read_text()
+    table = dict(re.findall(r"^\| `(controlplane_\w+)` \|([^|]*)\|", page, re.MULTILINE))
+    explained = {name: set(re.findall(r"\w+", labels)) for name, labels in table.items()}
+    kept = {name: labels for name, labels in told.items() if not name.endswith(("_created", "_bucket", "_sum"))}
+    assert explained == {name.removesuffix("_count"): labels for name, labels in kept.items()}
+
+
 def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
     for rule in alerts():
         assert rule["labels"]["severity"] in {"page", "ticket"}

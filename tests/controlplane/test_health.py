@@ -287,7 +287,7 @@ import json, uuid
 from controlplane.wsgi import application
 from django.test import Client
 from django.utils import timezone
-from workers import tokens
+from workers.api_keys import tokens
 token = tokens.mint(api_key_id=uuid.uuid4(), organization_id="a", now=timezone.now(), expires_at=None).token.reveal()
 client = Client(headers={"Authorization": f"Bearer {token}", "Host": "localhost"})
 start = client.post(f"/api/v1/workers/{uuid.uuid4()}/start", b"{}", "application/json")

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from django.core.management import get_commands
+from django.core.management import get_commands, load_command_class
 
 from tests.processes import ROOT
 
@@ -19,6 +19,8 @@ FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 PAGE = re.compile(r"\b((?:docs/[\w./-]+|README|CONTRIBUTING|SECURITY|CHANGELOG)\.md)\b")
 #: A file or folder of ours in a page. What has a placeholder or belongs to an installation is none.
 PLACE = re.compile(r"`((?:controlplane|workers|environments|templates|tests|deploy|examples|docs)/[\w./-]*)`")
+#: A command with its arguments, in a line of its own or within a sentence; a line may go on in the next.
+COMMAND = re.compile(r"(?:manage\.py |^controlplane |`)([a-z_]+)((?: (?:[^`\n|<\\]|\\\n)*)?)", re.MULTILINE)
 #: Every name that the settings read, as it stands in the code.
 SETTING = re.compile(r'(?:env\.\w+|environ\.get|boolean|integer|text)\(\s*["\']([A-Z_]+)["\']')
 #: Read by what is not in that form, or by others' code.
@@ -142,6 +144,15 @@ def test_every_command_that_a_page_names_is_there(page: Path) -> None:
         re.findall(r"^controlplane ([a-z_]+)", text, re.MULTILINE)
     )
     assert named <= set(get_commands()) | {"help", "version"}
+
+
+@each_page
+def test_every_option_that_a_page_names_is_one_of_its_command(page: Path) -> None:
+    commands = get_commands()
+    for name, arguments in COMMAND.findall(page.read_text()):
+        if name in commands and (options := set(re.findall(r"(?<=\s)--[a-z-]+", arguments))):
+            known = load_command_class(commands[name], name).create_parser("manage.py", name)._option_string_actions
+            assert options <= set(known), name
 
 
 @each_page
