@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from django.core.management import get_commands, load_command_class
 
 from tests.processes import ROOT
@@ -117,6 +118,25 @@ def test_architecture_has_each_room_and_no_other() -> None:
         r"^\| *\d* *\| (`.*?`) \|", (ROOT / "docs" / "design" / "architecture.md").read_text(), re.MULTILINE
     )
     assert {room for cell in tables for room in re.findall(r"`([\w/]+/)`", cell)} == rooms
+
+
+def test_each_decision_has_its_number_a_date_and_four_parts() -> None:
+    records = sorted((ROOT / "docs" / "design" / "decisions").glob("0*.md"))
+    assert [record.name[:4] for record in records] == [f"{number:04}" for number in range(1, len(records) + 1)]
+    for record in records:
+        title, _, state, *_ = record.read_text().splitlines()
+        assert title.startswith(f"# {record.name[:4]}. ")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d, (accepted|replaced by .+)", state), record
+        assert HEADING.findall(record.read_text())[1:] == ["Context", "Decision", "Consequences", "Alternatives"]
+
+
+def test_the_hooks_before_a_commit_are_ours_and_need_no_network() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    programs = {hook["entry"].split()[0] for hook in repository["hooks"]}
+    assert programs == {".venv/bin/ruff", ".venv/bin/lint-imports"}
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(program.removeprefix(".venv/bin/") in makefile for program in programs)
 
 
 # --- Settings and commands -----------------------------------------------------------------------------------------------
