@@ -27,10 +27,7 @@ class Release:
 
 
 #: Every release that is out, the oldest first. Whoever tags a release adds it here with the first change after it.
-EARLIER = (
-    # Never tagged: the state before the console, which is the one to upgrade 0.1.0 from.
-    Release("0.0.0", "62f8a71", {"environments": "0002_labels", "workers": "0003_fleet_api"}),
-)
+EARLIER: tuple[Release, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.apps import apps
-from django.db import connection
+from django.db import connection, models
 from django.db.migrations import (
     AddConstraint,
     AddField,
@@ -23,18 +26,13 @@ from django.db.migrations import (
     RenameModel,
 )
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
 
 from controlplane.releases import EARLIER, OUR_APPS
-from environments.database.schema_changes import (
-    CHANGED,
-    ORDER,
-    AddConstraintUnchecked,
-    AddIndexMeanwhile,
-    DropIndexMeanwhile,
-    SchemaChange,
-    locks_of,
-)
+from environments.database.schema_changes import CHANGED, ORDER, AddIndexMeanwhile, SchemaChange, locks_of
 from tests.databases import fresh_database
+from tests.drills.next_release import write_migrations
 from tests.processes import ROOT
 from workers.lifecycle import circumstances, starts
 
@@ -47,7 +45,7 @@ import django
 django.setup()
 from django.core.management import call_command
 from django.apps import apps
-from django.db import connection
+from django.db import connection, models
 
 def ours():
     with connection.cursor() as cursor:
@@ -141,62 +139,91 @@ def test_every_constraint_of_the_models_is_in_the_database() -> None:
 #: The models whose rows are as many as what ever happened.
 GROWING = {"workerstart", "workerinstance", "auditevent"}
 #: The tables that starts, starts in a queue and heartbeats touch in different orders.
-IN_ANY_ORDER = {"workers_apikey", "workers_worker", "workers_workerqueue", "workers_workerinstance"}
+IN_ANY_ORDER = {f"workers_{name}" for name in ("apikey", "worker", "workerqueue", "workerinstance", "workerstart")}
+#: What is not needed any more leaves the models in one release and the database in the next.
+TAKING = (RemoveField, RenameField, RenameModel, DeleteModel, AlterModelTable)
 
 
-def newer() -> dict[tuple[str, str], Migration]:
-    """Our migrations that the release before does not have, by app and name."""
+def newer() -> list[Migration]:
+    """Our migrations that the latest release does not have; those of the first one have nobody to consider."""
     loader = MigrationLoader(None)
-    known = {key for leaf in EARLIER[-1].last_migrations.items() for key in loader.graph.forwards_plan(leaf)}
-    keys = sorted(key for key in set(loader.disk_migrations) - known if key[0] in OUR_APPS)
-    return {key: loader.disk_migrations[key] for key in keys}
+    last = EARLIER[-1].last_migrations.items() if EARLIER else ()
+    known = {key for leaf in last for key in loader.graph.forwards_plan(leaf)}
+    found = (loader.disk_migrations[key] for key in sorted(set(loader.disk_migrations) - known) if key[0] in OUR_APPS)
+    return [migration for migration in found if not migration.initial]
 
 
-def test_the_release_before_can_write_rows_without_knowing_the_new_columns() -> None:
-    operations = [(key, operation) for key, migration in newer().items() for operation in migration.operations]
-    made = {(app, operation.name_lower) for (app, _), operation in operations if isinstance(operation, CreateModel)}
-    added = [(key, operation) for key, operation in operations if isinstance(operation, AddField)]
-    columns = [(key, operation) for key, operation in added if (key[0], operation.model_name_lower) not in made]
-    assert [
-        f"{key}: {operation.model_name}.{operation.name} needs null=True or db_default"
-        for key, operation in columns
-        if not (operation.field.null or operation.field.generated or operation.field.has_db_default())
-    ] == []
+def problems_of(migration: Migration, state: ProjectState) -> list[str]:
+    """What would make the release before fail, or wait, while it serves."""
+    return [*_problems_of_rows(migration), *_problems_of_locks(migration, state)]
 
 
-def test_the_release_before_finds_everything_that_it_knows() -> None:
-    """What is not needed any more leaves the models in one release and the database in the next."""
-    taking = (RemoveField, RenameField, RenameModel, DeleteModel, AlterModelTable)
-    operations = [(key, operation) for key, migration in newer().items() for operation in migration.operations]
-    assert [f"{key}: {operation}" for key, operation in operations if isinstance(operation, taking)] == []
+def _problems_of_rows(migration: Migration) -> Iterator[str]:
+    made = {operation.name_lower for operation in migration.operations if isinstance(operation, CreateModel)}
+    for operation in migration.operations:
+        if isinstance(operation, TAKING):
+            yield f"{operation} takes away what the release before knows"
+        if isinstance(operation, AddField) and operation.model_name_lower not in made:
+            field = operation.field
+            if not (field.null or field.generated or field.has_db_default()):
+                yield f"{operation.name} needs null=True or db_default"
+
+
+def _problems_of_locks(migration: Migration, state: ProjectState) -> Iterator[str]:
+    locks = locks_of(migration, state)
+    operations = migration.operations
+    if all(isinstance(operation, AddIndexMeanwhile) for operation in operations):
+        if migration.atomic:
+            yield "AddIndexMeanwhile needs atomic = False"
+    elif isinstance(migration, SchemaChange):
+        slow = [o for o in operations if isinstance(o, (AddIndex, AddConstraint)) and o.model_name in GROWING]
+        if slow:
+            yield f"{slow} hold starts up for as long as they take: AddIndexMeanwhile does not"
+        changed = {table for table, mode in locks.items() if mode == CHANGED} & IN_ANY_ORDER
+        if len(changed) > 1:
+            yield f"it changes {changed}: somebody touches them the other way round"
+    elif locks:
+        yield f"it changes {set(locks)}: let it be a SchemaChange"
+
+
+def change(*operations: Operation, base: type[Migration] = SchemaChange, **attributes: Any) -> Migration:
+    return type("Change", (base,), {"operations": list(operations), **attributes})("change", "workers")
+
+
+def test_no_migration_since_the_latest_release_disturbs_it() -> None:
+    loader = MigrationLoader(None)
+    for migration in newer():
+        state = loader.project_state((migration.app_label, migration.name), at_end=False)
+        assert problems_of(migration, state) == [], migration
+
+
+def test_the_change_that_the_drill_makes_keeps_the_rules(tmp_path: Path) -> None:
+    state = MigrationLoader(None).project_state()
+    paths = write_migrations(tmp_path, "0001_initial")
+    migrations = [runpy.run_path(str(path))["Migration"](path.stem, "workers") for path in paths]
+    assert [problems_of(migration, state) for migration in migrations] == [[], []]
+
+
+NULLABLE = models.IntegerField(null=True)
+INDEX = models.Index(fields=["started_at"], name="probe")
+DISTURBING = {
+    "needs null=True or db_default": change(AddField("worker", "probe", models.IntegerField(default=0))),
+    "takes away what the release before knows": change(RemoveField("worker", "labels")),
+    "AddIndexMeanwhile does not": change(AddIndex("workerstart", INDEX)),
+    "the other way round": change(AddField("worker", "probe", NULLABLE), AddField("apikey", "probe", NULLABLE)),
+    "let it be a SchemaChange": change(AddField("worker", "probe", NULLABLE), base=Migration),
+    "needs atomic = False": change(AddIndexMeanwhile("workerstart", INDEX), base=Migration),
+}
+
+
+@pytest.mark.parametrize("problem", DISTURBING)
+def test_a_change_that_disturbs_the_release_before_is_found(problem: str) -> None:
+    (found,) = problems_of(DISTURBING[problem], MigrationLoader(None).project_state())
+    assert problem in found
 
 
 @pytest.mark.django_db
-def test_every_table_that_a_start_touches_has_its_place_in_the_order_of_locks() -> None:
-    """In which order the release before touches them, the drill `upgrade` tries."""
+def test_migrations_lock_tables_in_the_order_in_which_a_start_touches_them() -> None:
     text = " ".join(statement._compile()[0] for statement in (circumstances._OF_WORKER, starts._START))
     touched = dict.fromkeys(re.findall(r'(?:FROM|JOIN|INTO) "?(\w+)"?', text))
-    assert set(touched) - {"workers_pulse", "workers_outage"} == set(ORDER)
-
-
-def test_a_migration_of_tables_in_use_gives_way_to_starts() -> None:
-    loader = MigrationLoader(None)
-    for key, migration in newer().items():
-        locks = locks_of(migration, loader.project_state(key, at_end=False))
-        if isinstance(migration, SchemaChange):
-            growing = {
-                (operation.index if isinstance(operation, AddIndex) else operation.constraint).name
-                for operation in migration.operations
-                if isinstance(operation, (AddIndex, AddConstraint)) and operation.model_name in GROWING
-                if not isinstance(operation, AddConstraintUnchecked)
-            }
-            changed = {table for table, mode in locks.items() if mode == CHANGED} & IN_ANY_ORDER
-            assert len(changed) <= 1, f"{key} changes {changed}: somebody touches them the other way round"
-            assert not growing, (
-                f"{key} holds starts up for as long as {growing} takes: AddIndexMeanwhile and AddConstraintUnchecked do not"
-            )
-            continue
-        if all(isinstance(operation, (AddIndexMeanwhile, DropIndexMeanwhile)) for operation in migration.operations):
-            assert not migration.atomic
-            continue
-        assert not locks, f"{key} changes {set(locks)}: let it be a SchemaChange"
+    assert [table for table in touched if table not in {"workers_pulse", "workers_outage"}] == list(ORDER)

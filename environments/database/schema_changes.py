@@ -1,7 +1,7 @@
 """Changes of tables that are in use: starts and heartbeats go on meanwhile, and never fail because of one."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import groupby
 from typing import Any
@@ -11,27 +11,24 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.migrations.utils import resolve_relation
 
-from environments.database.tenancy import SameOrganization
-
 #: For all locks of a migration together. Shorter than what a start waits for a lock (2 s), since starts queue behind
 #: the migration; and than the time after which PostgreSQL ends one of those who wait for each other (1 s), so that it
 #: is always the migration that gives way.
 LOCKS_WITHIN = timedelta(milliseconds=500)
-#: The order in which a start of the release before touches tables, which serves while this one migrates. Whoever waits
-#: for a lock of a migration holds what comes before: were that locked later, each would wait for the other. Heartbeats,
-#: and starts in a queue, touch keys, workers, queues and processes in other orders; so no migration changes more than
-#: one of these. The drill `upgrade` runs that release. A start of this one is two statements, each of which holds its
-#: locks for as long as it runs; its order is the one that the next release's migrations have to keep.
+#: The order in which a start touches tables; it serves while the next release migrates. Whoever waits for a lock of a
+#: migration holds what comes before: were that locked later, each would wait for the other. Heartbeats and starts in a
+#: queue touch some of these in other orders; so no migration changes more than one of those. A start is two statements,
+#: each of which holds its locks for as long as it runs. The drill `upgrade` tries a change beside them.
 ORDER = (
-    "workers_apikey",
     "workers_worker",
+    "workers_workerqueue",
+    "environments_environment",
     "environments_organization",
+    "workers_apikey",
     "environments_temporalconnection",
     "environments_litellmconnection",
     "environments_telemetrysettings",
     "environments_datakey",
-    "workers_workerqueue",
-    "environments_environment",
     "workers_workerinstance",
     "workers_workerstart",
 )
@@ -80,22 +77,10 @@ def lift_statement_timeout(schema_editor: Any) -> None:
         schema_editor.execute("SET statement_timeout = 0")
 
 
-class AddFieldUnlessThere(migrations.AddField):
-    """Adds a column, unless it is there from before it had a migration of its own."""
-
-    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        table = to_state.apps.get_model(app_label, self.model_name)._meta.db_table
-        with schema_editor.connection.cursor() as cursor:
-            columns = schema_editor.connection.introspection.get_table_description(cursor, table)
-        if self.name not in {column.name for column in columns}:
-            super().database_forwards(app_label, schema_editor, from_state, to_state)
-
-
 class AddIndexMeanwhile(migrations.AddIndex):
     """Makes an index while its table is written, which takes as long as the table is long; in no transaction.
 
-    What an attempt left that was interrupted, as by a lock that it waited for too long, is removed first, and so is an
-    index of that name from before it had a migration of its own.
+    What an attempt left that was interrupted, as by a lock that it waited for too long, is removed first.
     """
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
@@ -110,46 +95,11 @@ class AddIndexMeanwhile(migrations.AddIndex):
         schema_editor.execute("RESET statement_timeout")
 
 
-class DropIndexMeanwhile(migrations.RunSQL):
-    """Drops an index that Django made by itself, while its table is written; in no transaction.
-
-    It goes by its name: Django, told that the field has none, would drop all that are on the same column. Without
-    `columns` taking it back leaves it dropped.
-    """
-
-    def __init__(self, name: str, columns: str = "", state_operations: Sequence[Operation] = ()) -> None:
-        self.name = name
-        made_again = f"CREATE INDEX {name} ON {columns}" if columns else self.noop
-        super().__init__(f"DROP INDEX IF EXISTS {name}", made_again, state_operations)
-
-    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        if schema_editor.connection.vendor == "postgresql":
-            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {self.name}")
-        else:
-            super().database_forwards(app_label, schema_editor, from_state, to_state)
-
-
-class AddConstraintUnchecked(migrations.AddConstraint):
-    """Adds a foreign key of ours without looking at the rows that are there, which may be many.
-
-    New rows are looked at; a later migration, in no `SchemaChange`, validates the others.
-    """
-
-    constraint: SameOrganization
-
-    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        if schema_editor.connection.vendor != "postgresql":
-            super().database_forwards(app_label, schema_editor, from_state, to_state)
-            return
-        model = to_state.apps.get_model(app_label, self.model_name)
-        schema_editor.execute(f"{self.constraint.create_sql(model, schema_editor)} NOT VALID")
-
-
 def locks_of(migration: migrations.Migration, state: ProjectState) -> dict[str, str]:
     """The lock of each older table that a migration changes or newly refers to, in the order to take them in."""
     found: dict[tuple[str, str], str] = {}
     for operation in migration.operations:
-        for model, mode in _locks_of(operation, migration.app_label, state):
+        for model, mode in _locks_of(operation, migration.app_label):
             if model in state.models and found.get(model) != CHANGED:
                 found[model] = mode
     locks = {state.apps.get_model(*model)._meta.db_table: mode for model, mode in found.items()}
@@ -158,14 +108,12 @@ def locks_of(migration: migrations.Migration, state: ProjectState) -> dict[str, 
     }
 
 
-def _locks_of(operation: Operation, app_label: str, state: ProjectState) -> Iterator[tuple[tuple[str, str], str]]:
+def _locks_of(operation: Operation, app_label: str) -> Iterator[tuple[tuple[str, str], str]]:
     name = getattr(operation, "model_name", "").lower()
     if name:
         yield (app_label, name), CHANGED
     fields = [field for _, field in getattr(operation, "fields", ())]
     fields.append(getattr(operation, "field", None))
-    if isinstance(operation, AddConstraintUnchecked):
-        fields.append(state.models[app_label, name].fields[operation.constraint.pointer])
     for field in fields:
         if field is not None and field.remote_field and getattr(field, "db_constraint", True):
             yield resolve_relation(field.remote_field.model, app_label, name), REFERRED_TO

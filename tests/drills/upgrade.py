@@ -1,9 +1,11 @@
 """The release before runs on while the database is migrated and its processes are replaced, under load.
 
-Two services with the code of the release before stand behind a proxy. While callers start workers, start in a queue,
-register, send heartbeats and say goodbye, the new code's `migrate` runs: first in vain, since somebody reads a table, as
-a backup does, then for good. The old code goes on with the new schema: the whole API, and what operators do in
-its console and by its commands. Then one service after the other is taken out of the proxy, replaced, and put back.
+The release before is this code; the one after is a copy of it with a change of its own (`tests.drills.next_release`). Two
+services of the release before stand behind a proxy. While callers start workers, start in a queue, register, send
+heartbeats and say goodbye, the new code's `migrate` runs: first in vain, since somebody reads a table, as a backup does,
+then for good. The old code goes on with the new schema: the whole API, and what operators do in its console and by its
+commands. Then one service after the other is taken out of the proxy, replaced, and put back, and one of them goes back to
+the release before.
 """
 
 import itertools
@@ -21,27 +23,24 @@ from pathlib import Path
 import psycopg
 
 from controlplane.releases import CURRENT
-from tests.databases import PostgresqlServer
+from tests.drills.deeds import ask, failed_deeds
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import SYSTEM_INFO, Answers, Call, Load, heartbeat_call, start_call
-from tests.drills.previous import RELEASE, PreviousService, ask, failed_deeds, is_at_hand
+from tests.drills.next_release import NUMBER, WRITTEN, NextService
 from tests.drills.proxy import ProxiedLoad, Proxy
-from tests.drills.service import Fleet, Service
+from tests.drills.service import Fleet, Service, prepared_server
 
 #: What somebody reads while `migrate` begins.
-READ_FOR_LONG = "workers_worker"
+READ_FOR_LONG = "workers_workerstart"
 MARKS = """
 SELECT coalesce(system_info ->> 'mark', system_info -> 'worker_metadata' ->> 'mark') FROM workers_workerstart
 """
 
 
 def run(scale: Scale, directory: Path) -> Figure:
-    if not is_at_hand():
-        text = f"revision {RELEASE.revision} is not in this clone (git fetch --unshallow)"
-        return Figure(text, is_met=False, is_tried=False)
-    PreviousService.unpack(directory / "previous")
+    NextService.unpack(directory / "next")
     (database := directory / "database").mkdir()
-    server = PostgresqlServer(database, {})
+    server = prepared_server(database, {})
     try:
         return _upgrade(scale, directory, server.url)
     finally:
@@ -49,11 +48,11 @@ def run(scale: Scale, directory: Path) -> Figure:
 
 
 def _upgrade(scale: Scale, directory: Path, url: str) -> Figure:
-    old = PreviousService(directory, url, processes=scale.of(1, 2))
+    old = Service(directory, url, processes=scale.of(1, 2))
     old.prepare()
     everybody = old.create_fleet(60)
-    olds = [old, PreviousService(directory, url, processes=old.processes, **_shared(old))]
-    news = [Service(directory, url, processes=old.processes, **_shared(old)) for _ in olds]
+    olds = [old, old.beside()]
+    news = [NextService(directory, url, processes=old.processes, **_shared(old)) for _ in olds]
     for service in olds:
         service.start()
     queue_id = ask(old.port, everybody.api_key, "GET", "/api/v1/worker-queues")[0]["id"]
@@ -67,19 +66,36 @@ def _upgrade(scale: Scale, directory: Path, url: str) -> Figure:
         with _phase("the old code on the old schema", load, calls_each):
             pass
         with _phase("migrate, first in vain", load, 0):
-            news[0].manage("check_upgrade")
-            _migrate_first_in_vain(news[0], url)
+            failed = _checks(old, news[0], url)
         with _phase("the old code on the new schema", load, calls_each):
-            failed = failed_deeds(old, everybody, queue_id, is_thorough=not scale.is_quick)
+            failed += failed_deeds(old, everybody, queue_id, is_thorough=not scale.is_quick)
         with _phase("one service after the other is replaced", load, calls_each):
             for service, successor in zip(olds, news, strict=True):
                 started.append(successor)
                 _replace(service, successor, proxy)
+        with _phase("one goes back to the release before", load, calls_each):
+            _replace(news[0], old, proxy)
     finally:
         answers = load.stop()
         for each in started:
             each.stop()
     return _figure(answers, failed, url)
+
+
+def _checks(old: Service, new: Service, url: str) -> list[str]:
+    """Migrates, and tells what `check_upgrade` of either code says wrongly of the database before and after."""
+    failed = []
+    if f"code {NUMBER}, database {CURRENT}, pending" not in (text := new.manage("check_upgrade")):
+        failed.append(f"check_upgrade of the new code says: {text}")
+    _migrate_first_in_vain(new, url)
+    if f"code {NUMBER}, database {NUMBER}, no migrations pending" not in (text := new.manage("check_upgrade")):
+        failed.append(f"check_upgrade of the new code says: {text}")
+    try:
+        failed.append(f"check_upgrade of the old code has nothing against it: {old.manage('check_upgrade')}")
+    except AssertionError as error:
+        if "newer than this code" not in str(error):
+            failed.append(str(error))
+    return failed
 
 
 def _shared(service: Service) -> dict[str, str]:
@@ -183,12 +199,14 @@ def _figure(answers: Answers, failed: list[str], url: str) -> Figure:
     for answer in refused[:5]:
         say(f"{answer.call.path} was answered {answer.status} after {answer.seconds:.1f} s: {answer.body[:200]!r}")
     missing = _marks(answers) - _recorded(url)
+    remarks = _remarks(url)
     text = (
-        f"{len(refused)} of {len(answers.all):,} calls failed during the upgrade from {RELEASE.number} to {CURRENT}, the "
+        f"{len(refused)} of {len(answers.all):,} calls failed during the upgrade from {CURRENT} to the next release and back, the "
         f"slowest took {answers.slowest():.1f} s, {len(missing)} acknowledged starts missing, {len(failed)} deeds of "
-        "operators failed with the old code on the new schema"
+        f"operators failed with the old code on the new schema; {remarks[WRITTEN]:,} starts were written by the new code, "
+        f"{remarks['']:,} by the old"
     )
-    return Figure(text, is_met=not refused and not missing and not failed)
+    return Figure(text, is_met=not refused and not missing and not failed and all(remarks.values()))
 
 
 def _marks(answers: Answers) -> set[str]:
@@ -198,3 +216,12 @@ def _marks(answers: Answers) -> set[str]:
 def _recorded(url: str) -> set[str]:
     with psycopg.connect(url) as connection:
         return {mark for (mark,) in connection.execute(MARKS)}
+
+
+def _remarks(url: str) -> dict[str, int]:
+    """How many starts each code has written."""
+    with psycopg.connect(url) as connection:
+        found: dict[str, int] = dict(
+            connection.execute("SELECT remark, count(*) FROM workers_workerstart GROUP BY remark").fetchall()
+        )
+    return {remark: found.get(remark, 0) for remark in ("", WRITTEN)}

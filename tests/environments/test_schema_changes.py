@@ -11,13 +11,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from environments.database.schema_changes import (
-    AddFieldUnlessThere,
-    AddIndexMeanwhile,
-    DropIndexMeanwhile,
-    SchemaChange,
-    locks_of,
-)
+from environments.database.schema_changes import AddIndexMeanwhile, SchemaChange, locks_of
 
 pytestmark = pytest.mark.sqlite
 
@@ -60,20 +54,6 @@ def test_does_what_django_would_and_can_be_taken_back(transactional_db: None) ->
         with connection.schema_editor(atomic=True) as editor:
             migration.unapply(before, editor)
     assert "probe" not in columns("environments_organization") | columns("environments_environment")
-
-
-def test_a_column_that_an_earlier_migration_added_is_not_added_again(transactional_db: None) -> None:
-    """Databases of an earlier checkout have it; it is taken back with the one that has it now."""
-    before = state()
-    column = AddFieldUnlessThere("organization", "probe", models.IntegerField(null=True))
-    apply(change(column))
-    try:
-        apply(change(column))
-        assert "probe" in columns("environments_organization")
-    finally:
-        with connection.schema_editor(atomic=True) as editor:
-            change(column).unapply(before, editor)
-    assert "probe" not in columns("environments_organization")
 
 
 def test_gives_up_within_a_moment_what_somebody_reads_and_leaves_everything_as_it_was(another: Any) -> None:
@@ -123,9 +103,9 @@ def test_locks_what_it_changes_and_what_it_newly_refers_to() -> None:
     migration = change(made, AddField("made", "user", models.ForeignKey("auth.User", models.CASCADE)), *PROBES)
     assert list(locks_of(migration, state()).items()) == [
         ("auth_user", "SHARE ROW EXCLUSIVE"),
+        ("environments_environment", "ACCESS EXCLUSIVE"),
         ("environments_organization", "ACCESS EXCLUSIVE"),
         ("environments_datakey", "SHARE ROW EXCLUSIVE"),
-        ("environments_environment", "ACCESS EXCLUSIVE"),
     ]
 
 
@@ -178,17 +158,6 @@ def test_an_index_is_made_and_taken_back_on_both_databases(without_index: None) 
 def test_an_index_that_is_there_already_is_made_anew(without_index: None) -> None:
     apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
     apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
-    assert "probe_by_name" in indexes()
-
-
-def test_an_index_is_dropped_by_its_name_alone_and_made_again(without_index: None) -> None:
-    apply_meanwhile(AddIndexMeanwhile("organization", INDEX))
-    others = indexes() - {"probe_by_name"}
-    drop, before = DropIndexMeanwhile("probe_by_name", "environments_organization (name, created_at)"), state()
-    apply_meanwhile(drop)
-    assert indexes() == others
-    with connection.schema_editor(atomic=False) as editor:
-        meanwhile(drop).unapply(before, editor)
     assert "probe_by_name" in indexes()
 
 

@@ -339,13 +339,13 @@ def test_refuses_what_is_no_heartbeat_without_echoing_it(running: Fleet, body: b
 
 #: Members of another kind than ours, as JSON, and what is kept of them.
 ODD: dict[str, tuple[str, dict[str, Any]]] = {
-    "unknown status": ('"status":"healthy"', {"activity": "health"}),
+    "unknown status": ('"status":"healthy"', {"activity": "healthy"}),
     "status in capitals": ('"status":"BUSY"', {"activity": "busy"}),
-    "long status": (f'"status":"{"x" * 5_000}"', {"activity": "x" * 6}),
+    "long status": (f'"status":"{"x" * 5_000}"', {"activity": "x" * 50}),
     "empty status": ('"status":""', {"activity": "active"}),
     "status null": ('"status":null', {"activity": "active"}),
     "status number": ('"status":1', {"activity": "1"}),
-    "status list": ('"status":["active"]', {"activity": '["acti'}),
+    "status list": ('"status":["active"]', {"activity": '["active"]'}),
     "status NaN": ('"status":NaN', {"activity": "active"}),
     "status twice": ('"status":"idle","status":"busy"', {"activity": "active"}),
     "tasks negative": ('"tasks_processed":-1', {"tasks_processed": 0}),

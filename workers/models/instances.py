@@ -19,7 +19,7 @@ STOP_REASON_LENGTH = 200
 ERROR_MESSAGE_LENGTH = 2_000
 HOSTNAME_LENGTH = 255
 TASK_ID_LENGTH = 255
-ACTIVITY_LENGTH = 6
+ACTIVITY_LENGTH = 50
 DIGEST_LENGTH = 12
 #: Two processes that beat as one are seen each interval; a heartbeat or two may be late.
 DOUBLED_FOR_INTERVALS = 3

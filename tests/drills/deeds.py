@@ -1,55 +1,24 @@
-"""The release before this one, from this repository's history, and everything that its users do beside starts and heartbeats."""
+"""Everything that users do beside starts and heartbeats."""
 
 import json
 import secrets
-import shutil
-import subprocess
 from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection
 from http.cookies import SimpleCookie
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from controlplane.releases import EARLIER
 from tests.drills.load import PATIENCE
 from tests.drills.service import Fleet, Service
-from tests.processes import ROOT
 
-RELEASE = EARLIER[-1]
 PASSWORD = secrets.token_urlsafe(24)
 #: What reads in the API, of a queue.
 READS = ("", "/workers", "/config", "/metrics", "/worker-command", "/install-script", "/update-lock-status")
 
 
-def is_at_hand() -> bool:
-    """False in a clone without the history, such as a shallow one, and without git."""
-    if shutil.which("git") is None:
-        return False
-    command = ["git", "cat-file", "-e", f"{RELEASE.revision}^{{commit}}"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0  # noqa: S603
-
-
-class PreviousService(Service):
-    """The release before, with this one's packages, which hold all of its own."""
-
-    @classmethod
-    def unpack(cls, directory: Path) -> None:
-        """Lays its code down in a directory, which all services of it then run from."""
-        directory.mkdir()
-        archive = ["git", "archive", RELEASE.revision]
-        unpacked = subprocess.run(archive, cwd=ROOT, capture_output=True, check=True)  # noqa: S603
-        subprocess.run(["tar", "-x", "-C", directory], input=unpacked.stdout, check=True)  # noqa: S603, S607
-        cls.root = directory
-
-    def command(self) -> list[str]:
-        """The server's own, since that release has no command `serve` yet."""
-        return self.granian("controlplane.wsgi:application")
-
-
 def failed_deeds(service: Service, fleet: Fleet, queue_id: str, *, is_thorough: bool) -> list[str]:
-    """Does what the release's users do beside starts and heartbeats, and names what failed, with the reason."""
+    """Does what users do beside starts and heartbeats, and names what failed, with the reason."""
     console = Console(service)
     deeds: list[partial[Any]] = [
         *(partial(_read, service, fleet, f"/api/v1/worker-queues/{queue_id}{page}") for page in READS),
@@ -57,7 +26,8 @@ def failed_deeds(service: Service, fleet: Fleet, queue_id: str, *, is_thorough: 
         partial(_read, service, fleet, "/api/health"),
         partial(_update_lock, service, fleet, f"/api/v1/worker-queues/{queue_id}/workers/anybody/update-lock"),
         partial(console.sign_in),
-        *(partial(console.add, kind, **fields) for kind, fields in _rows(fleet, queue_id).items()),
+        *(partial(console.add, kind, **fields) for kind, fields in _rows(fleet).items()),
+        partial(service.manage, "create_worker", *_place(fleet), "--name", "added"),
         # Every kind of row once more, with another organization.
         partial(service.create_fleet, 3, organization_id="another"),
     ]
@@ -72,7 +42,11 @@ def failed_deeds(service: Service, fleet: Fleet, queue_id: str, *, is_thorough: 
     return failures
 
 
-def _rows(fleet: Fleet, queue_id: str) -> dict[str, dict[str, str]]:
+def _place(fleet: Fleet) -> list[str]:
+    return ["--organization", fleet.organization_id, "--environment", "production", "--queue", "default"]
+
+
+def _rows(fleet: Fleet) -> dict[str, dict[str, str]]:
     """What a person adds in the console, by its page."""
     organization = {"organization": fleet.organization_id}
     temporal = {"host": "temporal.example.com:7233", "namespace": "default", "is_tls_enabled": "on"}
@@ -81,7 +55,6 @@ def _rows(fleet: Fleet, queue_id: str) -> dict[str, dict[str, str]]:
         "environments/temporalconnection": {**organization, "name": "added", **temporal, **secret},
         "environments/litellmconnection": {**organization, "name": "added", "api_url": "https://example.com", **secret},
         "environments/environment": {**organization, "name": "added"},
-        "workers/worker": {"queue": queue_id, "name": "added"},
     }
 
 
