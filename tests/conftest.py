@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import psycopg
@@ -14,9 +14,12 @@ from django.db import connection
 from controlplane.engines.circuit import circuit
 from controlplane.serving.bulkhead import bulkhead
 from controlplane.startup import env
-from tests.databases import fresh_database
+from tests.support.databases import fresh_database
 
-pytest_plugins = ["tests.browser", "tests.circuits", "tests.servers"]
+if TYPE_CHECKING:
+    from tests.support.factories import Fleet
+
+pytest_plugins = ["tests.support.browser", "tests.support.circuits", "tests.support.servers"]
 
 hypothesis.settings.register_profile("controlplane", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("controlplane")
@@ -89,6 +92,14 @@ def another(transactional_db: None) -> Iterator[Any]:
     with psycopg.connect(**{name: settings[name] for name in wanted}) as session:
         yield session
         session.rollback()
+
+
+@pytest.fixture
+def fleet(db: None) -> "Fleet":
+    """An organization with a worker that can start, and no request counted by any throttle yet."""
+    from tests.support.calls import fresh_fleet  # noqa: PLC0415  # the models must be loaded before
+
+    return fresh_fleet()
 
 
 @pytest.fixture(autouse=True)

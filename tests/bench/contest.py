@@ -15,10 +15,10 @@ from pathlib import Path
 from tests.bench.reference.application import DATABASE_VARIABLE, SEALING_VARIABLE, SIGNING_VARIABLE, Keys
 from tests.bench.reference.databases import THREADS
 from tests.bench.reference.filling import fill
-from tests.databases import PostgresqlServer
 from tests.drills.load import SYSTEM_INFO, load, start_call
 from tests.drills.service import Fleet, Service
-from tests.processes import ROOT, ServerProcess, free_port
+from tests.support.databases import PostgresqlServer
+from tests.support.processes import ROOT, ServerProcess, free_port
 
 CALLERS = 12
 QUEUES, API_KEYS, WORKERS = 200, 50, 2_000

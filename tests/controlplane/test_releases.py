@@ -16,7 +16,7 @@ from django.test import Client
 
 from controlplane import releases
 from controlplane.releases import CURRENT, OUR_APPS, Release, planned_upgrade
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.sqlite
 

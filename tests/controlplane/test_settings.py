@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from environments.encryption import KeyRing, encode, generate_key, key_entry
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.once
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.databases import PostgresqlServer, directory_for
+from tests.support.databases import PostgresqlServer, directory_for
 
 #: Megabytes of a small disk before it is filled.
 ROOMY = 512

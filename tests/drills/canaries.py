@@ -20,16 +20,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from environments.encryption import KeyRing, decode
-from tests.canaries import found_in, spellings_of_ends, unescaped
-from tests.collector import Collector
-from tests.crawler import Console
-from tests.databases import THROWAWAY, PostgresqlServer
 from tests.drills import mishaps
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.mishaps import Answer, Request, send_all
 from tests.drills.service import Fleet, Service, prepared_server
 from tests.drills.tour import Tour
-from tests.proxies import Proxy
+from tests.support.canaries import found_in, spellings_of_ends, unescaped
+from tests.support.collector import Collector
+from tests.support.crawler import Console
+from tests.support.databases import THROWAWAY, PostgresqlServer
+from tests.support.proxies import Proxy
 
 #: PostgreSQL logs whatever it is told, with all parameters, without what would make two lines differ.
 TALKATIVE = {

@@ -17,8 +17,8 @@ from typing import Any
 
 import psycopg
 
-from tests.databases import directory_for
-from tests.processes import ServerProcess, free_port
+from tests.support.databases import directory_for
+from tests.support.processes import ServerProcess, free_port
 
 PROGRAMS = ("pg_autoctl", "pgbouncer")
 POSTGRESQL = Path("/usr/lib/postgresql/15/bin")

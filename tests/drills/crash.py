@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.databases import PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answers, Load, endless, start_call
 from tests.drills.records import missing_starts
 from tests.drills.service import Service, prepared_server
+from tests.support.databases import PostgresqlServer
 
 #: Seconds without a single acknowledged start after which the drill gives up.
 STANDSTILL = 60

@@ -27,7 +27,7 @@ from tests.drills.proxy import ProxiedLoad, Proxy
 from tests.drills.rings import Pair, RingFile
 from tests.drills.service import Service, prepared_server
 from tests.drills.tenants import Credential, Tenants, create_tenants
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 #: Seconds that a person takes for one more edit.
 PAUSE = 0.2

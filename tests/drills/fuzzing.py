@@ -18,10 +18,10 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.core.transport import Response
 
-from tests.conformance import START, Change, Ids, as_generated, for_these, operations_of, try_operation
-from tests.databases import THROWAWAY
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.service import Fleet, Service, prepared_server
+from tests.support.conformance import START, Change, Ids, as_generated, for_these, operations_of, try_operation
+from tests.support.databases import THROWAWAY
 
 PUBLIC = frozenset({"GET /api/health"})
 LISTS = frozenset({"GET /api/v1/environments", "GET /api/v1/worker-queues"})

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import quote, urlencode
 
-from tests.crawler import Console, Fields, fields_of
 from tests.drills.load import SYSTEM_INFO
-from tests.processes import ROOT
+from tests.support.crawler import Console, Fields, fields_of
+from tests.support.processes import ROOT
 
 WORKERS, QUEUES = "/admin/workers/worker/", "/api/v1/worker-queues"
 ENVIRONMENTS = "/admin/environments"

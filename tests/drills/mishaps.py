@@ -14,8 +14,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from tests.crawler import Console
 from tests.drills.service import Fleet
+from tests.support.crawler import Console
 
 #: A database that the code does not expect, and how to mend it: errors on PostgreSQL that no outage explains.
 BREAKAGES = (

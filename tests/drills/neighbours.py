@@ -20,11 +20,11 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from tests.databases import PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import PATIENCE, Answers, heartbeat_call, load, send, start_call
 from tests.drills.service import Fleet, Service
-from tests.processes import ROOT
+from tests.support.databases import PostgresqlServer
+from tests.support.processes import ROOT
 
 #: How many times longer than undisturbed the slowest hundredth may take on PostgreSQL, and seconds for all on SQLite.
 TIMES, SECONDS = 3, 1.0

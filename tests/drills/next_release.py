@@ -5,7 +5,7 @@ from pathlib import Path
 
 from controlplane.releases import CURRENT, OUR_APPS
 from tests.drills.service import Service
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 NUMBER = f"{CURRENT}.next"
 #: What the copy writes into the new column; the code of this release leaves it empty.

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psycopg
 
-from tests.databases import PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answers, Load, send
 from tests.drills.service import Service, prepared_server
 from tests.drills.tenants import Tenants, create_tenants
-from tests.processes import ServerDidNotStartError
+from tests.support.databases import PostgresqlServer
+from tests.support.processes import ServerDidNotStartError
 
 ORGANIZATIONS = 4
 #: The key of the ring that has to be there, as `Service` names it.

@@ -13,9 +13,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from uuid import uuid4
 
-from tests.commands import Commands
-from tests.databases import THROWAWAY, PostgresqlServer
-from tests.processes import ROOT, ServerProcess, free_port
+from tests.support.commands import Commands
+from tests.support.databases import THROWAWAY, PostgresqlServer
+from tests.support.processes import ROOT, ServerProcess, free_port
 
 #: As in production, but for what would hold up a load that comes from one address with one key.
 LIMITS = {

@@ -22,8 +22,8 @@ from tests.drills import smuggling
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answers, send, start_call
 from tests.drills.service import Fleet, Service, prepared_server
-from tests.processes import ROOT
-from tests.proxies import NAME, Proxy, nginx_program
+from tests.support.processes import ROOT
+from tests.support.proxies import NAME, Proxy, nginx_program
 
 #: Seconds at the 99th percentile within which a start is to be answered.
 PROMISE = 0.1

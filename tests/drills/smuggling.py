@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.drills.load import Call, start_call
 from tests.drills.service import Fleet
-from tests.proxies import NAME
+from tests.support.proxies import NAME
 
 #: Seconds within which an answer has come or none does.
 PATIENCE = 5.0

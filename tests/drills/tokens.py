@@ -1,6 +1,6 @@
 """Forged and mutated API keys are refused by the running service, one and all, and none upsets it.
 
-Every classic attack (`tests/forgeries.py`) and random mutations of a valid key, the half of them signed anew with
+Every classic attack (`tests/support/forgeries.py`) and random mutations of a valid key, the half of them signed anew with
 the service's own signing key, as an attacker could who has it and nothing else. Every 25th call carries the valid key
 itself, whose starts have to succeed and have to be all that is recorded. The seed repeats the same changes at the same
 places; keys are new in each run.
@@ -13,12 +13,12 @@ from pathlib import Path
 import psycopg
 
 from environments.encryption import KeyRing
-from tests.databases import THROWAWAY, PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.load import Answer, Answers, Call, Load
 from tests.drills.service import Fleet, Service, prepared_server
-from tests.forgeries import FORGERIES, Genuine
-from tests.mutations import mutated, mutated_and_signed
+from tests.support.databases import THROWAWAY, PostgresqlServer
+from tests.support.forgeries import FORGERIES, Genuine
+from tests.support.mutations import mutated, mutated_and_signed
 
 GENUINE, FORGED = "genuine", "forged"
 #: Every so many calls carry the valid key.

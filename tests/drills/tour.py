@@ -10,9 +10,9 @@ from base64 import b32decode
 from html import unescape
 from typing import Protocol
 
-from tests.crawler import Console, Fields, fields_of
 from tests.drills.mishaps import value_of
 from tests.drills.service import Fleet
+from tests.support.crawler import Console, Fields, fields_of
 
 ROLES = ("viewer", "operator", "administrator")
 API_KEY = re.compile(r'id="api-key"[^>]*>([^<]+)<')

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.environments.endpoints import Authority, Endpoint, Handler
+from tests.support.endpoints import Authority, Endpoint, Handler
 
 
 @pytest.fixture

@@ -9,17 +9,11 @@ from environments import audit
 from environments.audit import Actor
 from environments.fields import SealedField
 from environments.models import AuditEvent, TemporalConnection
-from tests import factories
-from tests.factories import Fleet
-from tests.workers import fresh_fleet
+from tests.support import factories
+from tests.support.factories import Fleet
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE
 
 pytestmark = pytest.mark.sqlite
-
-
-@pytest.fixture
-def fleet(db: None) -> Fleet:
-    return fresh_fleet()
 
 
 def record(subject: Any, **kwargs: Any) -> AuditEvent:

@@ -19,10 +19,10 @@ from environments import audit
 from environments.database.removal import ENDED_ALONG
 from environments.deletion import delete
 from environments.models import AuditEvent, Environment, Membership, Organization, Role, TelemetrySettings
-from tests import factories
-from tests.console import REGISTERED, member, person, row_of, signed_in, url
-from tests.factories import ACTOR, Fleet
-from tests.workers import fresh_fleet, heartbeat, start
+from tests.support import factories
+from tests.support.calls import fresh_fleet, heartbeat, start
+from tests.support.console import REGISTERED, member, person, row_of, signed_in, url
+from tests.support.factories import ACTOR, Fleet
 from workers.api_keys.issuing import rotate_api_key
 from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import (
@@ -51,11 +51,6 @@ OF_PEOPLE = {
     "socialaccount.socialaccount",
     "socialaccount.socialtoken",
 }
-
-
-@pytest.fixture
-def fleet(db: None) -> Fleet:
-    return fresh_fleet()
 
 
 @pytest.fixture

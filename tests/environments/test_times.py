@@ -9,8 +9,8 @@ from django.db import connection
 from django.utils import timezone
 
 from environments import times
-from tests.factories import Fleet
-from tests.workers import fresh_fleet, heartbeat, start
+from tests.support.calls import fresh_fleet, heartbeat, start
+from tests.support.factories import Fleet
 from workers.models import Liveness, Worker, WorkerInstance, WorkerStart
 
 HOUR = timedelta(hours=1)

@@ -1,7 +1,7 @@
 """How long the console's pages take on PostgreSQL with 100,000 workers and 1,000,000 starts: `make measure-console`.
 
 Prints a line per page: its statements, the median and the slowest of several requests in milliseconds. It judges nothing;
-the statements are pinned in tests/test_dashboard.py.
+the statements are pinned in tests/workers/admin/test_dashboard.py.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=100_000)
     parser.add_argument("--starts", type=int, default=1_000_000)
     options = parser.parse_args()
-    from tests.databases import prepare_environment, pytest_unconfigure  # noqa: PLC0415  # before the settings load
+    from tests.support.databases import prepare_environment, pytest_unconfigure  # noqa: PLC0415  # before the settings load
 
     prepare_environment("postgresql")
     os.environ |= {"METRICS_TOKEN": METRICS_TOKEN, "DATABASE_STATEMENT_TIMEOUT": "0"}

@@ -18,8 +18,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.databases import PostgresqlServer, prepare_environment
-from tests.processes import ROOT
+from tests.support.databases import PostgresqlServer, prepare_environment
+from tests.support.processes import ROOT
 
 #: Filling a table that was just truncated then writes no log, which spares half the time; it changes nothing later.
 SERVER = {"wal_level": "minimal", "max_wal_senders": "0", "shared_buffers": "1GB", "max_wal_size": "8GB"}
@@ -87,7 +87,7 @@ class _Starter:
         """The seconds that the next one took."""
         from django.utils import timezone  # noqa: PLC0415  # as above
 
-        from tests.factories import presented  # noqa: PLC0415  # as above
+        from tests.support.factories import presented  # noqa: PLC0415  # as above
         from workers.lifecycle import Client, start_worker  # noqa: PLC0415  # as above
         from workers.lifecycle.starts import Attempt  # noqa: PLC0415  # as above
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.once
 

@@ -7,7 +7,7 @@ import pytest
 from django.apps import apps
 from django.db import models
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 from workers.models import Liveness
 
 pytestmark = pytest.mark.once

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.databases import SECRETS
-from tests.processes import ROOT, ServerProcess
-from tests.servers import ControlPlane, TemporalServer
-from tests.test_first_start import issue, records
+from tests.support.databases import SECRETS
+from tests.support.planes import issue, records
+from tests.support.processes import ROOT, ServerProcess
+from tests.support.servers import ControlPlane, TemporalServer
 from workers.installation.queue import WORKER_PACKAGE_VERSION
 
 if not os.environ.get("TEST_UPSTREAM"):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.servers import ControlPlane
-from tests.test_contract import CONTRACT
-from tests.test_first_start import claims_of, issue, latest_start
+from tests.support.contract import CONTRACT
+from tests.support.planes import claims_of, issue, latest_start
+from tests.support.servers import ControlPlane
 from tests.upstream.conftest import PYTHON, Queue, Worker
 
 #: Calls one method of the SDK's workers service and prints what it returns, or raises.

@@ -11,8 +11,8 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from tests.servers import ControlPlane, TemporalServer
-from tests.test_first_start import console_of
+from tests.support.planes import console_of
+from tests.support.servers import ControlPlane, TemporalServer
 from tests.upstream.conftest import HEARTBEAT_INTERVAL, PYTHON, Queue, Worker
 from workers.installation.queue import WORKER_SDK_VERSION
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST

@@ -18,7 +18,7 @@ from controlplane.api.health import readiness_problems
 from controlplane.engines.postgresql import poolers
 from controlplane.engines.postgresql.base import DatabaseWrapper
 from controlplane.serving.gate import Gate
-from tests.processes import ROOT, ServerProcess, free_port
+from tests.support.processes import ROOT, ServerProcess, free_port
 
 pytestmark = [
     pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL only"),

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, connections, transaction
 from controlplane.engines.circuit import Circuit
 from controlplane.engines.postgresql.base import DatabaseWrapper
 from controlplane.engines.troubles import Trouble, trouble_of
-from tests.circuits import Probe, wait_until
+from tests.support.circuits import Probe, wait_until
 
 pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL only")
 LONGEST = 0.5

@@ -18,9 +18,9 @@ from controlplane.engines.sqlite3.base import DatabaseWrapper
 from controlplane.engines.troubles import SQLSTATES, Trouble, trouble_in_sqlstate, trouble_of
 from controlplane.startup import env
 from environments.models import Organization
-from tests.circuits import Probe, wait_until
-from tests.factories import Fleet, create_organization
-from tests.workers import fresh_fleet
+from tests.support.calls import fresh_fleet
+from tests.support.circuits import Probe, wait_until
+from tests.support.factories import Fleet, create_organization
 from workers.models import Worker, WorkerQueue
 
 AWAY, BUSY, INVALID, GONE, CONFLICT, OURS = Trouble

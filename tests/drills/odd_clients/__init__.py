@@ -20,12 +20,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from tests.databases import THROWAWAY, PostgresqlServer
 from tests.drills.drill import Figure, Scale, say
 from tests.drills.odd_clients.calls import Call, Maker, next_call
 from tests.drills.odd_clients.wire import HAS_HTTP2, Answer, Wire
 from tests.drills.odd_clients.workers import Worker
 from tests.drills.service import Service
+from tests.support.databases import THROWAWAY, PostgresqlServer
 
 POLICIES = ("allow", "reject", "take_over")
 #: Threads that call at once; a worker's calls are one thread's, one after the other.

@@ -21,18 +21,7 @@ from tests.drills.odd_clients.wire import (
     user_agent,
     usual_headers,
 )
-from tests.drills.odd_clients.workers import (
-    LINE,
-    OK,
-    REASON,
-    TASK_ID,
-    TOLD,
-    WORDS,
-    Beat,
-    Process,
-    Start,
-    Worker,
-)
+from tests.drills.odd_clients.workers import LINE, OK, REASON, TASK_ID, TOLD, WORDS, Beat, Process, Start, Worker
 
 #: A start, and everything else; a heartbeat may have 1 MiB.
 MOST_BYTES = 64 * 1024

@@ -1,0 +1,142 @@
+"""A running control plane of one process: what people and readers wait for holds up no other tenant's starts."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from typing import NamedTuple
+
+import psycopg
+import pytest
+from django.db import connection
+
+from tests.drills.service import Fleet, Service
+from tests.support.crawler import Console
+from tests.support.databases import fresh_database
+
+pytestmark = [
+    pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL only"),
+    pytest.mark.xdist_group("neighbours"),
+]
+#: Seconds for which neighbours go on; each slow statement is given up after three.
+SECONDS = 7
+#: Seconds within which a start is answered though the machine is busy with other tests.
+PROMPT = 2.0
+#: The trail's table gives way to one that is read slowly, as the list of events and the queues' history read it.
+SLOW = """
+    ALTER TABLE environments_auditevent RENAME TO kept;
+    CREATE VIEW environments_auditevent AS SELECT kept.* FROM (SELECT pg_sleep(30)) AS slept, kept
+"""
+QUICK = "DROP VIEW environments_auditevent; ALTER TABLE kept RENAME TO environments_auditevent"
+
+
+class Answer(NamedTuple):
+    status: int
+    retry_after: str | None
+    seconds: float
+
+
+class Neighbours:
+    """A service with a person who is signed in, a reader and a worker."""
+
+    def __init__(self, service: Service, fleet: Fleet, console: Console) -> None:
+        self.service, self.fleet = service, fleet
+        self.cookies = "; ".join(f"{each.name}={each.value}" for each in console.cookies)
+
+    def look(self) -> Answer:
+        return self._ask("GET", "/admin/environments/auditevent/", Cookie=self.cookies)
+
+    def read(self) -> Answer:
+        return self._ask("GET", "/api/v1/worker-queues", Authorization=f"Bearer {self.fleet.api_key}")
+
+    def start(self) -> Answer:
+        path, key = f"/api/v1/workers/{self.fleet.worker_ids[0]}/start", f"Bearer {self.fleet.api_key}"
+        return self._ask("POST", path, b"{}", Authorization=key, **{"Content-Type": "application/json"})
+
+    def _ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        began = time.monotonic()
+        with closing(HTTPConnection("127.0.0.1", self.service.port, timeout=30)) as http:
+            http.request(method, path, body, headers)
+            response = http.getresponse()
+            response.read()
+            return Answer(response.status, response.headers["Retry-After"], time.monotonic() - began)
+
+
+@pytest.fixture(scope="module")
+def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
+    service = Service(tmp_path_factory.mktemp("neighbours"), fresh_database("neighbours"), processes=1)
+    service.prepare()
+    fleet = service.create_fleet(1)
+    account = ("createsuperuser", "--noinput", "--username", "person", "--email", "person@example.com")
+    service.manage(*account, environ={"DJANGO_SUPERUSER_PASSWORD": "a-persons-password"})
+    service.start()
+    yield Neighbours(service, fleet, Console(service.url, "person", "a-persons-password"))
+    service.stop()
+
+
+@contextmanager
+def slow(neighbours: Neighbours) -> Iterator[None]:
+    url = neighbours.service.environ["DATABASE_URL"]
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(SLOW)
+        try:
+            yield
+        finally:
+            server.execute(QUICK)  # after what still runs, which PostgreSQL ends after five seconds
+
+
+@contextmanager
+def going_on(ask: Callable[[], Answer], callers: int) -> Iterator[list[Answer]]:
+    """So many callers ask again and again."""
+    answers: list[Answer] = []
+    is_over = threading.Event()
+
+    def run() -> None:
+        while not is_over.is_set():
+            answers.append(answer := ask())
+            is_over.wait(0.05 if answer.status == 503 else 0)
+
+    threads = [threading.Thread(target=run) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    yield answers
+    is_over.set()
+    for thread in threads:
+        thread.join()
+
+
+def starts_meanwhile(neighbours: Neighbours) -> list[Answer]:
+    answers = []
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        answers.append(neighbours.start())
+        time.sleep(0.05)
+    return answers
+
+
+def assert_served(starts: list[Answer]) -> None:
+    assert len(starts) > SECONDS
+    assert {answer.status for answer in starts} == {200}
+    assert max(answer.seconds for answer in starts) < PROMPT
+
+
+def test_a_person_who_repeats_a_slow_statement_has_nobody_else_refused(neighbours: Neighbours) -> None:
+    assert neighbours.look().status == 200
+    with slow(neighbours), going_on(neighbours.look, 1) as looks:
+        starts = starts_meanwhile(neighbours)
+    assert_served(starts)
+    assert looks
+    assert all(answer.status == 503 and answer.retry_after for answer in looks)
+    assert neighbours.look().status == 200
+
+
+def test_a_crowd_of_people_and_readers_leaves_a_thread_for_starts(neighbours: Neighbours) -> None:
+    with slow(neighbours), going_on(neighbours.look, 12) as looks, going_on(neighbours.read, 12) as reads:
+        starts = starts_meanwhile(neighbours)
+        assert neighbours.service.status_of("/livez") == 200
+    assert_served(starts)
+    for answers in (looks, reads):
+        assert all(answer.status == 503 and answer.retry_after for answer in answers)
+        assert sum(answer.seconds < PROMPT for answer in answers) > len(answers) / 2
+    assert neighbours.look().status == neighbours.read().status == 200

@@ -1,0 +1,76 @@
+"""Requests that schemathesis makes up from the served document, and whether their answers are as it says.
+
+Shared by `tests/running/test_conformance.py`, for each change within pytest, and by the drill `fuzzing`, in far larger numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import requests
+import schemathesis
+from hypothesis import HealthCheck, given, seed, settings
+from requests.structures import CaseInsensitiveDict
+from schemathesis import GenerationMode
+from schemathesis.core.transport import Response
+from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection
+
+type Case = schemathesis.Case[Any]
+type Ids = Mapping[str, str]
+type Change = Callable[[Case, Ids], None]
+type Examine = Callable[[Response], None]
+
+#: The contract's own operation, which gets more requests than each of the others.
+START = "POST /api/v1/workers/{worker_id}/start"
+OPERATIONS = 20
+#: The first would make each call again without a key, which callers without one do. The second minds what fields read
+#: beyond what the document says: a number as text, and digits as a number.
+EXCLUDED = [ignored_auth, negative_data_rejection]
+
+
+def operations_of(url: str) -> list[Any]:
+    """All operations of the document that the control plane at this URL serves."""
+    document: Any = schemathesis.openapi.from_url(f"{url}/api/openapi.json")
+    found = [operation.ok() for operation in document.get_all_operations()]
+    assert len(found) == OPERATIONS
+    return found
+
+
+def as_generated(case: Case, ids: Ids) -> None:
+    """Leaves the ids that were made up, which name nothing."""
+
+
+def for_these(case: Case, ids: Ids) -> None:
+    """Puts in the ids of what exists, so that more than the search for it is tried."""
+    case.path_parameters = {name: ids[name] for name in case.path_parameters or {}}
+    if isinstance(case.body, dict):
+        case.body |= {name: ids[name] for name in ("worker_id", "environment_name") if name in case.body}
+
+
+def try_operation(  # noqa: PLR0913  # what distinguishes one campaign from another
+    operation: Any,
+    examine: Examine,
+    *,
+    count: int,
+    headers: Mapping[str, str],
+    change: Change = as_generated,
+    ids: Ids | None = None,
+    mode: GenerationMode = GenerationMode.POSITIVE,
+    number: int | None = None,
+) -> None:
+    """Makes up to so many requests, checks each answer against the document, and then has it examined.
+
+    An answer that is not as documented raises, after schemathesis has looked for the simplest request that does it.
+    `number` is the seed; without one pytest's is used.
+    """
+    session = requests.Session()
+
+    @settings(max_examples=count, suppress_health_check=list(HealthCheck), deadline=None, database=None)
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case: Case) -> None:
+        change(case, ids or {})
+        case.headers = CaseInsensitiveDict({**case.headers, **headers})
+        answer = case.call_and_validate(session=session, excluded_checks=EXCLUDED)
+        examine(answer)
+
+    with session:
+        (check if number is None else seed(number)(check))()

@@ -1,0 +1,78 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from tests.support import factories
+from tests.support.calls import fresh_fleet, start
+from tests.support.factories import Fleet
+from workers.configuration.impact import QueueImpact, compare, look
+from workers.models import Worker, WorkerInstance
+
+
+def impact_of(fleet: Fleet, change: Any) -> list[QueueImpact]:
+    before = look([fleet.organization.pk])
+    change()
+    return compare(before, look([fleet.organization.pk]), now=timezone.now())
+
+
+def test_tells_the_queue_how_many_workers_and_how_many_of_them_are_online(fleet: Fleet) -> None:
+    factories.create_worker(fleet.queue, "worker-2")
+    stopped = factories.create_worker(fleet.queue, "worker-3")
+    assert start(fleet).status_code == 200
+    assert start(fleet, worker_id=stopped.pk, token=factories.issue_token(stopped)).status_code == 200
+    WorkerInstance.objects.filter(worker=stopped).update(stopped_at=timezone.now())
+    old = look([fleet.organization.pk])[fleet.worker.pk].revision
+    (found,) = impact_of(fleet, lambda: factories.point(fleet.queue, heartbeat_interval=5))
+    assert (found.queue, found.workers, found.online) == (fleet.queue.task_queue_name, 3, 1)
+    assert found.old_revision == old != found.new_revision == look([fleet.organization.pk])[fleet.worker.pk].revision
+
+
+def test_only_what_a_worker_is_given_counts(fleet: Fleet) -> None:
+    assert impact_of(fleet, lambda: factories.point(fleet.queue, description="new", max_workers=3)) == []
+    unused = factories.create_temporal(fleet.organization, "unused")
+    assert impact_of(fleet, lambda: factories.point(unused, host="elsewhere.example.com:7233")) == []
+
+
+def test_a_level_that_is_overridden_below_changes_nothing_there(fleet: Fleet) -> None:
+    narrow = factories.create_temporal(fleet.organization, "narrow")
+    other = factories.create_queue(fleet.environment, "other", temporal_connection=narrow)
+    factories.create_worker(other)
+    (found,) = impact_of(fleet, lambda: factories.point(fleet.temporal, host="elsewhere.example.com:7233"))
+    assert found.queue_id == fleet.queue.pk
+
+
+def test_a_worker_that_moves_is_told_of_in_its_new_queue(fleet: Fleet) -> None:
+    other = factories.create_queue(fleet.environment, "other")
+    (found,) = impact_of(fleet, lambda: Worker.objects.filter(pk=fleet.worker.pk).update(queue=other))
+    assert (found.queue, found.workers) == (other.task_queue_name, 1)
+
+
+def test_workers_that_come_or_go_are_not_affected(fleet: Fleet) -> None:
+    assert impact_of(fleet, lambda: factories.create_worker(fleet.queue, "worker-2")) == []
+    assert impact_of(fleet, lambda: Worker.objects.filter(name="worker-2").delete()) == []
+
+
+def test_other_organizations_are_not_looked_at(fleet: Fleet) -> None:
+    other = fresh_fleet()
+    assert set(look([fleet.organization.pk])) == {fleet.worker.pk}
+    assert impact_of(fleet, lambda: factories.point(other.queue, heartbeat_interval=5)) == []
+
+
+def test_silent_processes_are_not_online(fleet: Fleet) -> None:
+    assert start(fleet).status_code == 200
+    WorkerInstance.objects.update(last_heartbeat_at=timezone.now() - timedelta(days=1))
+    (found,) = impact_of(fleet, lambda: factories.point(fleet.queue, heartbeat_interval=5))
+    assert (found.workers, found.online) == (1, 0)
+
+
+@pytest.mark.parametrize("queues", [1, 12])
+def test_the_statements_do_not_grow_with_the_fleet(fleet: Fleet, queues: int, django_assert_num_queries: Any) -> None:
+    for number in range(queues):
+        factories.create_worker(factories.create_queue(fleet.environment, f"queue-{number}"))
+    before = look([fleet.organization.pk])
+    factories.point(fleet.temporal, host="elsewhere.example.com:7233")
+    with django_assert_num_queries(4):  # workers, their queues; who is online, the queues' names
+        impact = compare(before, look([fleet.organization.pk]), now=timezone.now())
+    assert len(impact) == queues + 1
