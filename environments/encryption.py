@@ -194,7 +194,7 @@ class KeyRing(Mapping[str, Key]):
 
     def open_key(self, sealed: str, place: Place, key_id: str) -> Key:
         """A wrapped key opened by whichever key of the ring wrapped it."""
-        wrapped_by, _ = split_sealed(sealed, place)
+        wrapped_by = sealing_key_id(sealed, place)
         if wrapped_by not in self._keys:
             raise CannotOpenError(key_id=wrapped_by, place=place, reason="this key is not in the key ring")
         return self._keys[wrapped_by].open_key(sealed, place, key_id)
@@ -212,15 +212,21 @@ def key_entry(key: Key) -> str:
 
 def sealing_key_id(sealed: str, place: Place) -> str:
     """The id of the key that a sealed text names."""
-    return split_sealed(sealed, place)[0]
+    return _parts_of(sealed, place)[0]
 
 
-def split_sealed(sealed: str, place: Place) -> tuple[str, bytes]:
-    """Key id and payload of a sealed text; whatever lacks the form is an error, never taken for plain text."""
+def _parts_of(sealed: str, place: Place) -> tuple[str, str]:
+    """Key id and encoded payload; whatever lacks the form is an error, never taken for plain text."""
     version, _, rest = sealed.partition(".")
     key_id, _, encoded = rest.partition(".")
     if version != VERSION or not KEY_ID.fullmatch(key_id):
         raise CannotOpenError(key_id="?", place=place, reason="is not a sealed text")
+    return key_id, encoded
+
+
+def split_sealed(sealed: str, place: Place) -> tuple[str, bytes]:
+    """Key id and payload of a sealed text."""
+    key_id, encoded = _parts_of(sealed, place)
     try:
         payload = decode(encoded)
     except (ValueError, binascii.Error):

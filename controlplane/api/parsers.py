@@ -209,6 +209,8 @@ def _first(values: Any, left: int, lost: set[str]) -> Any:
 
 
 def _shortened(text: str, limit: int, kind: str, lost: set[str]) -> str:
+    if len(text) <= limit and text.isascii() and "\0" not in text:
+        return text  # as nearly all is
     if len(text) > limit:
         lost.add(f"{kind} beyond {limit:,} characters")
     return _storable(text[:limit])

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 from itertools import count
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from django.conf import settings
@@ -31,6 +32,10 @@ from controlplane.serving.server import SHARED_THREADS, THREADS
 HELD_UP = 1.0
 #: Seconds for which an organization gets no last thread after a call of it was held up and ended in an error of ours.
 LATELY = 2.0
+#: Calls of workers that compute at once: of more, each only waits longer for its turn with the interpreter.
+LANES = 2
+#: Seconds after which a call goes ahead without a lane, since those in the lanes wait for a lock or the disk.
+PATIENCE = 0.05
 #: What looks at a row or two, as a worker's calls do, so that a program which asks ten of them at once is not refused.
 #: All else that is read is a list, or is counted, and takes the longer the more there is.
 SHORT = re.compile(r"/api/v1/(environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?/?")
@@ -99,6 +104,9 @@ class Bulkhead:
         self._all_but_one = max(1, threads - 1)
         self.lock = threading.RLock()  # a response may be forgotten, and leave, while its thread has it
         self.places: set[Place] = set()
+        self._lanes: SimpleQueue[None] = SimpleQueue()
+        for _ in range(LANES):
+            self._lanes.put(None)
         #: When each call of a worker began.
         self._calls: dict[int, float] = {}
         #: When a call of an organization waited in vain.
@@ -124,6 +132,14 @@ class Bulkhead:
             self.places.add(place)
             return place
 
+    def _take_lane(self) -> bool:
+        """Waits for a lane, but not for long; whether it has one."""
+        try:
+            self._lanes.get(timeout=PATIENCE)
+        except Empty:
+            return False
+        return True
+
     @contextmanager
     def worker(self, authorization: str) -> Iterator["Call"]:
         """A worker's call, for as long as it is entered; without a thread for it if it is not to take the last one."""
@@ -132,9 +148,12 @@ class Bulkhead:
         is_last = len(self._calls) + len(self.places) == self._all_but_one
         call = Call(has_thread=not (is_last and self._waits_in_vain(authorization)))
         self._calls[number] = time.monotonic()
+        has_lane = self._take_lane()
         try:
             yield call
         finally:
+            if has_lane:
+                self._lanes.put(None)
             now = time.monotonic()
             if self._calls.pop(number) < now - HELD_UP and call.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self._in_vain[organization_in(authorization)] = now

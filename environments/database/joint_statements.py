@@ -62,10 +62,10 @@ class Joined(Statement):
 
     def first(self, **given: Any) -> dict[str, Any] | None:
         """An instance for each table, None where there is no row of it, and the `version` of them all."""
-        with self._execute(given) as cursor:
-            row = cursor.fetchone()
-        if row is None:
+        rows = self._execute(given).fetchall()  # all, as SQLite's lock is held for what is left
+        if not rows:
             return None
+        (row,) = rows
         if self._converters:
             row = list(row)
             for index, expression, convert in self._converters:
@@ -146,8 +146,8 @@ class Together(Statement):
         if connections[DEFAULT_DB_ALIAS].vendor != "postgresql":
             steps = ((step, row) for part, row in zip(self._parts, rows, strict=True) for step in part)
             return all(step(**row) or not step.has_to_find for step, row in steps)
-        with self._execute(guard, *rows) as cursor:
-            return bool(cursor.rowcount)
+        cursor = self._execute(guard, *rows)
+        return bool(cursor.rowcount)
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         text, asked = self._guard.guard()

@@ -96,6 +96,7 @@ class Statement(threading.local):
         self._sql = ""
         self._fixed: dict[str, Any] = {}
         self._given: list[tuple[str, int, str, Any]] = []
+        self._cursor: Any = None
 
     def _compile(self) -> tuple[str, Sequence[Any]]:
         """The text with `%s` for each parameter, and those, of which a `Slot` is given at each run."""
@@ -112,16 +113,25 @@ class Statement(threading.local):
         self._fixed, self._given = places.fixed, places.given
 
     def _execute(self, *given: Mapping[str, Any]) -> Any:
-        """The cursor of a run, which the caller closes."""
+        """The cursor of a run, of which the next run makes use again."""
         self.prepare()
         database = connections[DEFAULT_DB_ALIAS]
         parameters = self._fixed.copy()
         for name, source, known_as, prepare in self._given:
             value = given[source][known_as]
             parameters[name] = value if prepare is None else prepare(value, database)
-        cursor = database.cursor()
+        cursor = self._cursor_on(database)
         cursor.execute(self._sql, parameters)
         return cursor
+
+    def _cursor_on(self, database: Any) -> Any:
+        """The cursor of the run before, unless the connection is another one or somebody records what is run."""
+        if database.queries_logged:
+            return database.cursor()
+        database.close_if_health_check_failed()
+        if self._cursor is None or self._cursor.cursor.connection is not database.connection:
+            self._cursor = database.cursor()
+        return self._cursor
 
 
 class Select[Row: models.Model](Statement):
@@ -133,8 +143,8 @@ class Select[Row: models.Model](Statement):
 
     def __call__(self, **given: Any) -> list[Row]:
         """All rows."""
-        with self._execute(given) as cursor:
-            return list(self._instances(cursor.fetchall()))
+        cursor = self._execute(given)
+        return list(self._instances(cursor.fetchall()))
 
     def first(self, **given: Any) -> Row | None:
         """The first row, if there is one."""
@@ -169,8 +179,7 @@ class Rows(Statement):
     def __call__(self, **given: Any) -> list[tuple[Any, ...]]:
         """All rows; none, without asking, of a query that can have none."""
         try:
-            with self._execute(given) as cursor:
-                found = cursor.fetchall()
+            found = self._execute(given).fetchall()
         except EmptyResultSet:
             return []
         return list(self._compiler.results_iter(results=[found], tuple_expected=True))
@@ -243,8 +252,8 @@ class Update(Statement):
 
     def __call__(self, **given: Any) -> int:
         """How many rows were updated."""
-        with self._execute(given) as cursor:
-            return int(cursor.rowcount)
+        cursor = self._execute(given)
+        return int(cursor.rowcount)
 
     def behind(self, gate: str) -> tuple[str, Sequence[Any]]:
         """The statement for when the part of a larger one that is called `gate` has found something."""
@@ -284,8 +293,8 @@ class Insert(Statement):
             name: given[name] if default is None or (is_open and name in given) else default()
             for name, default in self._defaults
         }
-        with self._execute(row) as cursor:
-            return int(cursor.rowcount)
+        cursor = self._execute(row)
+        return int(cursor.rowcount)
 
     def behind(self, gate: str) -> tuple[str, Sequence[Any]]:
         """The statement for when the part of a larger one that is called `gate` has found something."""

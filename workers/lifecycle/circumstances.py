@@ -8,8 +8,8 @@ from uuid import UUID
 from django.db import models
 
 from environments.connections.levels import Sections, sections, winning_id
-from environments.database.joint_statements import VERSION, AnyField, Joined, Source, Table, Together
-from environments.database.statements import Insert, Parameter, Select, Update
+from environments.database.joint_statements import VERSION, AnyField, Joined, Part, Source, Table, Together
+from environments.database.statements import Parameter, Select
 from environments.models import (
     DataKey,
     Environment,
@@ -160,14 +160,14 @@ def circumstances_of_queue(queue_id: UUID, key: PresentedKey, now: datetime) -> 
     return _read(_OF_QUEUE, queue_id, key, now)
 
 
-def writing_for_worker(*steps: Update | Insert) -> Together:
+def writing_for_worker(*parts: Part) -> Together:
     """A statement that writes what a worker's start leaves, if its circumstances are still as they were read."""
-    return Together(_OF_WORKER, *steps)
+    return Together(_OF_WORKER, *parts)
 
 
-def writing_for_queue(*steps: Update | Insert) -> Together:
+def writing_for_queue(*parts: Part) -> Together:
     """The same for a start in a queue."""
-    return Together(_OF_QUEUE, *steps)
+    return Together(_OF_QUEUE, *parts)
 
 
 def _read(statement: Joined, identifier: UUID, key: PresentedKey, now: datetime) -> Circumstances:

@@ -1,0 +1,66 @@
+"""The statements of starts and heartbeats: their text stays within what the driver remembers, and cursors are kept."""
+
+import pytest
+from django.db import DataError, connection, models
+from psycopg import _queries
+
+from environments.database.statements import Parameter, Select, Statement
+from environments.models import Organization
+from workers.lifecycle import circumstances, heartbeats, starts
+
+STATEMENTS: dict[str, Statement] = {
+    "circumstances of a worker": circumstances._OF_WORKER,
+    "circumstances of a queue": circumstances._OF_QUEUE,
+    "writing of an ephemeral worker": starts._WRITING_OF_EPHEMERAL,
+    **{f"writing after {len(steps)} steps, {at}": each for at, (steps, each) in enumerate(starts._WRITINGS.items())},
+    **{f"heartbeat {which}": each for which, each in heartbeats._BEATS.items()},
+}
+on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="its driver's limits")
+NAMED = Select(lambda: Organization.objects.filter(name=Parameter("name", models.CharField())).order_by())
+
+
+@on_postgresql
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_the_driver_remembers_the_text_of_a_hot_statement(name: str, db) -> None:
+    statement = STATEMENTS[name]
+    statement.prepare()
+    assert len(statement._sql) <= _queries.MAX_CACHED_STATEMENT_LENGTH
+    assert len(statement._given) + len(statement._fixed) <= _queries.MAX_CACHED_STATEMENT_PARAMS
+
+
+def test_a_statement_keeps_its_cursor_for_as_long_as_its_connection(transactional_db) -> None:
+    Organization.objects.create(id="acme", name="Acme")
+    assert [each.pk for each in NAMED(name="Acme")] == ["acme"]
+    kept = NAMED._cursor
+    assert [each.pk for each in NAMED(name="Acme")] == ["acme"]
+    assert NAMED._cursor is kept
+    connection.close()
+    assert [each.pk for each in NAMED(name="Acme")] == ["acme"]
+    assert NAMED._cursor is not kept
+
+
+@on_postgresql
+def test_a_statement_that_failed_runs_again(db) -> None:
+    Organization.objects.create(id="acme", name="Acme")
+    with pytest.raises(DataError, match="NUL"):
+        NAMED(name="\0")
+    assert [each.pk for each in NAMED(name="Acme")] == ["acme"]
+
+
+def test_what_is_recorded_is_run_by_a_cursor_that_records(db, django_assert_num_queries) -> None:
+    NAMED(name="Acme")
+    with django_assert_num_queries(2):
+        NAMED(name="Acme")
+        NAMED(name="Acme")
+
+
+@on_postgresql
+def test_the_driver_parses_nothing_anew(db, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    split = _queries._split_query
+    monkeypatch.setattr(_queries, "_split_query", lambda *given, **named: asked.append(given) or split(*given, **named))
+    NAMED(name="once")
+    NAMED(name="twice")
+    asked.clear()
+    NAMED(name="thrice")
+    assert not asked
