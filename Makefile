@@ -30,7 +30,7 @@ help:
 	@echo 'make lock   write requirements*.txt from pyproject.toml'
 
 run: runtime
-	@exec .venv/bin/python manage.py quickstart
+	@exec .venv/bin/python manage.py quickstart $(ARGS)
 
 # What pytest exits with when ARGS has chosen no test that is for SQLite.
 NOTHING_CHOSEN = 5

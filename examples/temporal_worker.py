@@ -1,7 +1,8 @@
-"""The smallest honest worker: start, connect, heartbeat, poll, run one workflow, say goodbye.
+"""The smallest honest worker: start, connect, heartbeat, poll until it is told to end, say goodbye.
 
-It knows only three things, from its environment: CONTROL_PLANE_URL, WORKER_ID and API_KEY. Temporal's TLS is on unless
-TEMPORAL_TLS=false, as for a local Temporal dev server. `plain_worker.py`, beside it, speaks to the control plane.
+It knows only three things, from its environment: CONTROL_PLANE_URL, WORKER_ID and API_KEY. `plain_worker.py`, beside
+it, speaks to the control plane. With an API key Temporal is spoken to in TLS, without one it is not, as on Temporal's
+development server; TEMPORAL_TLS=true or false says otherwise.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ import sys
 import threading
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 from temporalio import activity, workflow
 from temporalio.client import Client
@@ -46,26 +46,25 @@ async def keep_heartbeating(interval: float) -> None:
         ending.set()
 
 
-async def main(configuration: dict[str, Any]) -> None:
-    """Runs one workflow on the task queue that the control plane names."""
-    heartbeats = asyncio.create_task(keep_heartbeating(configuration["heartbeat_interval"]))
+async def connect(host: str, namespace: str, api_key: str) -> Client:
+    """Temporal's client, with what the control plane says."""
+    is_tls = {"true": True, "false": False}.get(os.environ.get("TEMPORAL_TLS", "").lower(), bool(api_key))
     try:
-        client = await Client.connect(
-            configuration["temporal_host"],
-            namespace=configuration["temporal_namespace"],
-            api_key=configuration["temporal_api_key"] or None,
-            tls=os.environ.get("TEMPORAL_TLS", "true").lower() != "false",
-        )
+        return await Client.connect(host, namespace=namespace, api_key=api_key or None, tls=is_tls)
     except RuntimeError as error:
-        sys.exit(f"Temporal cannot be reached at {configuration['temporal_host']}: {error}")
-    task_queue = configuration["task_queue_name"]
+        sys.exit(f"Temporal cannot be reached at {host}: {error}")
+
+
+async def main(configuration: dict[str, Any]) -> None:
+    """Polls the task queue that the control plane names, until this process is told to end."""
+    heartbeats = asyncio.create_task(keep_heartbeating(configuration["heartbeat_interval"]))
+    host, namespace, task_queue = (
+        configuration[name] for name in ("temporal_host", "temporal_namespace", "task_queue_name")
+    )
+    client = await connect(host, namespace, configuration["temporal_api_key"])
     async with Worker(client, task_queue=task_queue, workflows=[Greeting], activities=[greet]):
-        print(f"Polling {task_queue} in namespace {configuration['temporal_namespace']}.")
-        result = await client.execute_workflow(
-            Greeting.run, "Temporal", id=f"greeting-{uuid4()}", task_queue=task_queue
-        )
-    heartbeats.cancel()
-    print(f"Workflow completed: {result}")
+        print(f"Polling {task_queue} in namespace {namespace}.", flush=True)
+        await heartbeats
 
 
 if __name__ == "__main__":

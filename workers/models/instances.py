@@ -219,6 +219,12 @@ class WorkerInstance(TenantOwned):
     def __str__(self) -> str:
         return str(self.id)
 
+    @property
+    def has_ended_well(self) -> bool:
+        """Whether it said goodbye by itself, and of no error."""
+        is_error = bool(self.exit_code) or bool(self.error_message) or self.stop_reason == "error"
+        return self.stopped_at is not None and not (is_error or self.is_superseded or self.is_replaced)
+
 
 def live_in_queue(now: datetime | Value, *, may_be_held: bool = True) -> Combinable:
     """How many live processes a queue has, to annotate queues with; the current and the older ones by their indexes."""

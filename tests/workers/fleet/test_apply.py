@@ -155,10 +155,9 @@ def test_a_document_may_come_from_a_pipe_that_the_caller_has_opened(file: Path) 
 
 
 def test_the_example_can_be_applied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEMO_TEMPORAL_API_KEY", "demo-1")
     monkeypatch.setenv("DEMO_LITELLM_API_KEY", "demo-2")
     example = ROOT / "examples" / "fleet.yaml"
-    assert run(example)[-1] == "7 created, 0 updated, 0 deleted, 0 unchanged"
-    assert run(example, "--prune")[-1] == "0 created, 0 updated, 0 deleted, 7 unchanged"
+    assert run(example)[-1] == "8 created, 0 updated, 0 deleted, 0 unchanged"
+    assert run(example, "--prune")[-1] == "0 created, 0 updated, 0 deleted, 8 unchanged"
     assert Organization.objects.get().id == "demo"
-    assert str(Worker.objects.get()) == "demo/first-worker"
+    assert [*map(str, Worker.objects.order_by("name"))] == ["demo/first-worker", "demo/second-worker"]

@@ -482,8 +482,36 @@ def test_a_process_that_never_beat_is_told(fleet: Fleet, client: Client) -> None
 def test_a_process_that_has_ended_polls_nothing(fleet: Fleet, client: Client) -> None:
     start(fleet)
     heartbeat(fleet)
-    WorkerInstance.objects.update(stopped_at=timezone.now())
+    WorkerInstance.objects.update(stopped_at=timezone.now(), stop_reason="error")
     assert steps(client, fleet) == ["Done", "Done", "Done", "Failed"]
+
+
+@pytest.mark.parametrize("is_heard_of", [True, False])
+def test_a_process_that_ended_well_is_done(fleet: Fleet, client: Client, is_heard_of: bool) -> None:
+    start(fleet)
+    if is_heard_of:
+        heartbeat(fleet)
+    WorkerInstance.objects.update(stopped_at=timezone.now(), stop_reason="finished", exit_code=0)
+    assert steps(client, fleet)[:3] == ["Done", "Done", "Done"]
+    text = page(client, "boot_steps", fleet)
+    assert "The process has ended, as it was meant to." in text
+    assert "data-final" not in text  # its next start is shown
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"stop_reason": "error"},
+        {"stop_reason": "shutdown", "exit_code": 1},
+        {"stop_reason": "shutdown", "error_message": "ValueError"},
+        {"is_replaced": True},
+        {"is_superseded": True},
+    ],
+)
+def test_an_ending_that_is_none_of_a_well_one_is_told_from_it(ending: dict[str, Any]) -> None:
+    assert WorkerInstance(stopped_at=timezone.now(), stop_reason="finished", exit_code=0).has_ended_well
+    assert not WorkerInstance(**{"stopped_at": timezone.now(), **ending}).has_ended_well
+    assert not WorkerInstance().has_ended_well
 
 
 # --- With a real Temporal ----------------------------------------------------------------------------------------------------

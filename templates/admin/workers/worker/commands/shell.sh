@@ -3,6 +3,6 @@
 
 # Runs in the foreground; Ctrl-C ends it. Your own program takes the place of the one below. Any worker takes what it needs
 # from these three variables, such as the example that polls Temporal:
-#   {% if is_without_tls %}TEMPORAL_TLS=false {% endif %}python3 examples/temporal_worker.py
+#   {{ temporal_tls }}python3 examples/temporal_worker.py
 {% include "admin/workers/worker/commands/run.sh" %}$run python3 -u - <<'END'
 {{ program }}END
