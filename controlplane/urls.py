@@ -29,6 +29,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
 ]
 
 handler400 = "controlplane.api.errors.bad_request"
+handler403 = "controlplane.api.errors.forbidden"
 handler404 = "controlplane.api.errors.not_found"
 handler500 = "controlplane.api.errors.server_error"
 handler429 = "controlplane.accounts.throttling.too_many_attempts"  # allauth looks for it

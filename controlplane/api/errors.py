@@ -5,9 +5,8 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ObjectDoesNotExist
+from django.core.exceptions import ObjectDoesNotExist, RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
-from django.views import defaults
 from django.views.debug import SafeExceptionReporterFilter
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
@@ -18,6 +17,7 @@ from controlplane.api.parsers import BodyTooLargeError, InvalidBodyError
 from controlplane.engines.troubles import DATABASE_AWAY, Trouble, trouble_of
 from controlplane.monitoring.metrics import UNOPENED
 from controlplane.serving.proxies import network_of
+from environments.admin.error_page import error_page
 from environments.connections.levels import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
 from environments.limits import count, seconds_left
@@ -148,18 +148,31 @@ def _validation_errors(details: Any, location: tuple[str | int, ...]) -> Any:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's own 400, such as a Host that is not allowed."""
-    return _json_or_page(request, 400, "Bad request.", defaults.bad_request, exception)
+    """Django's own 400, such as a Host that is not allowed, or 413."""
+    if isinstance(exception, (RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent)):
+        return _json_or_page(request, 413, "The body is too large.")
+    return _json_or_page(request, 400, "Bad request.")
 
 
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001  # a handler
+    """Django's own 403."""
+    return _json_or_page(request, 403, "Not allowed.")
+
+
+def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001  # which is for developers
+    """A form without the token that its page gave it."""
+    message = "The page was open for too long, or this browser sends no cookies. Go back, reload the page, try again."
+    return error_page(request, 403, "Not saved", message)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001  # a handler
     """Django's own 404."""
-    return _json_or_page(request, 404, NOT_FOUND, defaults.page_not_found, exception)
+    return _json_or_page(request, 404, NOT_FOUND)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's own 500."""
-    return _json_or_page(request, 500, "Internal error.", defaults.server_error)
+    return _json_or_page(request, 500, "Internal error.")
 
 
 @csrf_exempt  # like DRF's views: what is not here is 404 for every method
@@ -173,10 +186,8 @@ def json_error(status: int, detail: str) -> JsonResponse:
     return JsonResponse({"detail": detail}, status=status, json_dumps_params={"separators": (",", ":")})
 
 
-def _json_or_page(request: HttpRequest, status: int, detail: str, page: Any, *arguments: Any) -> HttpResponse:
-    if request.path_info.startswith("/api/"):
-        return json_error(status, detail)
-    return page(request, *arguments)  # type: ignore[no-any-return]
+def _json_or_page(request: HttpRequest, status: int, detail: str) -> HttpResponse:
+    return json_error(status, detail) if request.path_info.startswith("/api/") else error_page(request, status)
 
 
 class ExceptionReporterFilter(SafeExceptionReporterFilter):

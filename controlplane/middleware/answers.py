@@ -3,11 +3,11 @@
 from http import HTTPStatus
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 
 from controlplane.api.errors import RETRY_AFTER_SECONDS, json_error
 from controlplane.engines.troubles import DATABASE_AWAY
 from controlplane.serving.gate import gate
+from environments.admin.error_page import error_page
 
 CONSOLE_PATHS = ("/admin/", "/api/docs")
 
@@ -39,7 +39,7 @@ def not_served(request: HttpRequest) -> HttpResponse:
 
 
 def page(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:
-    response = render(request, "error.html", {"title": title, "message": message}, status=status)
+    response = error_page(request, status, title, message)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from environments import times
 from environments.admin.console import actor_of
+from environments.admin.error_page import error_page
 from environments.connections.asking import VERIFYING, AskedTooOftenError, NotAskedError
 from environments.connections.results import (
     NO_SECRET,
@@ -164,7 +165,7 @@ def _endpoint_of(row: Verifiable) -> list[Any]:
 
 
 def _not_verified(request: HttpRequest, status: int, problem: str) -> HttpResponse:
-    return render(request, "error.html", {"title": "Not verified", "message": problem}, status=status)
+    return error_page(request, status, "Not verified", problem)
 
 
 def _status_of(error: NotAskedError) -> int:
