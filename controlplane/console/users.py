@@ -25,6 +25,7 @@ admin.site.unregister(Group)
 class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):  # type: ignore[type-arg]  # not generic when run
     """People who may sign in; what they see then, their memberships say. Only superusers get here."""
 
+    empty = "Nobody may sign in yet."
     reader_role = writer_role = None
     made_at = "date_joined"
     form = UserChangeForm

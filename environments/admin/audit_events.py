@@ -38,6 +38,7 @@ SHOWN_FIELDS = 5
 class AuditEventAdmin(RecordsAdmin):
     """Who did what to which object."""
 
+    empty = "Whatever people and commands change is recorded here."
     made_at = "occurred_at"
     list_display = ("time", "actor", "what", "object", "organization", "origin", "changed_fields")
     list_filter = (OccurredWithin, ActionFilter, ObjectFilter, ActorFilter)
@@ -48,6 +49,9 @@ class AuditEventAdmin(RecordsAdmin):
     id_fields = ("object_id",)
     fields = ("time", "actor", "what", "object", "object_type", "object_id", "organization", "origin")
     change_form_after_template = "admin/environments/auditevent/changes.html"
+
+    def name_of(self, row: AuditEvent) -> str:
+        return f"{row.organization_id}: {row}" if row.organization_id else str(row)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:  # noqa: ARG002
         return TrailChangeList

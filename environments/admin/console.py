@@ -11,12 +11,13 @@ from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 
 from environments import audit, times
 from environments.admin.deletion_page import MOST_DELETED, barriers, going
+from environments.admin.error_page import error_page
 from environments.admin.paginator import CappedPaginator
 from environments.admin.searches import BoundedList, TooMuchAskedError, cut_search, is_column, parameters_of
 from environments.admin.signed_in import staff_of
@@ -73,11 +74,35 @@ class ConsoleAdmin(ModelAdmin):
     actions: Any = ("delete_selected",)
     #: The column that tells when a row was made.
     made_at = "created_at"
+    #: What a list says that has no rows, and what leads to the first one.
+    empty = ""
+    #: What the page is called that adds a row.
+    adding = ""
 
     @admin.display(description="created", ordering="created_at")
     def created(self, row: Any) -> SafeString:
         """When the row was made."""
         return moment(row.created_at)
+
+    # --- What pages are called ---
+
+    def name_of(self, row: Any) -> str:
+        """A row's name, which tells its organization."""
+        return str(row)
+
+    def title_of(self, row: Any) -> str:
+        """What a row's page is called."""
+        return f"{capfirst(self.opts.verbose_name)} {self.name_of(row)}"
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **kwargs: Any
+    ) -> HttpResponse:
+        """Calls the page by what is on it."""
+        context["title"] = self.title_of(obj) if obj else self.adding or f"New {self.opts.verbose_name}"
+        context["subtitle"] = None
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    # --- Who may do what ---
 
     def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return self.may(request, self.reader_role, obj)
@@ -130,7 +155,7 @@ class ConsoleAdmin(ModelAdmin):
         try:
             return super().changelist_view(request, extra_context)
         except TooMuchAskedError as error:
-            return render(request, "error.html", {"title": "Bad request", "message": str(error)}, status=400)
+            return error_page(request, 400, "Bad request", str(error))
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         fixed = self.fixed_fields if obj else ()
@@ -169,7 +194,10 @@ class ConsoleAdmin(ModelAdmin):
         """Refused like the other pages to those who may see no row at all; Django looks for the row first."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        return super().history_view(request, object_id, extra_context)
+        response = super().history_view(request, object_id, {**(extra_context or {}), "step": "History"})
+        if row := getattr(response, "context_data", {}).get("object"):
+            response.context_data["title"] = f"History of {self.name_of(row)}"
+        return response
 
     def get_paginator(self, request: HttpRequest, queryset: Any, per_page: int, *args: Any, **kwargs: Any) -> Any:
         """Of Django's log, which knows no organizations, only what came after a row was made: its id may be reused."""
@@ -209,9 +237,13 @@ class ConsoleAdmin(ModelAdmin):
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         try:
-            return super().delete_view(request, object_id, extra_context)
+            response = super().delete_view(request, object_id, {**(extra_context or {}), "step": "Delete"})
         except GoneError:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        if row := getattr(response, "context_data", {}).get("object"):
+            can = "Cannot delete" if response.context_data["protected"] else "Delete"
+            response.context_data["title"] = f"{can} {self.name_of(row)}"
+        return response
 
     def delete_model(self, request: HttpRequest, obj: models.Model) -> None:
         delete(obj, actor=actor_of(request), now=times.now())
@@ -227,12 +259,19 @@ class ConsoleAdmin(ModelAdmin):
             self.message_user(request, too_many(MOST_DELETED, self.opts.verbose_name_plural), messages.ERROR)
             return None
         if not request.POST.get("post"):
-            return actions.delete_selected(self, request, queryset)
+            return self._named(actions.delete_selected(self, request, queryset))
         with transaction.atomic():
             ids = queryset.order_by().values_list("pk", flat=True)
             locked = self.model._base_manager.filter(pk__in=list(ids)).order_by("pk").select_for_update()
             chosen = queryset.filter(pk__in=[row.pk for row in locked])
-            return actions.delete_selected(self, request, chosen)
+            return self._named(actions.delete_selected(self, request, chosen))
+
+    def _named(self, response: Any) -> Any:
+        """The page that asks, called by what it asks; there is none once it is done."""
+        if response is not None:
+            can = "Cannot delete" if response.context_data["protected"] else "Delete"
+            response.context_data["title"] = f"{can} these {self.opts.verbose_name_plural}"
+        return response
 
 
 def _values(row: models.Model) -> dict[str, Any]:

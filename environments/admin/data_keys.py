@@ -10,6 +10,7 @@ from environments.models import DataKey, Role
 class DataKeyAdmin(ReadOnlyAdmin):
     """Data keys: made with an organization's first secret, rotated by `manage.py rotate_encryption`."""
 
+    empty = "A data key is made with the first secret of an organization."
     reader_role = Role.ADMINISTRATOR
     list_display = ("id", "organization", "wrapped_by", "seal_count", "created", "is_active")
     search_fields = ("organization__id", "wrapped_by")

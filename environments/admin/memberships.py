@@ -39,6 +39,7 @@ class MembershipForm(ConsoleForm):
 class MembershipAdmin(ConsoleAdmin):
     """Who has which role in which organization."""
 
+    empty = "Superusers see everything; everybody else is a member of organizations, with a role in each."
     form = ConsoleForm
     list_display = ("user", "organization", "role", "created")
     list_select_related = ("user",)

@@ -15,7 +15,7 @@ from django.contrib.admin.views.main import IGNORED_PARAMS, ORDER_VAR, SEARCH_VA
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.http import HttpRequest, JsonResponse
-from django.utils.text import smart_split_re
+from django.utils.text import capfirst, smart_split_re
 from unfold.views import ChangeList
 
 MOST_WORDS = 10
@@ -85,6 +85,15 @@ def require_few(filters: Mapping[str, list[str]]) -> None:
 
 class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
     """A page of a list whose statements do not grow with its address."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = f"Choose: {self.opts.verbose_name}" if self.is_popup else capfirst(self.opts.verbose_name_plural)
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether the address leaves rows out."""
+        return bool(self.query or set(self.filter_params) - set(IGNORED_PARAMS) - {SEARCH_VAR, ORDER_VAR})
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         """Cuts search and order, and says so; TooMuchAskedError for filters, of which none can be left out."""

@@ -444,6 +444,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "Temporal connection",
                 "ordering": ["organization", "name"],
                 "abstract": False,
                 "constraints": [
@@ -471,6 +472,7 @@ class Migration(migrations.Migration):
                 on_delete=django.db.models.deletion.PROTECT,
                 related_name="+",
                 to="environments.temporalconnection",
+                verbose_name="Temporal connection",
             ),
         ),
         migrations.CreateModel(
@@ -517,6 +519,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="environments.temporalconnection",
+                        verbose_name="Temporal connection",
                     ),
                 ),
             ],
@@ -571,6 +574,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "member",
                 "ordering": ["organization", "user__username"],
                 "constraints": [
                     models.UniqueConstraint(fields=("organization", "id"), name="environments_membership_tenant_key"),

@@ -111,6 +111,9 @@ class TemporalConnection(CredentialConnection):
     namespace = models.CharField(max_length=255, validators=[is_label])
     is_tls_enabled = models.BooleanField("TLS", default=True)
 
+    class Meta(CredentialConnection.Meta):
+        verbose_name = "Temporal connection"
+
 
 class LiteLLMConnection(CredentialConnection):
     """Where an organization's LiteLLM gateway is, and the API key for it."""

@@ -17,7 +17,12 @@ class HasConnections(models.Model):
     """A level that may point to one connection of each kind; the narrowest level that does wins the whole section."""
 
     temporal_connection = models.ForeignKey(
-        "environments.TemporalConnection", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+        "environments.TemporalConnection",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name="Temporal connection",
     )
     litellm_connection = models.ForeignKey(
         "environments.LiteLLMConnection",
@@ -85,6 +90,7 @@ class Membership(TenantOwned):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
+        verbose_name = "member"
         ordering: ClassVar[list[str]] = ["organization", "user__username"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             *TenantOwned.Meta.constraints,

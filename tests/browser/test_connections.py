@@ -124,7 +124,7 @@ def test_a_real_temporal_is_verified_before_it_is_saved_and_after(
     verify_typed(page, "Temporal has no namespace nosuch.")
     page.locator("#id_namespace").fill(temporal_server.namespace)
     verify_typed(page, "Verified in")
-    saved(page, "temporal connection")
+    saved(page, "Temporal connection")
     page.get_by_role("link", name="real").first.click()
     expect(page.locator("#connection-state")).to_contain_text("ok")
     page.locator("#verify").get_by_role("button", name="Verify").click()

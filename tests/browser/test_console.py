@@ -57,7 +57,7 @@ def test_a_person_sets_a_fleet_up_and_its_worker_starts(  # noqa: PLR0915  # one
     console.locator("#id_host").fill("acme.tmprl.cloud:7233")
     console.locator("#id_namespace").fill("acme.prod")
     console.locator("#id_api_key").fill(temporal_secret)
-    saved(console, "temporal connection")
+    saved(console, "Temporal connection")
 
     visit(console, control_plane, "environments/litellmconnection/add/")
     choose(console, "organization", name)

@@ -71,6 +71,7 @@ class ConfirmedAdmin(ConsoleAdmin):
             "opts": self.opts,
             "original": obj,
             "title": "Confirm the change",
+            "step": "Confirm the change",
             "changes": [self._shown(name, *values) for name, values in changes.items()],
             "workers": sum(found.workers for found in told["impact"]),
             "online": sum(found.online for found in told["impact"]),

@@ -25,6 +25,7 @@ CONNECTIONS_FIELDSET = (
 class OrganizationAdmin(ConfirmedAdmin):
     """Tenants and their default connections; only superusers make and delete them."""
 
+    empty = "An organization has environments, worker queues, workers and connections of its own."
     organization_path = "pk"
 
     list_display = ("id", "name", "temporal_connection", "litellm_connection", "created")
@@ -49,6 +50,7 @@ class OrganizationAdmin(ConfirmedAdmin):
 class EnvironmentAdmin(ConfirmedAdmin):
     """Stages of an organization."""
 
+    empty = "An environment is a stage of an organization, such as production; worker queues are in one."
     list_display = ("name", "organization", "description", "created")
     name_separators = "/"
     search_fields = ("name", "organization__id")

@@ -26,6 +26,7 @@ class WorkerQueueForm(InOrganizationForm):
 class WorkerQueueAdmin(ShowsLiveness, ConfirmedAdmin):
     """Groups of workers that poll one Temporal task queue."""
 
+    empty = "A worker queue is in an environment; its workers poll one Temporal task queue."
     form = WorkerQueueForm
     writer_role = Role.OPERATOR
     list_display = ("task_queue_name", "environment", "live_of_max", "interval", "state", "created")

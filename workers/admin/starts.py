@@ -45,6 +45,7 @@ class HeardWithin(PeriodFilter):
 class WorkerStartAdmin(RecordsAdmin):
     """The ledger of starts."""
 
+    empty = "Each start of a worker is recorded here. A worker's page says how to start it."
     made_at = "started_at"
     list_display = (
         "started",
@@ -67,6 +68,9 @@ class WorkerStartAdmin(RecordsAdmin):
         ("Configuration given", {"fields": ("revision", "connections")}),
         ("Machine", {"fields": ("changes", "system_information")}),
     )
+
+    def name_of(self, row: WorkerStart) -> str:
+        return f"{row.organization_id}/{row}"
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Without `system_info` in lists: a ledger row may carry 64 KiB of it."""
@@ -143,6 +147,7 @@ class WorkerStartAdmin(RecordsAdmin):
 class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
     """Running and past processes of workers."""
 
+    empty = "A process is shown here from its start on. A worker's page says how to start it."
     made_at = "started_at"
     list_display = (
         "id",
@@ -169,6 +174,9 @@ class WorkerInstanceAdmin(ShowsLiveness, RecordsAdmin):
         ("Work", {"fields": ("activity", "tasks_processed", "task")}),
         ("End", {"fields": ("stopped", "reason", "exit_code", "error")}),
     )
+
+    def name_of(self, row: WorkerInstance) -> str:
+        return f"{str(row.pk)[:8]} of {row.worker}"
 
     def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
         """With each instance's liveness."""

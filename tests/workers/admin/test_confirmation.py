@@ -116,7 +116,7 @@ def test_every_level_and_every_connection_asks(client: Client, fleet: Fleet) -> 
 def test_what_is_pointed_to_is_shown_by_its_name(client: Client, fleet: Fleet) -> None:
     other = factories.create_temporal(fleet.organization, "other")
     asked = change(client, fleet.worker, temporal_connection=other.pk)
-    assert asked.context["changes"] == [("temporal connection", "empty", str(other))]
+    assert asked.context["changes"] == [("Temporal connection", "empty", str(other))]
 
 
 def test_a_level_that_loses_its_last_connection_says_so_before(client: Client, fleet: Fleet) -> None:

@@ -44,6 +44,8 @@ MOST_COUNTED = 100_000
 class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
     """API keys; the key itself is stored nowhere."""
 
+    empty = "Workers start with an API key, for one of them, a worker queue, an environment or an organization."
+    adding = "Issue an API key"
     writer_role = Role.OPERATOR
     list_display = (
         "shown_name",
@@ -64,6 +66,9 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
     #: Without script all four are shown, and the scope says which one counts.
     conditional_fields: ClassVar[dict[str, str]] = {target: f"scope == '{target}'" for target in TARGETS}
     change_form_outer_before_template = "admin/workers/apikey/page.html"
+
+    def name_of(self, row: ApiKey) -> str:
+        return f"{row.organization_id}/{row.name}"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeyList]:  # noqa: ARG002
         return KeyList
@@ -119,7 +124,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         is_shown = request.method != HTTPMethod.POST and UUID_TEXT.fullmatch(object_id)
         key = self.get_queryset(request).filter(pk=object_id).first() if is_shown else None
         context = context_of(key, times.now()) if key else {}
-        context |= {"may_write": key is not None and self.may(request, self.writer_role, key), "title": "API key"}
+        context |= {"may_write": key is not None and self.may(request, self.writer_role, key)}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
 
     def rotate_view(self, request: HttpRequest, key_id: Any) -> HttpResponse:
@@ -168,7 +173,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """One button: the answer shows the key, so there is nothing to continue."""
-        only_save = {"show_save_and_continue": False, "show_save_and_add_another": False, "title": "Issue an API key"}
+        only_save = {"show_save_and_continue": False, "show_save_and_add_another": False}
         return super().add_view(request, form_url, {**(extra_context or {}), **only_save})
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001

@@ -40,11 +40,16 @@ class CredentialForm(ConsoleForm):
         strip=False,  # whoever pastes a blank along learns of it
         validators=[is_secret],
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text="Stored sealed and never shown again. Leave it blank to keep the stored one.",
+        help_text="Stored sealed and never shown again.",
     )
 
     #: Set by the page, for what was typed before the change was to be confirmed.
     request: HttpRequest
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "api_key" in self.fields and self.instance.sealed_api_key:
+            self.fields["api_key"].help_text += " Leave it blank to keep the stored one."
 
     def clean(self) -> dict[str, Any]:
         """An API key is there, or is given now, or the server takes none."""
@@ -182,6 +187,7 @@ API_KEY_FIELDSET = ("API key", {"fields": ("requires_api_key", "api_key", "api_k
 class TemporalConnectionAdmin(CredentialAdmin):
     """Temporal endpoints."""
 
+    empty = "Workers find Temporal by a connection. Without one at any level they cannot start."
     fieldsets = (
         (None, {"fields": ("organization", "name", "host", "namespace", "is_tls_enabled")}),
         API_KEY_FIELDSET,
@@ -196,6 +202,7 @@ class TemporalConnectionAdmin(CredentialAdmin):
 class LiteLLMConnectionAdmin(CredentialAdmin):
     """LiteLLM gateways."""
 
+    empty = "Workers find language models by a connection. Without one at any level they cannot start."
     fieldsets = ((None, {"fields": ("organization", "name", "api_url")}), API_KEY_FIELDSET)
 
     @admin.display(description="endpoint", ordering="api_url")
@@ -207,6 +214,7 @@ class LiteLLMConnectionAdmin(CredentialAdmin):
 class TelemetrySettingsAdmin(ConnectionAdmin):
     """What workers are told about OpenTelemetry."""
 
+    empty = "Without telemetry settings workers are given defaults, which export nothing."
     list_display = (
         "name",
         "organization",

@@ -62,6 +62,7 @@ class FleetChangeList(BoundedList):
 class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
     """Workers, with what each is given and how it is."""
 
+    empty = "A worker is in a worker queue, and starts with its id and an API key."
     form = WorkerForm
     writer_role = Role.OPERATOR
     list_display = ("name", "liveness", "queue", "host", "last_heartbeat", "configuration", "state", "created")
