@@ -10,10 +10,10 @@ from django.test import Client
 
 from environments.admin.paginator import MOST_ROWS, CappedPaginator
 from environments.models import LiteLLMConnection, Membership, TemporalConnection
-from tests import factories
-from tests.console import REGISTERED, person, routes_of, row_of, signed_in, url
-from tests.factories import Fleet
-from tests.workers import start
+from tests.support import factories
+from tests.support.calls import start
+from tests.support.console import REGISTERED, person, routes_of, row_of, signed_in, url
+from tests.support.factories import Fleet
 from workers.models import ApiKey, Worker, WorkerInstance
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")

@@ -13,7 +13,7 @@ from django.test import Client, RequestFactory
 from controlplane.api import errors
 from controlplane.engines.circuit import circuit
 from environments.admin.error_page import TOLD
-from tests.console import person, signed_in, url
+from tests.support.console import person, signed_in, url
 from workers.models import Worker
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
