@@ -19,6 +19,7 @@ from controlplane.serving.bulkhead import Bulkhead, Kind, bulkhead, kind_of
 from tests.support import factories
 from tests.support.calls import assert_error_shape, fresh_fleet, heartbeat, shared_client, start
 from tests.support.factories import Fleet
+from tests.support.undoing import undone
 
 THREADS = [1, 2, 3, 4, 8]
 COUNTED = (Kind.PEOPLE, Kind.READERS)
@@ -274,17 +275,16 @@ class Watched(BytesIO):
 @pytest.mark.parametrize(
     "sent", [{"HTTP_TRANSFER_ENCODING": "chunked"}, {"CONTENT_LENGTH": ""}, {"CONTENT_LENGTH": "3"}]
 )
-@pytest.mark.parametrize(
-    ("method", "path"), sorted({(way, path) for way in ("POST", "PUT", "DELETE") for path in PATHS})
-)
 def test_what_anybody_may_send_slowly_is_read_within_peoples_share_or_never(
-    fleet: Fleet, method: str, path: str, sent: dict[str, str]
+    fleet: Fleet, subtests: pytest.Subtests, sent: dict[str, str]
 ) -> None:
-    body = Watched(b"a=b")
-    body.held = set()
     framing = {"wsgi.input_terminated": True, "CONTENT_TYPE": "application/x-www-form-urlencoded", **sent}
-    shared_client().generic(method, path, **{"wsgi.input": body, **framing})
-    assert body.held <= {1}
+    for method, path in sorted({(way, path) for way in ("POST", "PUT", "DELETE") for path in PATHS}):
+        with subtests.test(f"{method} {path}"), undone():
+            body = Watched(b"a=b")
+            body.held = set()
+            shared_client().generic(method, path, **{"wsgi.input": body, **framing})
+            assert body.held <= {1}
 
 
 # --- Tenants whose calls wait ---------------------------------------------------------------------------------------------

@@ -34,7 +34,6 @@ from django.urls import Resolver404, get_resolver, reverse
 from django.utils import timezone
 
 from controlplane.middleware.console import BAD_INPUT
-from environments.limits import counts
 from environments.models import (
     AuditEvent,
     DataKey,
@@ -60,6 +59,7 @@ from tests.support.console import (
     url,
 )
 from tests.support.factories import Fleet
+from tests.support.undoing import undone
 from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import (
     ApiKey,
@@ -516,18 +516,6 @@ def statements() -> Iterator[list[str]]:
 
     with connection.execute_wrapper(watch):
         yield written
-
-
-@contextmanager
-def undone() -> Iterator[None]:
-    """Takes back what is done within."""
-    savepoint = transaction.savepoint_create()
-    try:
-        yield
-    finally:
-        transaction.savepoint_rollback(savepoint)
-        cache.clear()
-        counts.forget()
 
 
 def table(model: Model) -> list[Any]:
