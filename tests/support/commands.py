@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.support.processes import ROOT
 
-SERVER = "from tests import forks; forks.serve(); import manage; manage.main()"
+SERVER = "from tests.support import forks; forks.serve(); import manage; manage.main()"
 #: Seconds that a command may take.
 PATIENCE = 120
 
