@@ -2,6 +2,7 @@
 
 import http.cookiejar
 import re
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -9,10 +10,13 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
+from http import HTTPStatus
 
 HREF = re.compile(r'href="([^"#]+)"')
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 ROWS_PER_PAGE = 4
+#: Seconds for which a page is asked for again that has no room for us just now, and those between two tries.
+PATIENCE, PAUSE = 60, 0.5
 
 type Fields = dict[str, list[str]]
 
@@ -33,8 +37,16 @@ class Console:
         return self.post("/admin/login/", {"username": username, "password": password, "next": "/admin/"})
 
     def get(self, path: str) -> str:
-        """A page that is there."""
-        return self._open(path)
+        """A page that is there, if not at once: who is too many is asked to come again, and people do."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._open(path)
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                    raise
+                error.close()
+            time.sleep(PAUSE)
 
     def post(self, path: str, form: dict[str, str]) -> str:
         """The page that a form leads to, which has to be accepted."""

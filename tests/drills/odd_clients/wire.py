@@ -165,7 +165,8 @@ class Wire:
         url = f"http://{LOOPBACK}:{self._port}{request.path}"
         done = subprocess.run([*command, url], input=request.body, capture_output=True, check=False)  # noqa: S603
         body, _, status = done.stdout.rpartition(b"\n")
-        return Answer(int(status or 0), body)
+        # Without an answer, what curl says of it is all that there is to look for its cause with.
+        return Answer(int(status or 0), body or done.stderr)
 
 
 def _may_go_on(connection: socket.socket) -> bool:
