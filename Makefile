@@ -13,12 +13,13 @@ export TMPDIR = $(CURDIR)/var/tmp
 # The tests start hundreds of processes, none of which is to compile all modules anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help run test test-all test-upstream drills soak bench measure-console measure-ledger lint lock release venv runtime development
+.PHONY: help run quick test test-sqlite test-upstream drills soak bench measure-console measure-ledger lint lock release venv runtime development
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
-	@echo 'make test   run all tests on PostgreSQL, and on SQLite those of what can differ there (ARGS="-k name" chooses some)'
-	@echo 'make test-all  the same, and on SQLite all tests that need a database and no browser'
+	@echo 'make quick  run the tests that need neither a browser nor other processes, on SQLite (ARGS="-k name" chooses some)'
+	@echo 'make test   run all tests on PostgreSQL'
+	@echo 'make test-sqlite  run on SQLite the tests of what can differ there'
 	@echo 'make test-upstream   install the existing worker and SDK into var/upstream, and run both against this one'
 	@echo 'make drills try quickly what docs/design/reliability.md promises, on real servers (ARGS=crash chooses one)'
 	@echo 'make soak   the same at full size'
@@ -32,18 +33,16 @@ help:
 run: runtime
 	@exec .venv/bin/python manage.py quickstart $(ARGS)
 
-# What pytest exits with when ARGS has chosen no test that is for SQLite.
-NOTHING_CHOSEN = 5
+quick: development
+	TEST_DATABASE=sqlite $(PYTEST) -m 'not browser and not processes and not walk'
 
-test: ON_SQLITE = sqlite
-test-all: ON_SQLITE = not browser and not once
-test test-all: development
+test: development
 	@for program in chromium-headless-shell chromium chromium-browser google-chrome; do command -v $$program >/dev/null && exit 0; done; \
 	echo 'The browser tests need Chromium. On Debian and Ubuntu: apt-get install chromium' >&2; exit 1
-	@status=0; \
-	TEST_DATABASE=sqlite $(PYTEST) -m '$(ON_SQLITE)' || [ $$? -eq $(NOTHING_CHOSEN) ] || status=1; \
-	TEST_DATABASE=postgresql $(PYTEST) || status=1; \
-	exit $$status
+	TEST_DATABASE=postgresql $(PYTEST)
+
+test-sqlite: development
+	TEST_DATABASE=sqlite $(PYTEST) -m sqlite
 
 # Half a gigabyte from the Python Package Index, once.
 test-upstream: development

@@ -12,7 +12,7 @@ import pytest
 from environments.encryption import KeyRing, encode, generate_key, key_entry
 from tests.support.processes import ROOT
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.processes]
 
 ENCRYPTION, SIGNING = generate_key("ek-1"), generate_key("acp-1")
 SECRET_KEY = "s3cr3t-" * 10

@@ -36,7 +36,11 @@ from tests.support.databases import fresh_database
 from tests.support.processes import ROOT
 from workers.lifecycle import circumstances, starts
 
-pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("migrations")]  # together, since they share what takes long
+pytestmark = [
+    pytest.mark.sqlite,
+    pytest.mark.processes,
+    pytest.mark.xdist_group("migrations"),
+]  # together, since they share what takes long
 
 #: Migrates and prints, after each step, what the database holds of ours: tables, triggers, functions, indexes.
 SCRIPT = """

@@ -18,6 +18,9 @@ from tests.support.commands import Commands
 from tests.support.databases import MakeDatabase
 from tests.support.processes import ROOT, ServerProcess, free_port
 
+#: What tests start servers with: fixtures, classes.
+STARTERS = {"control_plane", "temporal_server", "Commands", "ControlPlane", "PostgresqlServer", "ServerProcess"}
+
 
 class TemporalServer(NamedTuple):
     """A running Temporal development server; its host is `127.0.0.1:port`, its web interface is off."""
@@ -140,6 +143,13 @@ def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Tempo
     process.wait_until(lambda: subprocess.run(describe, capture_output=True, check=False, env=environ).returncode == 0)  # noqa: S603
     yield TemporalServer(host, "default", process)
     process.stop()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks the tests that start servers, by their fixtures, their folder, or what their module starts them with."""
+    named = {*getattr(item, "fixturenames", ()), *vars(getattr(item, "module", None) or object)}
+    if STARTERS & named or "running" in item.path.parts:
+        item.add_marker(pytest.mark.processes)
 
 
 @pytest.hookimpl(tryfirst=True)

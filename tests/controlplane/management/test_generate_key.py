@@ -14,7 +14,7 @@ from environments.encryption import KEY_BYTES, KeyRing
 from tests.support.processes import ROOT
 from workers.api_keys.tokens import KEY_ID_PREFIX
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.processes]
 
 SECRETS = [name for name, _ in KINDS.values()]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.databases import fresh_database
 from tests.support.processes import ROOT
 
-pytestmark = pytest.mark.sqlite
+pytestmark = [pytest.mark.sqlite, pytest.mark.processes]
 
 SCRIPT = """
 import sys, django

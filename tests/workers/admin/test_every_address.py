@@ -24,7 +24,11 @@ from tests.support.factories import Fleet
 from workers.models import Worker
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
-pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.xdist_group("addresses")]
+pytestmark = [
+    pytest.mark.walk,
+    pytest.mark.filterwarnings("ignore:Overriding get_action_choices"),
+    pytest.mark.xdist_group("addresses"),
+]
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NONSENSE = ("nosuch", "\x00", "9" * 400, "_5F_00", "../..")

@@ -72,7 +72,11 @@ from workers.models import (
 )
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
-pytestmark = [pytest.mark.filterwarnings("ignore:Overriding get_action_choices"), pytest.mark.xdist_group("roles")]
+pytestmark = [
+    pytest.mark.walk,
+    pytest.mark.filterwarnings("ignore:Overriding get_action_choices"),
+    pytest.mark.xdist_group("roles"),
+]
 
 # --- Who may do what -------------------------------------------------------------------------------------------------------
 
