@@ -2,7 +2,6 @@
 
 from http import HTTPStatus
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
@@ -35,6 +34,4 @@ def error_page(request: HttpRequest, status: int, title: str = "", message: str 
     """The page in the console's style, with what is usually said of the status where nothing else is."""
     usual_title, usual_message = TOLD.get(HTTPStatus(status), ("", ""))
     context = {"title": title or usual_title, "message": message or usual_message, "status": status}
-    response = render(request, "error.html", context, status=status)
-    response._csp_config = settings.CONSOLE_CSP  # type: ignore[attr-defined]  # what Django's csp_override sets
-    return response
+    return render(request, "error.html", context, status=status)

@@ -28,10 +28,6 @@ def mistyped(client: Client) -> Any:
     return client.get("/admin/nothing/")
 
 
-def outside_of_the_console(client: Client) -> Any:
-    return client.get("/nothing")
-
-
 def asking_too_much(client: Client) -> Any:
     return client.get(url(Worker, "changelist"), {"id__in": ",".join("x" * 200)})
 
@@ -61,7 +57,6 @@ def while_the_database_is_away(client: Client) -> Any:
 
 CASES: list[tuple[Callable[[Client], Any], int, str]] = [
     (mistyped, 404, "Not found"),
-    (outside_of_the_console, 404, "Not found"),
     (asking_too_much, 400, "Bad request"),
     (of_no_host, 400, "Bad request"),
     (not_for_viewers, 403, "Not allowed"),
