@@ -9,6 +9,8 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
+from controlplane.api.examples import example_of
+
 #: The contract's own words for parts that have no place in the code.
 BEARER_DESCRIPTION = "Enter your Kubiya API token (format: Bearer <token>)"
 START_DESCRIPTION = """Start a worker and fetch its configuration.
@@ -26,6 +28,15 @@ Returns:
 
 START_PATH = "/api/v1/workers/{worker_id}/start"
 SUCCESSES = {"200", "204"}
+#: What a worker calls, in its order: by its own id, in a queue, or in an environment.
+WORKER_CALLS = [
+    START_PATH,
+    "/api/v1/worker-queues/{queue_id}/start",
+    "/api/v1/workers/register",
+    "/api/v1/workers/{worker_id}/heartbeat",
+    "/api/v1/workers/heartbeat",
+    "/api/v1/workers/{worker_id}/disconnect",
+]
 
 #: Beyond the contract: every status that can occur, so that a client or a fuzzer is not surprised.
 ERRORS = {
@@ -105,10 +116,36 @@ def as_the_contract_has_it(result: dict[str, Any], **_kwargs: Any) -> dict[str, 
     for name, schema in schemas.items():
         _in_pydantic_form(name, schema)
     schemas |= VALIDATION_SCHEMAS
+    result["paths"] = dict(sorted(result["paths"].items(), key=lambda item: _place_of(item[0])))
     for path, operations in result["paths"].items():
         for operation in operations.values():
             _complete(path, operation)
+            if path != START_PATH:  # which is as the contract has it
+                operation["tags"] = [_tag_of(path)]
+                _show_examples(operation, schemas)
     return result
+
+
+def _place_of(path: str) -> tuple[int, str]:
+    """The calls of a worker in the order in which it makes them, then the others by their resource."""
+    return (WORKER_CALLS.index(path) if path in WORKER_CALLS else len(WORKER_CALLS), path)
+
+
+def _tag_of(path: str) -> str:
+    """What a call is about: a tag of the contract's where it has one."""
+    if path == "/api/health":
+        return "health"
+    if path in WORKER_CALLS:
+        return "workers"
+    return "update locks" if "update-lock" in path else path.split("/")[3].replace("-", " ")
+
+
+def _show_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Of the body and of each answer that is JSON."""
+    for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for media_type, media in part.get("content", {}).items():
+            if media_type == "application/json":
+                media["example"] = example_of(media["schema"], schemas)
 
 
 def _complete(path: str, operation: dict[str, Any]) -> None:
