@@ -285,6 +285,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         blank=True,
                         default="",
+                        help_text="Empty exports nothing, even where telemetry is enabled.",
                         max_length=500,
                         validators=[environments.endpoints.validators.is_otlp_endpoint],
                         verbose_name="OTLP endpoint",

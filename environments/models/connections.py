@@ -144,7 +144,12 @@ class TelemetrySettings(Connection):
 
     otel_enabled = models.BooleanField("enabled", default=True)
     otel_exporter_otlp_endpoint = models.CharField(
-        "OTLP endpoint", max_length=500, blank=True, default="", validators=[is_otlp_endpoint]
+        "OTLP endpoint",
+        max_length=500,
+        blank=True,
+        default="",
+        validators=[is_otlp_endpoint],
+        help_text="Empty exports nothing, even where telemetry is enabled.",
     )
     otel_service_name = models.CharField(
         "service name", max_length=255, default="agent-control-plane-worker", validators=[is_label]

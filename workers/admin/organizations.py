@@ -9,6 +9,7 @@ from environments.admin.signed_in import staff_of
 from environments.models import Environment, Organization
 from environments.models.organizations import CONNECTION_POINTERS
 from workers.admin.confirmation import ConfirmedAdmin
+from workers.admin.inheritance import InheritingAdmin
 
 #: The three pointers, as a section of a form.
 CONNECTIONS_FIELDSET = (
@@ -47,7 +48,7 @@ class OrganizationAdmin(ConfirmedAdmin):
 
 
 @admin.register(Environment)
-class EnvironmentAdmin(ConfirmedAdmin):
+class EnvironmentAdmin(InheritingAdmin):
     """Stages of an organization."""
 
     empty = "An environment is a stage of an organization, such as production; worker queues are in one."

@@ -9,7 +9,7 @@ from django.utils.safestring import SafeString
 from environments import times
 from environments.models import Role
 from environments.models.organizations import CONNECTION_POINTERS
-from workers.admin.confirmation import ConfirmedAdmin
+from workers.admin.inheritance import InheritingAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import InOrganizationForm, ShowsLiveness, ending, state_badge
 from workers.models import WorkerInstance, WorkerQueue
@@ -23,7 +23,7 @@ class WorkerQueueForm(InOrganizationForm):
 
 
 @admin.register(WorkerQueue)
-class WorkerQueueAdmin(ShowsLiveness, ConfirmedAdmin):
+class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     """Groups of workers that poll one Temporal task queue."""
 
     empty = "A worker queue is in an environment; its workers poll one Temporal task queue."
