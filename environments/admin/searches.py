@@ -6,7 +6,7 @@ What is beyond is cut where the rest still says what was meant, and told; else i
 import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter
@@ -83,6 +83,13 @@ def require_few(filters: Mapping[str, list[str]]) -> None:
         raise TooMuchAskedError(TOO_MUCH)
 
 
+class Chip(NamedTuple):
+    """One thing that the address of a list says, and the address without it."""
+
+    text: str
+    without: str
+
+
 class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
     """A page of a list whose statements do not grow with its address."""
 
@@ -94,6 +101,27 @@ class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
     def is_narrowed(self) -> bool:
         """Whether the address leaves rows out."""
         return bool(self.query or set(self.filter_params) - set(IGNORED_PARAMS) - {SEARCH_VAR, ORDER_VAR})
+
+    @property
+    def chips(self) -> list[Chip]:
+        """What is searched and filtered for, in words."""
+        own = [
+            (spec, [name for name in spec.expected_parameters() if name in self.filter_params])
+            for spec in self.filter_specs
+        ]
+        chips = [
+            Chip(f"{spec.title}: {_chosen(spec, self)}", self.get_query_string(remove=names))
+            for spec, names in own
+            if names
+        ]
+        told = {name for _, names in own for name in names} | set(IGNORED_PARAMS)
+        for name, given in self.filter_params.items():
+            if name not in told:
+                words = name.partition("__")[0].replace("_", " ")
+                chips.append(Chip(f"{words}: {', '.join(given)}", self.get_query_string(remove=[name])))
+        if self.query:
+            chips.insert(0, Chip(f"search: {self.query}", self.get_query_string(remove=[SEARCH_VAR])))
+        return chips
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         """Cuts search and order, and says so; TooMuchAskedError for filters, of which none can be left out."""
@@ -129,6 +157,11 @@ class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
         """In the links of the page, too."""
         self.params[name] = value
         self.filter_params[name] = [value]
+
+
+def _chosen(spec: Any, page: ChangeList) -> str:
+    """What a filter is set to, as it offers it."""
+    return ", ".join(str(choice["display"]) for choice in spec.choices(page) if choice["selected"]) or "something else"
 
 
 class BoundedAutocomplete(AutocompleteJsonView):

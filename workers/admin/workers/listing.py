@@ -14,7 +14,8 @@ from environments.admin.searches import BoundedList
 from environments.models import Role
 from environments.models.organizations import CONNECTION_POINTERS
 from environments.moments import moment
-from workers.admin.confirmation import ConfirmedAdmin, refused
+from workers.admin.confirmation import refused
+from workers.admin.inheritance import InheritingAdmin
 from workers.admin.links import told
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import (
@@ -29,6 +30,7 @@ from workers.admin.states import (
     state_badge,
 )
 from workers.admin.workers.bulk import BulkActions
+from workers.admin.workers.columns import ColumnsFilter, chosen_columns
 from workers.admin.workers.filters import AttentionFilter, RunsOnFilter
 from workers.admin.workers.new import FirstBootPages
 from workers.admin.workers.page import context_of, overview_of
@@ -59,15 +61,32 @@ class FleetChangeList(BoundedList):
 
 
 @admin.register(Worker)
-class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
+class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
     """Workers, with what each is given and how it is."""
 
     empty = "A worker is in a worker queue, and starts with its id and an API key."
     form = WorkerForm
     writer_role = Role.OPERATOR
-    list_display = ("name", "liveness", "queue", "host", "last_heartbeat", "configuration", "state", "created")
+    list_display: tuple[str, ...] = (
+        "whole_name",
+        "liveness",
+        "queue",
+        "host",
+        "last_heartbeat",
+        "configuration",
+        "state",
+        "created",
+    )
     list_select_related = ("queue__environment",)
-    list_filter = (LivenessFilter, AttentionFilter, RunsOnFilter, "is_disabled", "is_draining", "is_ephemeral")
+    list_filter = (
+        LivenessFilter,
+        AttentionFilter,
+        RunsOnFilter,
+        "is_disabled",
+        "is_draining",
+        "is_ephemeral",
+        ColumnsFilter,
+    )
     name_separators = "/"
     search_fields = ("name", "id", "organization__id")
     autocomplete_fields = ("queue", *CONNECTION_POINTERS)
@@ -81,7 +100,22 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
         CONNECTIONS_FIELDSET,
     )
     change_form_outer_before_template = "admin/workers/worker/overview.html"
-    change_form_outer_after_template = "admin/workers/worker/details.html"
+    change_form_outer_after_template = "admin/workers/worker/after.html"
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        """With the columns that were chosen after what tells which worker it is."""
+        usual = tuple(super().get_list_display(request))
+        return (*usual[:3], *chosen_columns(request), *usual[3:])
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With what the chosen columns show."""
+        rows = super().get_queryset(request)
+        is_list = getattr(request.resolver_match, "url_name", "").endswith("_changelist")
+        return (
+            rows.prefetch_related("current_instances__report")
+            if is_list and "version" in chosen_columns(request)
+            else rows
+        )
 
     def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
         """And with each worker's current instance."""
@@ -101,6 +135,17 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, ConfirmedAdmin):
         live = WorkerInstance.objects.live(times.now()).filter(worker__in=[row.pk for row in rows]).count()
         stays = "The ledger keeps the starts of a deleted worker."
         return [f"Running now: {live}. Heartbeats and starts are refused from then on.", stays] if live else [stays]
+
+    @admin.display(description="name", ordering="name")
+    def whole_name(self, row: Worker) -> str:
+        """With its organization, since names are often the same in several."""
+        return str(row)
+
+    @admin.display(description="version")
+    def version(self, row: Worker) -> SafeString | None:
+        """What the running process says of its SDK."""
+        report = getattr(_current(row), "report", None)
+        return told(str(report.system_info.get("sdk_version") or "")) if report else None
 
     @admin.display(description="state")
     def state(self, row: Worker) -> SafeString:

@@ -1,0 +1,93 @@
+"""What lists of the console show: which organization's, what they are narrowed to, and the columns that were chosen."""
+
+import re
+from html import unescape
+
+import pytest
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries
+
+from tests import factories
+from tests.console import person, signed_in, url
+from tests.factories import Fleet
+from tests.workers import fresh_fleet, start
+from workers.models import ApiKey, InstanceReport, Worker, WorkerInstance
+
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
+
+LIST = "changelist"
+
+
+@pytest.fixture
+def fleet(db: None) -> Fleet:
+    person(is_staff=True, is_superuser=True)
+    return fresh_fleet()
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> Client:
+    return signed_in()
+
+
+def page(client: Client, query: str = "", model: type = Worker) -> str:
+    response = client.get(f"{url(model, LIST)}{query}")
+    assert response.status_code == 200
+    return unescape(response.content.decode())
+
+
+def chips(text: str) -> dict[str, str]:
+    """What is narrowed to, and the address without it."""
+    found = re.findall(r'<a class="cp-badge cp-chip" href="([^"]*)" aria-label="Take off ([^"]+)"', text)
+    return {name: address for address, name in found}
+
+
+def test_workers_of_one_name_are_told_apart_by_their_organization(client: Client, fleet: Fleet) -> None:
+    other = factories.create_fleet()
+    text = page(client)
+    assert f"{fleet.organization.pk}/worker-1" in text
+    assert f"{other.organization.pk}/worker-1" in text
+
+
+def test_search_and_filters_in_force_can_be_taken_off(client: Client) -> None:
+    found = chips(page(client, "?q=worker&liveness=Never+started&is_disabled__exact=0"))
+    assert set(found) == {"search: worker", "liveness: Never started", "disabled: No"}
+    for name, without in found.items():
+        assert set(chips(page(client, without))) == set(found) - {name}
+
+
+def test_a_filter_that_the_list_does_not_offer_is_told_too(client: Client, fleet: Fleet) -> None:
+    assert list(chips(page(client, f"?queue__id__exact={fleet.queue.pk}"))) == [f"queue: {fleet.queue.pk}"]
+
+
+def test_a_list_that_is_not_narrowed_has_no_chips(client: Client) -> None:
+    assert chips(page(client)) == {}
+    assert chips(page(client, "?o=1")) == {}
+    assert chips(page(client, model=ApiKey)) == {}
+
+
+def test_labels_and_version_are_columns_to_choose(client: Client, fleet: Fleet) -> None:
+    Worker.objects.update(labels="gpu, blue")
+    assert start(fleet).status_code == 200
+    instance = WorkerInstance.objects.get()
+    report = {"organization": fleet.organization, "reported_at": instance.started_at}
+    InstanceReport.objects.update_or_create(
+        id=instance.pk, instance=instance, defaults={**report, "system_info": {"sdk_version": "1.35.0-mine"}}
+    )
+    assert "gpu, blue" not in page(client)
+    assert "gpu, blue" in page(client, "?columns=labels")
+    assert "1.35.0-mine" not in page(client, "?columns=labels")
+    both = page(client, "?columns=all")
+    assert "gpu, blue" in both
+    assert "1.35.0-mine" in both
+    assert "gpu, blue" not in page(client, "?columns=nonsense")
+
+
+def test_a_list_with_all_columns_takes_few_statements(
+    client: Client, fleet: Fleet, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for number in range(2, 8):
+        factories.create_worker(fleet.queue, f"worker-{number}")
+    start(fleet)
+    page(client)
+    with django_assert_max_num_queries(12):
+        page(client, "?columns=all&q=worker")
