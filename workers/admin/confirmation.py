@@ -1,6 +1,7 @@
 """Pages that tell what a change does to the fleet before they save it."""
 
 import hashlib
+from datetime import datetime
 from typing import Any
 
 from django.contrib.admin.utils import unquote
@@ -93,7 +94,14 @@ class ConfirmedAdmin(ConsoleAdmin):
             named = field.related_model._default_manager.in_bulk([pk for pk in (before, after) if pk])
             texts = {str(pk): str(row) for pk, row in named.items()}
             before, after = texts.get(before, before), texts.get(after, after)
+        if isinstance(field, models.DateTimeField):
+            before, after = _moment(before), _moment(after)
         return str(field.verbose_name), _text(before), _text(after)
+
+
+def _moment(value: Any) -> str:
+    """A time as people read it; the trail has it to the microsecond."""
+    return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S} UTC" if value else ""
 
 
 def _text(value: Any) -> str:

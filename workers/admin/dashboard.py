@@ -25,8 +25,11 @@ def context_of(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     outage = outage_of(request)
     dashboard = look_at_fleet(staff, hours=PERIODS[period], now=now, may_be_held=outage is not None)
     has_started = sum(dashboard.workers.values()) > dashboard.workers[Liveness.NEVER_STARTED]
+    is_part = request.GET.get("part") == "fleet"
     return context | {
         "title": "Dashboard",
+        "is_part": is_part,  # which the page fetches again and again
+        "layout": "admin/part.html" if is_part else "admin/base.html",
         "dashboard": dashboard,
         "tiles": _tiles(dashboard),
         "problems": _problems(dashboard.attention),

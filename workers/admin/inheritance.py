@@ -22,9 +22,9 @@ class InheritingAdmin(ConfirmedAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **kwargs: Any
     ) -> HttpResponse:
-        """Says at each pointer what it inherits while it is empty."""
+        """Says at each pointer what it inherits while it is empty; `chained` is the row if its chain is loaded."""
         fields = context["adminform"].form.fields
-        said = inherited_by(obj) if obj else dict.fromkeys(CONNECTION_POINTERS, LATER)
+        said = inherited_by(context.get("chained", obj)) if obj else dict.fromkeys(CONNECTION_POINTERS, LATER)
         for pointer, sentence in said.items():
             if pointer in fields:
                 fields[pointer].help_text = sentence

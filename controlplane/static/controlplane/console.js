@@ -81,8 +81,11 @@
         response = null;
       }
       if (response?.ok && !response.redirected) {
+        const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
         part.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
         freshen();
+        // Whoever goes by keyboard stays at the link.
+        if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({preventScroll: true});
         tell("");
         pause = usual;
       } else if (mayPass(response?.status)) {

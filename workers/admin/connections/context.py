@@ -64,6 +64,7 @@ def context_of(row: Verifiable, now: datetime) -> dict[str, Any]:
             "expiry_badge": expiry_badge(row, now),
             "travels_openly": travels_openly(row),
             "wave": _wave(row, now) if row.api_key_version else [],
+            "is_unproven": row.verified_at is None or bool(row.verification_problem),
         }
     return context
 

@@ -6,7 +6,7 @@ from http import HTTPMethod, HTTPStatus
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
@@ -29,6 +29,7 @@ from workers.models.api_keys import EXPIRY_WARNING_DAYS
 
 #: Where a typed API key waits, sealed, while a person looks at what the change does.
 KEPT_API_KEY = "kept_api_key"
+UNPROVEN = "The new API key was never seen to work: verify it before you restart workers."
 
 
 class CredentialForm(ConsoleForm):
@@ -177,6 +178,8 @@ class CredentialAdmin(ConnectionAdmin):
         response = super().response_change(request, obj)
         if response.status_code == HTTPStatus.FOUND:
             request.session.pop(KEPT_API_KEY, None)
+            if request.is_api_key_new and obj.verified_at is None:  # type: ignore[attr-defined]  # see save_model
+                self.message_user(request, UNPROVEN, messages.WARNING)
         return response
 
 

@@ -194,7 +194,7 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
         if request.method == "GET" and request.GET.get("part") == "overview":
             overview = {"overview": overview_of(worker, outage_of(request), times.now())}
             return TemplateResponse(request, "admin/workers/worker/glance.html", overview)
-        context = {**(extra_context or {}), **context_of(worker, outage_of(request), times.now())}
+        context = {**(extra_context or {}), "chained": worker, **context_of(worker, outage_of(request), times.now())}
         return super().change_view(request, object_id, form_url, context)
 
 

@@ -7,10 +7,10 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from tests import factories
-from tests.console import person, signed_in, url
-from tests.factories import Fleet
-from tests.workers import fresh_fleet, start
+from tests.support import factories
+from tests.support.calls import fresh_fleet, start
+from tests.support.console import person, signed_in, url
+from tests.support.factories import Fleet
 from workers.models import ApiKey, InstanceReport, Worker, WorkerInstance
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")

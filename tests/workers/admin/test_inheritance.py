@@ -7,10 +7,10 @@ import pytest
 from django.test import Client
 
 from environments.models import TelemetrySettings
-from tests import factories
-from tests.console import person, signed_in, url
-from tests.factories import Fleet, point
-from tests.workers import fresh_fleet, start
+from tests.support import factories
+from tests.support.calls import fresh_fleet, start
+from tests.support.console import person, signed_in, url
+from tests.support.factories import Fleet, point
 from workers.admin.inheritance import EXPORTS_NOTHING, LATER, MISSING, inherited_by
 from workers.models import Worker
 
