@@ -1,7 +1,7 @@
 """Isolation: what is another organization's is answered as what does not exist, byte for byte and in the same time.
 
-That every endpoint and every page is refused to whom it should be is proven by tests/workers/api/test_endpoints.py and
-tests/workers/admin/test_roles.py, whose cells the full drill counts. Here the running service on PostgreSQL is asked, over raw sockets:
+That every endpoint and every page is refused to whom it should be is proven by tests/workers/api/endpoints and
+tests/workers/admin/roles, whose cells the full drill counts. Here the running service on PostgreSQL is asked, over raw sockets:
 every call of the served document that takes an id, with a key of each scope, for another organization's objects of each
 kind and for ids that nobody has. Then how long both take is measured, interleaved, so that what the machine does
 meanwhile meets both alike; two halves of the same kind tell how much of a difference is noise, and a call that is
@@ -48,7 +48,7 @@ MEASURED = (
 )
 #: Served when asked for an own object, so that it takes longer than a refusal.
 ANSWERED = "GET /api/v1/worker-queues/{queue_id}/workers"
-MATRICES = ("tests/workers/api/test_endpoints.py", "tests/workers/admin/test_roles.py")
+MATRICES = ("tests/workers/api/endpoints", "tests/workers/admin/roles")
 
 
 def run(scale: Scale, directory: Path) -> Figure:

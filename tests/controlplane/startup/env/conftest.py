@@ -1,0 +1,14 @@
+"""An environment without settings."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.env_values import NAME
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (NAME, f"{NAME}_FILE", "CONTROL_PLANE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CONTROL_PLANE_ENV_FILE", str(tmp_path / ".env"))

@@ -1,0 +1,165 @@
+"""Every endpoint, and every kind of caller."""
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+from django.test import Client
+from django.utils import timezone
+
+from environments.models import Environment
+from tests.support import documents, factories
+from tests.support.calls import told_by
+from tests.support.factories import ACTOR, Fleet
+from workers.api_keys.issuing import revoke_api_key, rotate_api_key
+from workers.models import Refusal, Worker, WorkerQueue
+
+UNUSABLE = ("no key", "malformed", "revoked", "expired", "rotated out")
+#: Keys of the object's organization by their scope; `another` is one that does not cover the object.
+OF_THE_ORGANIZATION = (
+    "organization",
+    "environment",
+    "queue",
+    "worker",
+    "another environment",
+    "another queue",
+    "another worker",
+)
+CALLERS = (*UNUSABLE, "another organization", *OF_THE_ORGANIZATION)
+# Columns as in CALLERS:   none mal. rev. exp. rot. | org2 | org env que wor | env2 que2 wor2
+STARTING_A_WORKER = "       401 401 401 401 401   404    200 200 200 200   403  403  403"
+OF_A_RUNNING_WORKER = "     401 401 401 401 401   404    204 204 204 204   403  403  403"
+OF_A_QUEUE = "              401 401 401 401 401   404    200 200 200 403   403  403  403"
+RELEASING = "               401 401 401 401 401   404    204 204 204 403   403  403  403"
+OF_AN_ENVIRONMENT = "       401 401 401 401 401   404    200 200 403 403   403  403  403"
+LIST = "                    401 401 401 401 401   200    200 200 200 200   200  200  200"
+PUBLIC = "                  200 200 200 200 200   200    200 200 200 200   200  200  200"
+NOWHERE = "                 404 404 404 404 404   404    404 404 404 404   404  404  404"
+MATRIX = {
+    "POST /api/v1/workers/register": OF_A_QUEUE,
+    "POST /api/v1/workers/heartbeat": OF_A_RUNNING_WORKER,
+    "POST /api/v1/workers/{worker_id}/start": STARTING_A_WORKER,
+    "POST /api/v1/workers/{worker_id}/heartbeat": OF_A_RUNNING_WORKER,
+    "POST /api/v1/workers/{worker_id}/disconnect": OF_A_RUNNING_WORKER,
+    "GET /api/v1/worker-queues": LIST,
+    "GET /api/v1/worker-queues/{queue_id}": OF_A_QUEUE,
+    "POST /api/v1/worker-queues/{queue_id}/start": OF_A_QUEUE,
+    "GET /api/v1/worker-queues/{queue_id}/workers": OF_A_QUEUE,
+    "GET /api/v1/worker-queues/{queue_id}/config": OF_A_QUEUE,
+    "GET /api/v1/worker-queues/{queue_id}/metrics": OF_A_QUEUE,
+    "GET /api/v1/worker-queues/{queue_id}/worker-command": OF_A_QUEUE,
+    "GET /api/v1/worker-queues/{queue_id}/install-script": OF_A_QUEUE,
+    "GET /api/v1/worker-queues/{queue_id}/update-lock-status": OF_A_QUEUE,
+    "POST /api/v1/worker-queues/{queue_id}/workers/{worker_id}/update-lock": OF_A_QUEUE,
+    "DELETE /api/v1/worker-queues/{queue_id}/workers/{worker_id}/update-lock": RELEASING,
+    "GET /api/v1/environments": LIST,
+    "GET /api/v1/environments/{environment_id}": OF_AN_ENVIRONMENT,
+    "GET /api/v1/environments/{environment_id}/worker-queues": OF_AN_ENVIRONMENT,
+    "GET /api/health": PUBLIC,
+    "GET /api/openapi.json": PUBLIC,
+    "GET /api/docs": PUBLIC,
+    "GET /api/": NOWHERE,
+}
+#: The path's part that names an object of ours; a lock's holder is any text.
+ID = re.compile(r"\{(?:queue_id|environment_id)\}|(?<=/v1/workers/)\{worker_id\}")
+WITH_A_KEY = [endpoint for endpoint, row in MATRIX.items() if row not in {PUBLIC, NOWHERE}]
+
+
+@dataclass
+class World:
+    """The objects that the calls are about, and others of the same organization and of another one."""
+
+    fleet: Fleet
+    other_environment: Environment
+    other_queue: WorkerQueue
+    other_worker: Worker
+    foreign: Fleet
+
+    def authorization(self, caller: str) -> str | None:
+        now = timezone.now()
+        match caller:
+            case "no key":
+                return None
+            case "malformed":
+                return "Bearer nonsense"
+            case "revoked":
+                issued = factories.issue_key(self.fleet.organization)
+                revoke_api_key(issued.row.pk, reason="leaked", actor=ACTOR, now=now)
+            case "expired":
+                issued = factories.issue_key(self.fleet.organization, age=timedelta(days=91))
+            case "rotated out":
+                issued = factories.issue_key(self.fleet.organization)
+                rotate_api_key(issued.row.pk, actor=ACTOR, now=now, grace_period=timedelta(0))
+            case _:
+                issued = factories.issue_key(self.target(caller))
+        return f"Bearer {issued.token.reveal()}"
+
+    def target(self, caller: str) -> Any:
+        if caller == "another organization":
+            return self.foreign.organization
+        if caller.startswith("another "):
+            return getattr(self, caller.replace("another", "other").replace(" ", "_"))
+        return getattr(self.fleet, caller)
+
+
+@functools.cache
+def strict_client() -> Client:
+    """One that, as a server does and Django's test client does not, has requests checked for forgery."""
+    return Client(raise_request_exception=False, enforce_csrf_checks=True)
+
+
+def body_of(endpoint: str, fleet: Fleet) -> dict[str, Any]:
+    bodies = {
+        "POST /api/v1/workers/register": {"environment_name": f"{fleet.organization.pk}.{fleet.environment.name}"},
+        "POST /api/v1/workers/heartbeat": {
+            "worker_id": str(fleet.worker.pk),
+            "environment_name": fleet.environment.name,
+        },
+        "POST /api/v1/worker-queues/{queue_id}/workers/{worker_id}/update-lock": {"worker_id": "build-7"},
+    }
+    return bodies.get(endpoint, {})
+
+
+def path_of(endpoint: str, fleet: Fleet, identifier: str | None = None) -> str:
+    """The path about the fleet's objects; `identifier` in the place of their id."""
+    path = endpoint.partition(" ")[2]
+    if identifier is not None:
+        path = ID.sub(quote(identifier, safe=""), path)
+    path = path.replace("/{worker_id}/update-lock", "/build-7/update-lock")
+    ids = {
+        "worker_id": fleet.worker.pk,
+        "queue_id": fleet.queue.pk,
+        "environment_id": fleet.environment.pk,
+    }
+    return re.sub(r"\{(\w+)\}", lambda found: str(ids[found[1]]), path)
+
+
+def send(  # noqa: PLR0913  # the parts of a request that tests vary
+    endpoint: str,
+    fleet: Fleet,
+    authorization: str | None,
+    *,
+    identifier: str | None = None,
+    body: Any = None,
+    content_type: str = "application/json",
+    **environ: Any,
+) -> Any:
+    headers: dict[str, Any] = {} if authorization is None else {"HTTP_AUTHORIZATION": authorization}
+    method, data = endpoint.partition(" ")[0], b""
+    if method == "POST":
+        data = body if isinstance(body, bytes) else json.dumps(body_of(endpoint, fleet) | (body or {})).encode()
+    path = path_of(endpoint, fleet, identifier)
+    return strict_client().generic(method, path, data, content_type if data else "", **headers, **environ)
+
+
+def seen_by_the_client(response: Any) -> tuple[int, bytes, str]:
+    return response.status_code, *told_by(response)
+
+
+def everything() -> dict[str, list[Any]]:
+    """All rows but those that tell of refused starts."""
+    return {label: rows for label, rows in documents.everything().items() if label != Refusal._meta.label}

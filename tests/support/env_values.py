@@ -1,0 +1,3 @@
+"""Reads settings in a folder of its own."""
+
+NAME = "CONTROL_PLANE_TEST_VALUE"

@@ -1,0 +1,23 @@
+"""Callers of every kind."""
+
+import pytest
+from django.core.cache import cache
+
+from tests.support import factories
+from tests.support.callers import World, send
+
+
+@pytest.fixture
+def world(db: None) -> World:
+    cache.clear()
+    fleet = factories.create_fleet()
+    world = World(
+        fleet=fleet,
+        other_environment=factories.create_environment(fleet.organization, "staging"),
+        other_queue=factories.create_queue(fleet.environment, "other"),
+        other_worker=factories.create_worker(fleet.queue, "worker-2"),
+        foreign=factories.create_fleet(),
+    )
+    sent = send("POST /api/v1/workers/{worker_id}/start", fleet, f"Bearer {fleet.token}")
+    assert sent.status_code == 200, sent.content
+    return world
