@@ -28,18 +28,18 @@ def way(context: Context) -> dict[str, Any]:
 
 
 def _parts(context: Context) -> Iterator[dict[str, str]]:
-    path, opts = context["request"].path, context.get("opts")
+    opts = context.get("opts")
     title = str(context.get("title") or "")
     if opts is None:
         yield {"title": title}
         return
     yield from _list_of(context, opts)
     row = context.get("original") or context.get("object")
-    places = [_address(opts, "changelist")]
     if row is not None and not isinstance(row, str) and row.pk:
-        places.append(_address(row._meta, "change", row.pk))
-        yield {"title": _name_of(row), "link": places[-1]}
-    if context.get("step") or path not in places:
+        yield {"title": _name_of(row), "link": _address(row._meta, "change", row.pk)}
+    name = f"{opts.app_label}_{opts.model_name}"
+    page = getattr(context["request"].resolver_match, "url_name", None)
+    if context.get("step") or page not in {f"{name}_changelist", f"{name}_change"}:
         yield {"title": str(context.get("step") or title)}
 
 

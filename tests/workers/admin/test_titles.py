@@ -131,6 +131,10 @@ def test_pages_beside_end_the_way_with_their_title(client: Client, route: str) -
     assert_matches(way_of(text), section, plural, *([name] if with_row else []), re.escape(BESIDE[route]))
 
 
+def test_a_row_s_way_is_the_same_however_its_id_is_written(client: Client, fleet: Fleet) -> None:
+    assert way_of(page(client, url(Worker, "change", fleet.worker.pk.hex))) == ["Fleet", "Workers", "acme/worker-1"]
+
+
 def test_a_confirmation_is_the_end_of_its_row_s_way(client: Client, fleet: Fleet) -> None:
     address = url(TemporalConnection, "change", fleet.temporal.pk)
     form = client.get(address).context["adminform"].form
