@@ -20,20 +20,20 @@ def main() -> None:
     private_files.use_private_umask()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT", "0")  # a command may take longer than a request
-    command = sys.argv[1] if len(sys.argv) > 1 else "help"
-    if command in {"version", "--version"}:  # Django would tell its own
-        sys.stdout.write(f"{releases.CURRENT}\n")
-        return
+    if sys.stdout is None or sys.stderr is None:  # what is opened next would take its place
+        sys.exit("Standard output and standard error have to be open: send what nobody wants to /dev/null.")
     try:
-        if command == "quickstart":
-            secrets_file.ensure()
-        if command in {"generate_key", "help", "--help"}:
-            secrets_file.use_throwaway_secrets()
-        execute_from_command_line(sys.argv)
+        _run(sys.argv[1] if len(sys.argv) > 1 else "help")
         sys.stdout.flush()  # here, where it is known what to do when nobody reads
     except BrokenPipeError:  # `manage.py audit | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to write
+        _discard_output()
         sys.exit(ENDED_BY_PIPE)
+    except OSError as error:  # such as a full disk
+        if "--traceback" in sys.argv:
+            raise
+        sys.stderr.write(f"Stopped: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.\n")
+        _discard_output()
+        sys.exit(1)
     except ImproperlyConfigured as error:
         sys.exit(f"Configuration: {error}")
     except (OperationalError, ProgrammingError) as error:
@@ -41,6 +41,25 @@ def main() -> None:
             raise
         reason = str(error).partition("\n")[0]
         sys.exit(f"Database: {reason}. Is it there, and are its migrations applied (python manage.py migrate)?")
+
+
+def _run(command: str) -> None:
+    if command in {"version", "--version"}:  # Django would tell its own
+        sys.stdout.write(f"{releases.CURRENT}\n")
+        return
+    if command == "quickstart":
+        secrets_file.ensure()
+    if command in {"generate_key", "help", "--help"}:
+        secrets_file.use_throwaway_secrets()
+    execute_from_command_line(sys.argv)
+
+
+def _discard_output() -> None:
+    """Lets Python end quietly: what it has still to write goes nowhere, and so do complaints of what was broken off."""
+    sys.unraisablehook = lambda _broken_off: None
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -14,6 +14,7 @@ from django.utils import timezone
 from controlplane.serving.restoration import forget, mark
 from environments import audit
 from environments.audit import Actor
+from environments.management.command import ControlPlaneCommand
 from workers.api_keys.issuing import REASON_LENGTH, revoke_api_keys
 from workers.models import ApiKey
 
@@ -21,13 +22,11 @@ ACTOR = Actor("command:accept_restore")
 REASON = "the database was restored from a backup"
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """To be run after every restore, also one that nothing noticed; safe to run again when it was broken off.
 
     A key that was revoked after the backup was made cannot be told from the others, so that all of them go.
     """
-
-    help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         kept = parser.add_mutually_exclusive_group()
@@ -38,7 +37,6 @@ class Command(BaseCommand):
         )
         parser.add_argument("--reason", default="", help="such as: moved to another server, pg_upgrade")
         parser.add_argument("--dry-run", action="store_true", help="only count")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, *, keep_keys: bool, reason: str, dry_run: bool, **options: Any) -> None:
         if keep_keys and not reason.strip():

@@ -1,21 +1,16 @@
 """Says whether this code may upgrade the database: by one release, never past one; and which migrations are pending."""
 
 import json
-from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from controlplane.releases import CURRENT, Upgrade, named, planned_upgrade
+from environments.management.command import ControlPlaneCommand
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """To be run by the new code before its `migrate`; changes nothing. Exits with 1 when a release would be skipped."""
-
-    help = __doc__ or ""
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
         upgrade = planned_upgrade()

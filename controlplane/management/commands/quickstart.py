@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from controlplane.quickstart import DemoMissingError, Quickstart, prepare, temporal_of
 from controlplane.serving.server import serve
 from controlplane.startup import env
+from environments.management.command import ControlPlaneCommand
 from environments.models import TemporalConnection
 from workers.api_keys.issuing import issued_key
 from workers.fleet.errors import FleetError
@@ -24,16 +25,14 @@ from workers.fleet.errors import FleetError
 SELF = """"system_info": {"hostname": "'"$(hostname)"'", "pid": '"$$"'}"""
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """Safe to run again: it keeps everything, and only adds a key that lives 24 hours."""
 
-    help = __doc__ or ""
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--no-serve", action="store_true", help="stop after printing")
         parser.add_argument("--temporal", metavar="HOST:PORT", help="point the demo's Temporal connection there")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
         port = env.port()

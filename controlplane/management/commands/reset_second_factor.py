@@ -6,23 +6,21 @@ from typing import Any
 
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import transaction
 from django.utils import timezone
 
 from controlplane.accounts.factors import describe
 from environments import audit
 from environments.audit import Actor
+from environments.management.command import ControlPlaneCommand
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """Make sure first that it is the person: from now on the password alone signs them in."""
-
-    help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     @transaction.atomic
     def handle(self, *, username: str, **options: Any) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
-from environments.management.progress import ProgressDisplay
+from environments.management.command import ControlPlaneCommand
 from environments.sealing import rotation
 from environments.sealing.data_keys import DataKeyExhaustedError
 from environments.sealing.rotation import Progress, RowsCannotOpenError
@@ -19,10 +18,10 @@ from environments.sealing.rotation import Progress, RowsCannotOpenError
 SECONDS_BETWEEN_LINES = 10
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """First add the new key to every process's ring as the last entry, then put it first, then run this."""
 
-    help = __doc__ or ""
+    when_refused = "Stopped, what is done stays, so run the command again: the database refused"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--data-keys", action="store_true", help="make new data keys and reseal every secret")
@@ -34,7 +33,6 @@ class Command(BaseCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="only count what would be done")
         parser.add_argument("--verify", action="store_true", help="open everything and report what does not open")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
         _refuse_contradictions(options)
@@ -68,7 +66,7 @@ class Command(BaseCommand):
 
     def _run(self, name: str, step: Iterator[Progress]) -> tuple[int, list[str]]:
         """Runs a step to its end, showing how far it is: on a terminal in place, otherwise a line a batch."""
-        done, progress = 0, ProgressDisplay(self.stderr)
+        done, progress = 0, self.progress()
         try:
             for done, total in step:
                 progress.show(name, done, total)
@@ -76,16 +74,12 @@ class Command(BaseCommand):
             return done - len(error.errors), [str(each) for each in error.errors]
         except DataKeyExhaustedError as error:
             return done, [str(error)]
-        except DatabaseError as error:  # such as a row that somebody else has locked for long
-            reason = str(error).partition("\n")[0]
-            msg = f"Stopped, what is done stays: the database refused ({reason}). Run the command again."
-            raise CommandError(msg) from None
         return done, []
 
     def _verify(self, output_format: str) -> None:
         opened = failed = 0
         total = rotation.count_sealed()
-        progress = ProgressDisplay(self.stderr, seconds_between_lines=SECONDS_BETWEEN_LINES)
+        progress = self.progress(seconds_between_lines=SECONDS_BETWEEN_LINES)
         for done, failure in enumerate(rotation.verify_all(), 1):
             progress.show("opened", done, max(total, done))
             if failure is None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -205,12 +204,3 @@ def test_what_it_does_not_understand_it_says(db: None, arguments: list[str], mes
 )
 def test_a_time_is_read_as_it_is_meant(text: str, meant: datetime) -> None:
     assert parse_time(text, NOW) == meant
-
-
-def test_a_pipe_that_is_closed_ends_it_quietly(busy: Fleet) -> None:
-    """As `audit | head -1` does, also when what is left in the buffer is flushed at the end."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w") as out:
-        call_command("audit", stdout=out)
-        out.write("more")

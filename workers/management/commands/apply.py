@@ -7,10 +7,11 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.management.command import ControlPlaneCommand
 from environments.regular_files import UnreadableFileError, read_regular
 from workers.fleet.apply import apply
 from workers.fleet.changes import Action, Change
@@ -24,13 +25,11 @@ RARE = (Action.DISABLED, Action.KEPT)
 PASSED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """Changes what differs, in one transaction, so that running it again changes nothing.
 
     The document may name any variable and file that this process can read: trust whoever writes it.
     """
-
-    help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -42,7 +41,6 @@ class Command(BaseCommand):
             action="store_true",
             help="delete what the file does not name in its organizations; what has a history is disabled or kept",
         )
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, *, file: str, dry_run: bool, prune: bool, **options: Any) -> None:
         source, directory = (file, Path(file).parent) if file != "-" else ("<stdin>", Path.cwd())

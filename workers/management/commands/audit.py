@@ -2,14 +2,14 @@
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterable
 from datetime import UTC
+from functools import partial
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.core.management.base import CommandError
 
-from environments.management.printing import printable, until_nobody_reads
+from environments.management.command import PRINTED_PARTLY, ControlPlaneCommand
+from environments.management.printing import printable
 from environments.models import Organization
 from workers.management.arguments import moment, organization_id, whole_number
 from workers.reports.history import Record, Wanted, latest_records, records
@@ -17,13 +17,14 @@ from workers.reports.history import Record, Wanted, latest_records, records
 MOST_RECORDS = 100_000
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """The oldest comes first. With --format json each line is a document of its own, since there may be no end of them.
 
     Never a secret: of secrets the trail has fingerprints only.
     """
 
-    help = __doc__ or ""
+    format_help = "json is one document a line"
+    when_refused = PRINTED_PARTLY
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--since", type=moment, metavar="TIME", help="such as 24h, 7d, 2026-03-31 (UTC)")
@@ -34,25 +35,13 @@ class Command(BaseCommand):
         parser.add_argument("--object", metavar="ID", help="what it was done to; of starts and goodbyes the worker")
         parser.add_argument("--people", action="store_true", help="without starts and goodbyes of workers")
         parser.add_argument("--limit", type=whole_number(1, MOST_RECORDS), metavar="N", help="only the newest N")
-        parser.add_argument("--format", choices=["text", "json"], default="text", help="json is one document a line")
 
     def handle(self, **options: Any) -> None:
         wanted = _wanted(options)
         with_workers, limit = not options["people"], options["limit"]
-        try:
-            if limit:
-                self._print(latest_records(wanted, limit, with_workers=with_workers), options["format"])
-            else:
-                self._print(records(wanted, with_workers=with_workers), options["format"])
-        except DatabaseError as error:
-            reason = str(error).partition("\n")[0]
-            msg = f"Stopped, what is printed is right but not all: the database refused ({reason})."
-            raise CommandError(msg) from None
-
-    def _print(self, found: Iterable[Record], output_format: str) -> None:
-        with until_nobody_reads(self.stdout):
-            for record in found:
-                self.stdout.write(json.dumps(record.as_json()) if output_format == "json" else _line(record))
+        read = partial(latest_records, limit=limit) if limit else records
+        for record in read(wanted, with_workers=with_workers):
+            self.stdout.write(json.dumps(record.as_json()) if options["format"] == "json" else _line(record))
 
 
 def _wanted(options: dict[str, Any]) -> Wanted:

@@ -7,20 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import IntegrityError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.management.command import ControlPlaneCommand
 from environments.models.fields import SLUG
 from workers.fleet.changes import create_worker
 from workers.models import Worker, WorkerQueue
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """Prints the new worker's id, which the worker is started with."""
-
-    help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--organization", required=True, metavar="ID")
@@ -28,7 +27,6 @@ class Command(BaseCommand):
         parser.add_argument("--queue", required=True, metavar="NAME")
         parser.add_argument("--name", required=True)
         parser.add_argument("--id", type=UUID, metavar="UUID", help="a new one is made if this is left out")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
         queue = _queue(options["organization"], options["environment"], options["queue"])

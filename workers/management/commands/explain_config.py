@@ -4,10 +4,11 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db.models import Model
 
 from environments.connections.levels import ConfigurationIncompleteError
+from environments.management.command import ControlPlaneCommand
 from environments.management.printing import printable
 from workers.api_keys.tokens import UUID_TEXT
 from workers.configuration.effective import revision_of, sections_of, show_configuration
@@ -16,17 +17,14 @@ from workers.models import Worker
 from workers.models.paths import workers_at
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """The same as on the worker's page. Of secrets the fingerprint; nothing is opened, and nothing is put on record.
 
     Fails when something is missing, so that a start would be refused.
     """
 
-    help = __doc__ or ""
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("worker", help="its id, or organization/environment/queue/worker")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, *, worker: str, **options: Any) -> None:
         row = _worker(worker)

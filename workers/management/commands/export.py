@@ -5,20 +5,20 @@ import re
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from environments.management.command import ControlPlaneCommand
 from environments.models.fields import SLUG
 from workers.fleet.export import as_yaml, export_document
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """Prints YAML; add an api_key line to each connection before applying it to another database."""
 
-    help = __doc__ or ""
+    format_help = "text is YAML"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--organization", metavar="ID", help="only this organization")
-        parser.add_argument("--format", choices=["text", "json"], default="text", help="text is YAML")
 
     def handle(self, **options: Any) -> None:
         wanted = options["organization"]

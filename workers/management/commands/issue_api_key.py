@@ -5,20 +5,19 @@ from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.management.command import ControlPlaneCommand
 from environments.models import Environment, Organization
 from workers.api_keys.issuing import DEFAULT_LIFETIME, ApiKeyError, KeyTarget, issue_api_key, issued_key
 from workers.management.arguments import lifetime_in_days, organization_id, row_id
 from workers.models import Worker, WorkerQueue
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """The key goes to stdout, everything else to stderr, so that it can be piped into a secret store."""
-
-    help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         scope = parser.add_mutually_exclusive_group(required=True)
@@ -37,7 +36,6 @@ class Command(BaseCommand):
             "--days", type=lifetime_in_days, default=DEFAULT_LIFETIME.days, help="lifetime, 1 to 730 (default 90)"
         )
         lifetime.add_argument("--never-expires", metavar="REASON", help="why this key must not expire")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
         reason = options["never_expires"]

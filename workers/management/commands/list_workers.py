@@ -2,16 +2,15 @@
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterable
 from datetime import UTC
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.core.management.base import CommandError
 from django.db.models import Q
 from django.utils import timezone
 
-from environments.management.printing import printable, until_nobody_reads
+from environments.management.command import PRINTED_PARTLY, ControlPlaneCommand
+from environments.management.printing import printable
 from environments.roles import EVERYWHERE
 from workers.api_keys.tokens import UUID_TEXT
 from workers.management.arguments import organization_id
@@ -26,13 +25,15 @@ CHOICES = {liveness.lower().replace(" ", "-"): liveness for liveness in Liveness
 FAILED = 2
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """By the same rules as the console. With --format json each line is a document of its own.
 
     Exit code: 0; with --fail-if-any 1 when any worker is listed; 2 when it could not look.
     """
 
-    help = __doc__ or ""
+    format_help = "json is one document a line"
+    when_refused = PRINTED_PARTLY
+    refused_code = FAILED
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--liveness", choices=CHOICES, action="append", help="may be repeated: any of these")
@@ -40,26 +41,15 @@ class Command(BaseCommand):
         parser.add_argument("--queue", metavar="QUEUE", help="its id, or organization/environment/queue")
         parser.add_argument("--outdated", action="store_true", help="only live ones that a restart would change")
         parser.add_argument("--fail-if-any", action="store_true", help="exit code 1 when any is listed, for cron")
-        parser.add_argument("--format", choices=["text", "json"], default="text", help="json is one document a line")
 
     def handle(self, **options: Any) -> None:
-        try:
-            count = self._print(listed(_wanted(options)), options["format"])
-        except DatabaseError as error:
-            reason = str(error).partition("\n")[0]
-            msg = f"Stopped, what is printed is right but not all: the database refused ({reason})."
-            raise CommandError(msg, returncode=FAILED) from None
+        count = 0
+        for worker in listed(_wanted(options)):
+            count += 1
+            self.stdout.write(json.dumps(worker.as_json()) if options["format"] == "json" else _line(worker))
         if count and options["fail_if_any"]:
             msg = f"Workers listed: {count}."
             raise CommandError(msg)
-
-    def _print(self, workers: Iterable[ListedWorker], output_format: str) -> int:
-        count = 0
-        with until_nobody_reads(self.stdout):
-            for worker in workers:
-                count += 1
-                self.stdout.write(json.dumps(worker.as_json()) if output_format == "json" else _line(worker))
-        return count
 
 
 def _wanted(options: dict[str, Any]) -> WorkerQuerySet:

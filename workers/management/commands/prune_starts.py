@@ -5,16 +5,15 @@ from argparse import ArgumentParser
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
 from django.utils import timezone
 
 from environments.audit import Actor
-from environments.management.progress import ProgressDisplay
+from environments.management.command import ControlPlaneCommand
 from workers.lifecycle.old_starts import count_kept, old_starts, prune_starts
 from workers.management.arguments import days
 
 SECONDS_BETWEEN_LINES = 10
+STOPPED = "Stopped after {} starts, which stay removed: the database refused"
 
 
 class Counts(NamedTuple):
@@ -25,29 +24,20 @@ class Counts(NamedTuple):
     removed: int
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """The last start of each worker stays, however old; no start has to wait; safe to run again and to break off.
 
     What is removed is gone: `manage.py audit --until` prints it before.
     """
 
-    help = __doc__ or ""
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--older-than", type=days, required=True, metavar="DAYS", help="such as 180d")
         parser.add_argument("--dry-run", action="store_true", help="only count")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, *, older_than: timedelta, dry_run: bool, **options: Any) -> None:
         now = timezone.now()
         before = now - older_than
-        self.removed = 0
-        try:
-            counts = _count(before, now) if dry_run else self._prune(before, now)
-        except DatabaseError as error:
-            reason = str(error).partition("\n")[0]
-            msg = f"Stopped after {self.removed} starts, which stay removed: the database refused ({reason})."
-            raise CommandError(msg) from None
+        counts = _count(before, now) if dry_run else self._prune(before, now)
         if options["format"] == "json":
             self.stdout.write(json.dumps({"is_dry_run": dry_run, "before": before.isoformat(), **counts._asdict()}))
         else:
@@ -56,13 +46,15 @@ class Command(BaseCommand):
 
     def _prune(self, before: datetime, now: datetime) -> Counts:
         total = old_starts(before).count()
-        seen = 0
-        progress = ProgressDisplay(self.stderr, seconds_between_lines=SECONDS_BETWEEN_LINES)
+        seen = removed = 0
+        self.when_refused = STOPPED.format(removed)
+        progress = self.progress(seconds_between_lines=SECONDS_BETWEEN_LINES)
         for batch in prune_starts(before=before, actor=Actor("command:prune_starts"), now=now):
             seen += batch.seen
-            self.removed += batch.removed
+            removed += batch.removed
+            self.when_refused = STOPPED.format(removed)
             progress.show("starts looked at", seen, max(total, seen))
-        return Counts(old=seen, kept=seen - self.removed, removed=self.removed)
+        return Counts(old=seen, kept=seen - removed, removed=removed)
 
 
 def _count(before: datetime, now: datetime) -> Counts:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.management.command import ControlPlaneCommand
 from environments.models import Organization
 from workers.api_keys.issuing import ApiKeyError, find_by_token, revoke_api_key, revoke_api_keys
 from workers.management.arguments import moment, organization_id, row_id
@@ -20,10 +20,10 @@ from workers.models import ApiKey
 ACTOR = Actor("command:revoke_api_key")
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """Revoking a revoked key again changes nothing; an unknown key makes the command fail after the others are done."""
 
-    help = __doc__ or ""
+    when_refused = "Stopped, only what is printed was done: the database refused"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("key_id", type=row_id, nargs="*")
@@ -35,7 +35,6 @@ class Command(BaseCommand):
         parser.add_argument("--organization", type=organization_id, metavar="ID", help="of this organization alone")
         parser.add_argument("--reason", required=True)
         parser.add_argument("--dry-run", action="store_true", help="only tell which")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, *, key_id: list[UUID], **options: Any) -> None:
         is_wave = options["all"] or options["issued_before"] is not None
@@ -51,12 +50,9 @@ class Command(BaseCommand):
                 self._revoke_chosen(result, **options)
             else:
                 self._revoke_named(result, key_id, **options)
-        except DatabaseError as error:
-            self._print(result, options["format"])
-            reason = str(error).partition("\n")[0]
-            msg = f"Stopped, only what is printed was done: the database refused ({reason})."
-            raise CommandError(msg) from None
-        self._print(result, options["format"])
+        finally:
+            if result:
+                self._print(result, options["format"])
         if unknown := result.get("unknown"):
             msg = f"Not known here: {', '.join(unknown)}."
             raise CommandError(msg)

@@ -6,24 +6,22 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.management.command import ControlPlaneCommand
 from workers.api_keys.issuing import DEFAULT_GRACE_PERIOD, ApiKeyError, issued_key, rotate_api_key
 from workers.management.arguments import row_id
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """The new key goes to stdout, everything else to stderr."""
-
-    help = __doc__ or ""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("key_id", type=row_id)
         hours = int(DEFAULT_GRACE_PERIOD.total_seconds() // 3600)
         parser.add_argument("--grace-hours", type=int, default=hours, help="0 to 720 (default 24)")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, *, key_id: UUID, **options: Any) -> None:
         hours = options["grace_hours"]

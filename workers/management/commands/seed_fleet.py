@@ -1,17 +1,15 @@
 """Fills the database with a fleet of any size, for demos and measurements."""
 
 import json
-import sys
-import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, TextIO
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.management.command import ControlPlaneCommand
 from workers.fleet.seed import Size, seed_fleet
 from workers.management.arguments import whole_number
 
@@ -20,13 +18,13 @@ SECONDS_BETWEEN_LINES = 5
 MOST = 100_000_000
 
 
-class Command(BaseCommand):
+class Command(ControlPlaneCommand):
     """Makes organizations seed-1, seed-2, ... with connections, queues, workers and a month of starts.
 
     Running it again adds more organizations.
     """
 
-    help = __doc__ or ""
+    when_refused = "Stopped, what is made stays: the database refused"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--organizations", required=True, type=whole_number(1, MOST), metavar="N")
@@ -34,7 +32,6 @@ class Command(BaseCommand):
             number = whole_number(least, MOST)
             parser.add_argument(f"--{name}", required=True, type=number, metavar="N", help="in all, spread evenly")
         parser.add_argument("--output", required=True, metavar="FILE", help="gets the workers' ids, one a line")
-        parser.add_argument("--format", choices=["text", "json"], default="text")
 
     def handle(self, **options: Any) -> None:
         size = Size(**{name: options[name] for name in ("organizations", "queues", "workers", "starts")})
@@ -44,12 +41,10 @@ class Command(BaseCommand):
         try:
             with Path(options["output"]).open("w") as output:
                 counts = self._seed(size, output)
+        except BrokenPipeError:  # of the progress
+            raise
         except OSError as error:
             msg = f"{options['output']} cannot be written: {error.strerror}."
-            raise CommandError(msg) from None
-        except DatabaseError as error:
-            reason = str(error).partition("\n")[0]
-            msg = f"Stopped, what is made stays: the database refused ({reason})."
             raise CommandError(msg) from None
         if options["format"] == "json":
             self.stdout.write(json.dumps(counts))
@@ -58,17 +53,13 @@ class Command(BaseCommand):
 
     def _seed(self, size: Size, output: TextIO) -> dict[str, int]:
         workers = starts = instances = 0
-        told_at = time.monotonic()
+        progress = self.progress(seconds_between_lines=SECONDS_BETWEEN_LINES)
         for batch in seed_fleet(size, actor=Actor("command:seed_fleet"), now=timezone.now()):
             output.writelines(f"{worker_id}\n" for worker_id in batch.worker_ids)
             workers += len(batch.worker_ids)
             starts += batch.starts
             instances += batch.instances
-            is_watched = sys.stderr.isatty()
-            if is_watched or time.monotonic() - told_at > SECONDS_BETWEEN_LINES:
-                told_at = time.monotonic()
-                progress = f"{workers} of {size.workers} workers, {starts} of {size.starts} starts"
-                self.stderr.write(progress, ending="\r" if is_watched else "\n")
+            progress.show("workers and starts", workers + starts, size.workers + size.starts)
         return {
             "organizations": size.organizations,
             "queues": size.queues,
