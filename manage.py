@@ -40,7 +40,15 @@ def main() -> None:
         if "--traceback" in sys.argv:
             raise
         reason = str(error).partition("\n")[0]
-        sys.exit(f"Database: {reason}. Is it there, and are its migrations applied (python manage.py migrate)?")
+        sys.exit(f"Database: {reason}. {_advice_for(error)}")
+
+
+def _advice_for(error: Exception) -> str:
+    from controlplane.engines.troubles import Trouble, trouble_of  # noqa: PLC0415  # the settings are loaded by now
+
+    if trouble_of(error) is Trouble.LOCKED:
+        return "Somebody else holds what this needs: try again."
+    return "Is it there, and are its migrations applied (python manage.py migrate)?"
 
 
 def _run(command: str) -> None:

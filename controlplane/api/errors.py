@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.api.parsers import BodyTooLargeError, InvalidBodyError
-from controlplane.engines.troubles import DATABASE_AWAY, Trouble, trouble_of
+from controlplane.engines.troubles import DATABASE_AWAY, ROWS_LOCKED, TOOK_TOO_LONG, Trouble, trouble_of
 from controlplane.monitoring.metrics import UNOPENED
 from controlplane.serving.proxies import network_of
 from environments.admin.error_page import error_page
@@ -27,13 +27,17 @@ from workers.lifecycle.starts import StartContendedError, StartRefusedError, Wor
 from workers.lifecycle.update_locks import NotTheHolderError, UpdateLockHeldError
 
 logger = logging.getLogger(__name__)
+
 #: What clients are asked to wait when the database is away: short, since a restart or failover takes seconds.
 RETRY_AFTER_SECONDS = 5
+
 NOT_FOUND = "Not found."
+
 #: Errors of the database: status and detail. Whoever may come again is told when; others would fail for ever.
 TROUBLES = {
     Trouble.AWAY: (503, DATABASE_AWAY),
-    Trouble.BUSY: (503, DATABASE_AWAY),
+    Trouble.LOCKED: (503, ROWS_LOCKED),
+    Trouble.BUSY: (503, TOOK_TOO_LONG),
     Trouble.INVALID: (400, "The database takes no such value."),
     Trouble.GONE: (404, NOT_FOUND),
     Trouble.CONFLICT: (409, "Something else was changed at the same time. Try again."),

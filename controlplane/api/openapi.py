@@ -49,7 +49,7 @@ ERRORS = {
     "413": "The body is larger than 64 KiB, or that of a heartbeat than 1 MiB",
     "415": "The body is not application/json in UTF-8",
     "429": "Too many requests",
-    "503": "The database or a credential is not available at the moment",
+    "503": "The database, a row or a credential is not available at the moment",
 }
 RETRYABLE = {"429", "503"}
 #: Statuses of every endpoint, of those with an API key, and of those with a body.

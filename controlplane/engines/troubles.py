@@ -15,13 +15,17 @@ from django.db.utils import DatabaseErrorWrapper
 from controlplane.engines.circuit import circuit
 
 DATABASE_AWAY = "The database is not available."
+#: Of this caller's statement; the database serves others.
+ROWS_LOCKED = "Somebody else holds the rows that this call needs: try again."
+TOOK_TOO_LONG = "The database took too long for this call: try again."
 
 
 class Trouble(Enum):
     """Whose trouble an error of the database is, and whether it helps to come again."""
 
     AWAY = "Nobody is served: unreachable, silent, shutting down, full, read-only or damaged."
-    BUSY = "This caller's statement found no room: it waited or took too long, and may pass the next time."
+    LOCKED = "Somebody else holds a row that this caller's statement waited for; the next time it may be free."
+    BUSY = "This caller's statement found no room: it took too long or too much, and may pass the next time."
     INVALID = "The database never takes what this caller asks."
     GONE = "What the caller's row refers to has been deleted meanwhile."
     CONFLICT = "Another row stands against the caller's."
@@ -42,12 +46,13 @@ SQLSTATES = {
     "26": Trouble.BUSY,  # a prepared statement that a pooler has lost
     "28": Trouble.AWAY,  # our account is refused
     "3D": Trouble.AWAY,  # there is no such database
-    "40": Trouble.BUSY,  # deadlock, serialization
+    "40": Trouble.LOCKED,  # deadlock, serialization
     "42": Trouble.OURS,  # syntax, names, rights
     "53": Trouble.AWAY,  # disk full, memory, connections
     "53400": Trouble.BUSY,  # a limit that is set for each session, such as that of temporary files
     "54": Trouble.INVALID,  # too complex, too many columns or arguments
-    "55": Trouble.BUSY,  # locks
+    "55": Trouble.BUSY,  # in use
+    "55P03": Trouble.LOCKED,
     "57": Trouble.BUSY,  # cancelled, as after the statement timeout
     "57P01": Trouble.AWAY,  # shut down
     "57P02": Trouble.AWAY,  # crashed
@@ -58,7 +63,7 @@ SQLSTATES = {
 }
 #: By SQLite's primary result code. Locks are waited for in the engine, which knows whether anybody gets them.
 CODES = {
-    sqlite3.SQLITE_BUSY: Trouble.BUSY,
+    sqlite3.SQLITE_BUSY: Trouble.LOCKED,
     sqlite3.SQLITE_CANTOPEN: Trouble.AWAY,
     sqlite3.SQLITE_CONSTRAINT: Trouble.CONFLICT,
     sqlite3.SQLITE_CORRUPT: Trouble.AWAY,
@@ -67,7 +72,7 @@ CODES = {
     sqlite3.SQLITE_INTERNAL: Trouble.OURS,
     sqlite3.SQLITE_INTERRUPT: Trouble.BUSY,
     sqlite3.SQLITE_IOERR: Trouble.AWAY,
-    sqlite3.SQLITE_LOCKED: Trouble.BUSY,
+    sqlite3.SQLITE_LOCKED: Trouble.LOCKED,
     sqlite3.SQLITE_MISMATCH: Trouble.INVALID,
     sqlite3.SQLITE_MISUSE: Trouble.OURS,
     sqlite3.SQLITE_NOMEM: Trouble.BUSY,

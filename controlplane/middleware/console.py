@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from controlplane.accounts.pages import lacks_second_factor
 from controlplane.api.parsers import BodyTooLargeError, SentBody
-from controlplane.engines.troubles import DATABASE_AWAY, Trouble, trouble_of
+from controlplane.engines.troubles import ROWS_LOCKED, TOOK_TOO_LONG, Trouble, trouble_of
 from controlplane.middleware import Handler
 from controlplane.middleware.answers import CONSOLE_PATHS, database_away, page, unavailable
 from controlplane.serving.bulkhead import Kind, kind_of
@@ -20,6 +20,19 @@ from environments.encryption import CannotOpenError
 from environments.sealing.data_keys import DataKeyExhaustedError
 
 logger = logging.getLogger(__name__)
+#: What is said of a caller's statement that may pass the next time: to programs, and to people in title and message.
+BUSY = {
+    Trouble.LOCKED: (
+        ROWS_LOCKED,
+        "Somebody else is changing this",
+        "What this needs is being changed by somebody else. Nothing was changed. Try again in a moment.",
+    ),
+    Trouble.BUSY: (
+        TOOK_TOO_LONG,
+        "That took too long",
+        "The database took too long. Nothing was changed. Try again, or ask for less.",
+    ),
+}
 #: What Django's admin lets through when an address or a form holds odd values, as it does not check those itself.
 BAD_INPUT = (ValidationError, FieldError, InvalidPage, ValueError, OverflowError)
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
@@ -103,10 +116,9 @@ def console_error(request: HttpRequest, exception: Exception) -> HttpResponse | 
     trouble = trouble_of(exception)
     if trouble is Trouble.AWAY:
         return database_away(request)
-    if trouble is Trouble.BUSY:
+    if trouble in BUSY:
         logger.error("console: database busy: %s", type(exception.__cause__ or exception).__name__)
-        message = "The database took too long. Nothing was changed. Try again, or ask for less."
-        return unavailable(request, DATABASE_AWAY, "That took too long", message)
+        return unavailable(request, *BUSY[trouble])
     if isinstance(exception, (IntegrityError, ObjectDoesNotExist)):
         return _changed_meanwhile(request, exception)
     if trouble is Trouble.INVALID or isinstance(exception, BAD_INPUT):

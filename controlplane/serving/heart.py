@@ -67,7 +67,7 @@ class Heart:
             beat()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("no pulse: %s", type(error.__cause__ or error).__name__)
-            if trouble_of(error) is Trouble.BUSY:
+            if trouble_of(error) in {Trouble.LOCKED, Trouble.BUSY}:
                 circuit.suspect()
 
     def look(self) -> None:

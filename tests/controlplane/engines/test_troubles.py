@@ -23,7 +23,7 @@ from tests.support.circuits import Probe, wait_until
 from tests.support.factories import Fleet, create_organization
 from workers.models import Worker, WorkerQueue
 
-AWAY, BUSY, INVALID, GONE, CONFLICT, OURS = Trouble
+AWAY, LOCKED, BUSY, INVALID, GONE, CONFLICT, OURS = Trouble
 
 ON_POSTGRESQL = pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL only")
 
@@ -53,7 +53,7 @@ def trouble_with(action: Callable[[], Any]) -> Trouble | None:
 STATES = {
     "08000": AWAY, "08003": AWAY, "08006": AWAY, "57P01": AWAY, "57P02": AWAY, "57P03": AWAY,
     "53000": AWAY, "53100": AWAY, "53200": AWAY, "53300": AWAY, "58000": AWAY, "58030": AWAY, "25006": AWAY,
-    "57014": BUSY, "40001": BUSY, "40P01": BUSY, "40003": BUSY, "55P03": BUSY, "55006": BUSY, "53400": BUSY,
+    "57014": BUSY, "40001": LOCKED, "40P01": LOCKED, "40003": LOCKED, "55P03": LOCKED, "55006": BUSY, "53400": BUSY,
     "25P03": BUSY, "57P05": BUSY, "XX000": BUSY, "XX001": BUSY, "F0000": BUSY,
     "54000": INVALID, "54001": INVALID, "54011": INVALID, "54023": INVALID, "22P02": INVALID, "22003": INVALID,
     "2201B": INVALID, "22021": INVALID, "21000": INVALID, "0A000": INVALID,
@@ -150,7 +150,7 @@ def test_a_deadlock_is_the_trouble_of_whom_it_is_told(transactional_db: None, wa
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [BUSY]
+    assert found == [LOCKED]
     assert not watched.is_open()
 
 
@@ -161,7 +161,7 @@ def test_a_row_that_somebody_has_locked_opens_nothing_but_has_the_circuit_look(
     create_organization("first")
     lock = "SELECT 1 FROM environments_organization FOR UPDATE"
     another.execute(lock)
-    assert trouble_with(lambda: run("SET LOCAL lock_timeout = 20", lock)) is BUSY
+    assert trouble_with(lambda: run("SET LOCAL lock_timeout = 20", lock)) is LOCKED
     wait_until(lambda: probe.asked == 1 and not used.is_looking())
     assert not used.is_open()
 
@@ -342,7 +342,7 @@ def test_a_lock_that_others_get_in_turn_does_not(own: DatabaseWrapper, path: Pat
             found = trouble_of(error)
     is_over.set()
     thread.join()
-    assert found is BUSY
+    assert found is LOCKED
     assert not watched.is_open()
 
 

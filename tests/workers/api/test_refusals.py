@@ -296,7 +296,7 @@ def test_a_refusal_that_cannot_be_noted_is_the_ordinary_503(fleet: Fleet) -> Non
         response = start(fleet, b"{")
     assert response.status_code == 503
     assert_error_shape(response)
-    assert response.json() == {"detail": "The database is not available."}
+    assert response.json() == {"detail": "The database took too long for this call: try again."}
     assert response["Retry-After"]
     assert not Refusal.objects.exists()
 

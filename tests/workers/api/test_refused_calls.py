@@ -195,7 +195,10 @@ def test_a_refusal_that_cannot_be_noted_is_the_ordinary_503(running: Fleet) -> N
 
     with connection.execute_wrapper(fail):
         response = heartbeat(running, b"[")
-    assert (response.status_code, response.json()) == (503, {"detail": "The database is not available."})
+    assert (response.status_code, response.json()) == (
+        503,
+        {"detail": "The database took too long for this call: try again."},
+    )
 
 
 # --- What people see -----------------------------------------------------------------------------------------------------
