@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
@@ -30,6 +31,10 @@ from environments.moments import moment
 #: What no filter in an address may have: `?sealed_api_key__startswith=` would be an oracle, a pattern a load.
 UNSEARCHABLE = ("regex", "sealed_", "_hash", "wrapped_key", "known_answer", "fingerprint_key", "password")
 
+#: The name that is typed where workers that run are concerned.
+TYPED_NAME = "_typed_name"
+MISTYPED = "Nothing was deleted: workers that run now are concerned, so type what the page asks for."
+
 #: Of records that pile up, how many a search looks through.
 MOST_SEARCHED = 100_000
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -43,6 +48,11 @@ def actor_of(request: HttpRequest) -> Actor:
 def too_many(most: int, rows: str, done: str = "changed") -> str:
     """Why a selection was refused that is too large."""
     return f"Nothing was {done}: at most {most:,} {rows} at once. Use the filters or the search to choose fewer."
+
+
+def is_typed(request: HttpRequest, name: str) -> bool:
+    """Whether the name was typed that has to be; "" has not."""
+    return not name or request.POST.get(TYPED_NAME, "").strip() == name.strip()
 
 
 class ConsoleForm(ModelForm):  # type: ignore[type-arg]  # the model is the subclass's
@@ -221,6 +231,10 @@ class ConsoleAdmin(ModelAdmin):
         """What else a person should know before these rows are deleted, in sentences."""
         return []
 
+    def name_to_type(self, rows: Any) -> str:  # noqa: ARG002
+        """What a person has to type before these rows are deleted; "" for nothing."""
+        return ""
+
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """What goes and what stands in the way, told by kinds: a worker may have had a million processes.
 
@@ -236,8 +250,14 @@ class ConsoleAdmin(ModelAdmin):
         return [*going(removal), *self.losses(rows)], names, forbidden, list(barriers(removal))
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        row = self.get_object(request, unquote(object_id))
+        name = self.name_to_type([row]) if row is not None else ""
+        if request.method == "POST" and not is_typed(request, name):
+            self.message_user(request, MISTYPED, messages.ERROR)
+            return redirect(request.path)
         try:
-            response = super().delete_view(request, object_id, {**(extra_context or {}), "step": "Delete"})
+            context = {**(extra_context or {}), "step": "Delete", "name_to_type": name}
+            response = super().delete_view(request, object_id, context)
         except GoneError:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
         if row := getattr(response, "context_data", {}).get("object"):
@@ -258,19 +278,24 @@ class ConsoleAdmin(ModelAdmin):
         if queryset.order_by()[: MOST_DELETED + 1].count() > MOST_DELETED:
             self.message_user(request, too_many(MOST_DELETED, self.opts.verbose_name_plural), messages.ERROR)
             return None
+        name = self.name_to_type(list(queryset))
         if not request.POST.get("post"):
-            return self._named(actions.delete_selected(self, request, queryset))
+            return self._named(actions.delete_selected(self, request, queryset), name)
+        if not is_typed(request, name):
+            self.message_user(request, MISTYPED, messages.ERROR)
+            return None
         with transaction.atomic():
             ids = queryset.order_by().values_list("pk", flat=True)
             locked = self.model._base_manager.filter(pk__in=list(ids)).order_by("pk").select_for_update()
             chosen = queryset.filter(pk__in=[row.pk for row in locked])
             return self._named(actions.delete_selected(self, request, chosen))
 
-    def _named(self, response: Any) -> Any:
+    def _named(self, response: Any, name_to_type: str = "") -> Any:
         """The page that asks, called by what it asks; there is none once it is done."""
         if response is not None:
             can = "Cannot delete" if response.context_data["protected"] else "Delete"
             response.context_data["title"] = f"{can} these {self.opts.verbose_name_plural}"
+            response.context_data["name_to_type"] = name_to_type
         return response
 
 

@@ -12,6 +12,9 @@ from environments.models.organizations import CONNECTION_POINTERS
 #: What each section is called, by the pointer that levels have to its connection, in the order of `Sections`.
 SECTIONS = dict(zip(CONNECTION_POINTERS, ("Temporal", "LiteLLM", "telemetry"), strict=True))
 
+#: The sections that every worker needs.
+REQUIRED = (SECTIONS["temporal_connection"], SECTIONS["litellm_connection"])
+
 
 class Level(StrEnum):
     """Where a section may be set, the narrowest first."""

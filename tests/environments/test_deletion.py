@@ -25,16 +25,7 @@ from tests.support.console import REGISTERED, member, person, row_of, signed_in,
 from tests.support.factories import ACTOR, Fleet
 from workers.api_keys.issuing import rotate_api_key
 from workers.lifecycle.update_locks import acquire_update_lock
-from workers.models import (
-    ApiKey,
-    InstanceReport,
-    Refusal,
-    UpdateLock,
-    Worker,
-    WorkerInstance,
-    WorkerQueue,
-    WorkerStart,
-)
+from workers.models import ApiKey, InstanceReport, Refusal, UpdateLock, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
@@ -59,12 +50,13 @@ def client(fleet: Fleet) -> Client:
 
 
 def press_delete(client: Client, row: models.Model) -> Any:
-    return client.post(url(type(row), "delete", row.pk), {"post": "yes"})
+    return client.post(url(type(row), "delete", row.pk), {"post": "yes", "_typed_name": str(row)})
 
 
 def choose_and_delete(client: Client, *rows: models.Model) -> Any:
     """What the list does with a selection whose page was confirmed."""
     data = {"action": "delete_selected", "_selected_action": [row.pk for row in rows], "post": "yes"}
+    data["_typed_name"] = str(rows[0]) if len(rows) == 1 else f"{len(rows)} workers"
     return client.post(url(type(rows[0]), "changelist"), data)
 
 

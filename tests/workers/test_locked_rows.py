@@ -55,7 +55,7 @@ def test_whoever_waits_in_vain_is_told_that_somebody_holds_the_rows(  # noqa: PL
     token = factories.issue_token(fleet.organization)
     response = shared_client().post(
         f"/api/v1/{path.format(worker=fleet.worker.pk, queue=fleet.queue.pk)}",
-        '{"status": "active", "lock_duration_seconds": 60}',
+        '{"status": "active", "worker_id": "builder"}',
         "application/json",
         HTTP_AUTHORIZATION=f"Bearer {token}",
     )

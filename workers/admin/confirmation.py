@@ -10,9 +10,17 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from environments import audit, times
-from environments.admin.console import ConsoleAdmin
-from workers.configuration.impact import CutOff, QueueImpact, affected_by, compare
-from workers.configuration.revisions import given_in, groups_of
+from environments.admin.console import TYPED_NAME, ConsoleAdmin, is_typed
+from workers.configuration.impact import (
+    CannotStart,
+    CutOff,
+    QueueImpact,
+    affected_by,
+    cannot_start,
+    compare,
+    queues_affected_by,
+)
+from workers.configuration.revisions import given_in, groups_of, groups_of_queues
 from workers.models import Worker
 
 #: What the second, confirming request carries.
@@ -33,7 +41,7 @@ class ConfirmedAdmin(ConsoleAdmin):
     ) -> HttpResponse:
         """Reads before the change's transaction what takes longest: which workers it may be about."""
         row = self.get_object(request, unquote(object_id)) if request.method == "POST" and object_id else None
-        request.groups = groups_of(affected_by(row)) if row else {}  # type: ignore[attr-defined]  # up to response_change
+        request.groups = _groups_affected_by(row) if row else {}  # type: ignore[attr-defined]  # up to response_change
         return super().changeform_view(request, object_id, form_url, extra_context)
 
     def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:  # noqa: FBT001
@@ -43,19 +51,28 @@ class ConfirmedAdmin(ConsoleAdmin):
 
     def response_change(self, request: HttpRequest, obj: models.Model) -> HttpResponse:
         """Asks, when workers would be given something else or told to end; called within the change's transaction."""
-        groups = groups_of(affected_by(obj)) if isinstance(obj, Worker) else request.groups  # type: ignore[attr-defined]  # as above
-        impact = compare(request.given, given_in(groups), now=times.now())  # type: ignore[attr-defined]  # as above
-        changes = audit.difference(audit.snapshot(obj.stored), audit.snapshot(obj))  # type: ignore[attr-defined]  # see save_form
-        consequences = self.consequences(obj, changes)
-        if not impact and not consequences:
+        effect = self._effect_on(request, obj)
+        if not any(effect.values()):
             return super().response_change(request, obj)
-        mark = mark_of(impact, consequences)
-        if request.POST.get(CONFIRMED) == mark:
+        mark = mark_of(*effect.values())
+        name = str(obj) if any(found.online for found in effect["stranded"]) else ""
+        is_confirmed = request.POST.get(CONFIRMED) == mark
+        if is_confirmed and is_typed(request, name):
             return super().response_change(request, obj)
-        told = {"impact": impact, "consequences": consequences, "mark": mark, "kept": self.keep_secrets(request, obj)}
-        question = self._ask(request, obj, changes, told)
+        told = {**effect, "mark": mark, "name_to_type": name, "is_mistyped": is_confirmed}
+        question = self._ask(request, obj, told | {"kept": self.keep_secrets(request, obj)})
         transaction.set_rollback(True)  # from here on nothing can be looked up either
         return question
+
+    def _effect_on(self, request: HttpRequest, obj: models.Model) -> dict[str, list[Any]]:
+        """Who is given something else, who could not start any more, and what else a person should know."""
+        groups = groups_of(affected_by(obj)) if isinstance(obj, Worker) else request.groups  # type: ignore[attr-defined]  # up to here
+        before, after, now = request.given, given_in(groups), times.now()  # type: ignore[attr-defined]  # see save_model
+        return {
+            "impact": compare(before, after, now=now),
+            "stranded": cannot_start(before, after, now=now),
+            "consequences": self.consequences(obj, _changes_of(obj)),
+        }
 
     def consequences(self, obj: Any, changes: dict[str, list[Any]]) -> list[str]:  # noqa: ARG002
         """What else the change does that a person should know, in sentences."""
@@ -65,7 +82,7 @@ class ConfirmedAdmin(ConsoleAdmin):
         """Keeps what was typed into `secret_fields`, not in the page; returns what the confirming request says."""
         return {}
 
-    def _ask(self, request: HttpRequest, obj: Any, changes: dict[str, list[Any]], told: dict[str, Any]) -> HttpResponse:
+    def _ask(self, request: HttpRequest, obj: Any, told: dict[str, Any]) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             **told,
@@ -73,14 +90,14 @@ class ConfirmedAdmin(ConsoleAdmin):
             "original": obj,
             "title": "Confirm the change",
             "step": "Confirm the change",
-            "changes": [self._shown(name, *values) for name, values in changes.items()],
-            "workers": sum(found.workers for found in told["impact"]),
-            "online": sum(found.online for found in told["impact"]),
-            "was_asked": CONFIRMED in request.POST,
+            "changes": [self._shown(name, *values) for name, values in _changes_of(obj).items()],
+            "workers": sum(found.workers for found in told["impact"] if not found.missing),
+            "online": sum(found.online for found in told["impact"] if not found.missing),
+            "was_asked": CONFIRMED in request.POST and not told["is_mistyped"],
             "fields": [
                 (name, value)
                 for name, values in request.POST.lists()
-                if name not in {"csrfmiddlewaretoken", CONFIRMED, *told["kept"], *self.secret_fields}
+                if name not in {"csrfmiddlewaretoken", CONFIRMED, TYPED_NAME, *told["kept"], *self.secret_fields}
                 for value in values
             ]
             + list(told["kept"].items()),
@@ -110,12 +127,22 @@ def _text(value: Any) -> str:
     return "empty" if value in (None, "") else str(value)
 
 
+def _changes_of(obj: Any) -> dict[str, list[Any]]:
+    """What was changed since it was stored; see save_form."""
+    return audit.difference(audit.snapshot(obj.stored), audit.snapshot(obj))
+
+
+def _groups_affected_by(row: Any) -> dict[Any, Any]:
+    return groups_of(affected_by(row)) | groups_of_queues(queues_affected_by(row))
+
+
 def refused(found: CutOff) -> str:
     """What a person should know of processes that are cut off."""
     return f"{found}: heartbeats and starts with it are refused from then on."
 
 
-def mark_of(impact: list[QueueImpact], *beside: Any) -> str:
+def mark_of(impact: list[QueueImpact], stranded: list[CannotStart], *beside: Any) -> str:
     """What tells one effect from another; how many are live may change between the question and the answer."""
     told = [(found.queue_id, found.old_revision, found.new_revision, found.workers) for found in impact]
-    return hashlib.sha256(repr((told, beside)).encode()).hexdigest()[:16]
+    lost = [(found.reason, found.workers, found.queues) for found in stranded]
+    return hashlib.sha256(repr((told, lost, beside)).encode()).hexdigest()[:16]

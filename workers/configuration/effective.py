@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from environments.connections.levels import ConfigurationIncompleteError, Layer, Level, Sections, resolve
+from environments.connections.levels import REQUIRED, ConfigurationIncompleteError, Layer, Level, Sections, resolve
 from environments.encryption import Secret
 from environments.models import DataKey, TelemetrySettings
 from environments.sealing.data_keys import open_api_key
@@ -110,6 +110,11 @@ def revision_for(worker: Worker) -> str:
         return _digest(str(error))
 
 
+def missing_in(revision: str) -> str:
+    """What is missing where `revision_for` gave this revision, so that a start would be refused; "" if nothing is."""
+    return _MISSING.get(revision, "")
+
+
 def revision_of_queue(queue: WorkerQueue) -> str:
     """The revision of what any worker of the queue is given that has no connections of its own.
 
@@ -120,3 +125,9 @@ def revision_of_queue(queue: WorkerQueue) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+#: What the revisions of incomplete configurations name.
+_MISSING = {
+    _digest(str(ConfigurationIncompleteError(name, LEVELS))): f"no {name} connection at any level" for name in REQUIRED
+}

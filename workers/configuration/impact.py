@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from environments.models import Environment
+from workers.configuration.effective import missing_in
 from workers.configuration.revisions import Given, given_to
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue
 
@@ -29,15 +30,22 @@ class QueueImpact:
     workers: int
     online: int
 
+    @property
+    def missing(self) -> str:
+        """What they would lack, so that they could not start; "" when nothing."""
+        return missing_in(self.new_revision)
+
     def as_json(self) -> dict[str, Any]:
         """The impact as JSON shows it."""
-        return asdict(self) | {"queue_id": str(self.queue_id)}
+        return asdict(self) | {"queue_id": str(self.queue_id), "missing": self.missing}
 
     def __str__(self) -> str:
         """One line for a person."""
         workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
-        revisions = f"{self.old_revision} -> {self.new_revision}"
-        return f"queue {self.queue}: {workers}, {self.online} online, would get another configuration ({revisions})"
+        begin = f"queue {self.queue}: {workers}, {self.online} online, "
+        if self.missing:
+            return f"{begin}would get no configuration ({self.old_revision} -> {self.missing})"
+        return f"{begin}would get another configuration ({self.old_revision} -> {self.new_revision})"
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,27 @@ class Processes:
     def as_json(self) -> dict[str, Any]:
         """The same as JSON shows it."""
         return asdict(self) | {"queue_id": str(self.queue_id)}
+
+
+@dataclass(frozen=True)
+class CannotStart:
+    """Workers and queues that could start before a change and cannot after it; `online` are the workers that run."""
+
+    reason: str
+    workers: int
+    queues: int
+    online: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON shows it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        queues = f"{self.queues} queue{'' if self.queues == 1 else 's'}"
+        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'} in {queues}"
+        running = f" ({self.online} of them run{'s' if self.online == 1 else ''} now)" if self.online else ""
+        return f"{workers if self.workers else queues} could not start any more: {self.reason}{running}"
 
 
 class CutOff(Processes):
@@ -92,6 +121,23 @@ def ending(disabled: Mapping[UUID, WorkerQueue], *, now: datetime) -> list[Endin
     return _by_queue(Ending, Counter(disabled[worker_id] for worker_id, _ in _running(disabled, now)))
 
 
+def cannot_start(before: Mapping[UUID, Given], after: Mapping[UUID, Given], *, now: datetime) -> list[CannotStart]:
+    """Who could start at the first look and cannot at the second, by what is missing; queues may be among both."""
+    lost = {
+        row_id: (missing, given.queue_id)
+        for row_id, given in after.items()
+        if row_id in before and (missing := missing_in(given.revision)) and not missing_in(before[row_id].revision)
+    }
+    if not lost:
+        return []
+    queues = {place for row_id, place in lost.items()}
+    workers = Counter(missing for row_id, (missing, queue_id) in lost.items() if row_id != queue_id)
+    live = _live({before[row_id].queue_id for row_id in lost}, now)
+    online = Counter(lost[worker_id][0] for worker_id in live if worker_id in lost)
+    counts = Counter(missing for missing, _ in queues)
+    return [CannotStart(missing, workers[missing], counts[missing], online[missing]) for missing in sorted(counts)]
+
+
 def _running(workers: Collection[UUID], now: datetime) -> list[tuple[UUID, UUID | None]]:
     """Of each process that runs its worker and its API key."""
     found: list[tuple[UUID, UUID | None]] = []
@@ -109,6 +155,19 @@ def _by_queue[Told: Processes](told: type[Told], counts: Mapping[WorkerQueue, in
 def look(organizations: Collection[str]) -> dict[UUID, Given]:
     """What every worker of the organizations is given at this moment."""
     return given_to(Worker.objects.filter(organization__in=organizations))
+
+
+def queues_affected_by(row: Any) -> QuerySet[WorkerQueue]:
+    """The queues that it may give something else, to workers which they make."""
+    match row:
+        case Worker():
+            return WorkerQueue.objects.none()
+        case WorkerQueue():
+            return WorkerQueue.objects.filter(pk=row.pk)
+        case Environment():
+            return WorkerQueue.objects.filter(environment=row.pk)
+        case _:
+            return WorkerQueue.objects.filter(organization=row.organization_id)
 
 
 def affected_by(row: Any) -> QuerySet[Worker]:
@@ -131,14 +190,14 @@ def compare(
     now: datetime,
     queues: Mapping[UUID, WorkerQueue] | None = None,
 ) -> list[QueueImpact]:
-    """How two looks differ, by queue; workers that came or went between them are not affected.
+    """How two looks differ, by queue; workers that came or went between them are not affected, queues do not count.
 
     `queues` are those of the second look, where they are not in the database yet.
     """
     changed = {
         worker_id: (given.queue_id, before[worker_id].revision, given.revision)
         for worker_id, given in after.items()
-        if worker_id in before and before[worker_id].revision != given.revision
+        if worker_id in before and before[worker_id].revision != given.revision and worker_id != given.queue_id
     }
     if not changed:
         return []

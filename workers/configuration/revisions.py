@@ -79,6 +79,11 @@ def groups_of(workers: QuerySet[Worker]) -> dict[UUID, Group]:
     return {worker_id: Group(*group) for worker_id, *group in workers.order_by().values_list("pk", *GROUP).iterator()}
 
 
+def groups_of_queues(queues: QuerySet[WorkerQueue]) -> dict[UUID, Group]:
+    """The group of each queue itself, by its id: that of workers which a start in the queue would make."""
+    return {queue_id: Group(queue_id) for queue_id in queues.order_by().values_list("pk", flat=True)}
+
+
 def given_in(groups: Mapping[UUID, Group]) -> dict[UUID, Given]:
     """What workers of these groups are given now."""
     revisions = current_revisions(groups.values())

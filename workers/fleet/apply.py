@@ -8,7 +8,7 @@ from pathlib import Path
 from django.db import DatabaseError, OperationalError, ProgrammingError
 
 from environments.audit import Actor
-from workers.configuration.impact import CutOff, Ending, QueueImpact
+from workers.configuration.impact import CannotStart, CutOff, Ending, QueueImpact
 from workers.fleet.changes import Change
 from workers.fleet.document import Document, read_document
 from workers.fleet.errors import FleetError, Problem
@@ -22,10 +22,11 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Applied:
-    """What a document changed, which workers are given another configuration by it, and what happens to who runs."""
+    """What a document changed, who is given another configuration or none, and what happens to who runs."""
 
     changes: list[Change]
     impact: list[QueueImpact]
+    cannot_start: list[CannotStart]
     cut_off: list[CutOff]
     ending: list[Ending]
 
@@ -76,4 +77,4 @@ def apply(document: Document, *, actor: Actor, now: datetime, is_dry_run: bool =
 
 
 def _applied(plan: Plan) -> Applied:
-    return Applied(plan.journal.changes, plan.impact, plan.cut_off, plan.ending)
+    return Applied(plan.journal.changes, plan.impact, plan.cannot_start, plan.cut_off, plan.ending)

@@ -14,7 +14,7 @@ from environments.audit import Actor
 from environments.database.for_many import insert_of
 from environments.models import AuditEvent
 from workers.api_keys.issuing import DEFAULT_LIFETIME, IssuedApiKey, issue_api_key
-from workers.configuration.impact import QueueImpact, compare, cut_off
+from workers.configuration.impact import CannotStart, QueueImpact, cannot_start, compare, cut_off
 from workers.configuration.revisions import GROUP, Given, Group, current_revisions
 from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
 from workers.models.workers import WorkerQuerySet
@@ -60,6 +60,7 @@ class Move:
     """What moving workers to a queue does: which are given what else, and what else a person should know."""
 
     impact: list[QueueImpact]
+    cannot_start: list[CannotStart]
     workers: int
     live: int
     #: Live processes whose API key does not reach the new queue.
@@ -141,6 +142,7 @@ def look_at_move(ids: Collection[UUID], queue: WorkerQueue, now: datetime) -> Mo
     moving = live.filter(worker__in=groups.keys())
     return Move(
         impact=compare(before, after, now=now),
+        cannot_start=cannot_start(before, after, now=now),
         workers=len(groups),
         live=moving.count(),
         cut_off=sum(found.processes for found in cut_off(dict.fromkeys(groups, queue), now=now)),

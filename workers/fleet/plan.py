@@ -11,7 +11,16 @@ from environments.encryption import CannotOpenError
 from environments.fields import SealedField
 from environments.models import CredentialConnection, Organization
 from environments.sealing.data_keys import DataKeyExhaustedError
-from workers.configuration.impact import CutOff, Ending, QueueImpact, compare, cut_off, ending
+from workers.configuration.impact import (
+    CannotStart,
+    CutOff,
+    Ending,
+    QueueImpact,
+    cannot_start,
+    compare,
+    cut_off,
+    ending,
+)
 from workers.fleet.changes import Action, Journal
 from workers.fleet.document import Document, Entry
 from workers.fleet.errors import FleetError, Problem
@@ -36,6 +45,7 @@ class Plan:
     updated: dict[Any, tuple[Row, set[str]]] = field(default_factory=dict)
     deleted: dict[Any, Row] = field(default_factory=dict)
     impact: list[QueueImpact] = field(default_factory=list)
+    cannot_start: list[CannotStart] = field(default_factory=list)
     cut_off: list[CutOff] = field(default_factory=list)
     ending: list[Ending] = field(default_factory=list)
 
@@ -57,7 +67,9 @@ def make_plan(document: Document, basis: Rows, *, actor: Actor, now: datetime, p
     given, disabled = fleet.given(), fleet.disabled()
     queue_of = {worker.pk: worker.queue_id for worker in fleet.rows[Worker].values()}
     _Planner(document, fleet, plan).run(prune=prune)
-    plan.impact = compare(given, fleet.given(), now=now, queues=fleet.rows[WorkerQueue])
+    then = fleet.given()
+    plan.impact = compare(given, then, now=now, queues=fleet.rows[WorkerQueue])
+    plan.cannot_start = cannot_start(given, then, now=now)
     there = [row for row in fleet.rows[Worker].values() if row.pk in queue_of]
     plan.cut_off = cut_off({row.pk: row.queue for row in there if row.queue_id != queue_of[row.pk]}, now=now)
     newly = fleet.disabled() - disabled

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from environments.models import Connection, DataKey, Environment, Organization
 from environments.models.connections import VERIFICATION
-from workers.configuration.effective import revision_for
+from workers.configuration.effective import revision_for, revision_of_queue
 from workers.configuration.revisions import Given, Group, group_of
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind, Row
 from workers.models import Worker, WorkerQueue
@@ -116,9 +116,9 @@ class Fleet:
         return None if found is row else found
 
     def given(self) -> dict[UUID, Given]:
-        """What every worker is given."""
-        revisions: dict[Group, str] = {}
-        given = {}
+        """What every worker is given, and what every queue would give to a worker that it makes."""
+        revisions = {Group(row.pk): revision_of_queue(row) for row in self.rows[WorkerQueue].values()}
+        given = {group.queue_id: Given(group.queue_id, revision) for group, revision in revisions.items()}
         for worker in self.rows[Worker].values():
             if (group := group_of(worker)) not in revisions:
                 revisions[group] = revision_for(worker)

@@ -14,7 +14,7 @@ from tests.support import factories
 from tests.support.calls import fresh_fleet, start
 from tests.support.console import form_of, member, person, signed_in, url
 from tests.support.factories import Fleet
-from workers.models import Worker, WorkerQueue
+from workers.models import Worker, WorkerInstance, WorkerQueue
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
@@ -123,8 +123,47 @@ def test_a_level_that_loses_its_last_connection_says_so_before(client: Client, f
     asked = change(client, Organization.objects.get(), temporal_connection="")
     (impact,) = asked.context["impact"]
     assert impact.online == 1
-    assert confirm(client, asked).status_code == 302
+    page = asked.content.decode()
+    lost = "1 worker in 1 queue could not start any more: no Temporal connection at any level (1 of them runs now)."
+    assert f'<p class="mb-4 cp-problem cp-important" role="alert">{lost}</p>' in page
+    assert "would be given another configuration" not in page
+    for typed in ({}, {"_typed_name": "something else"}):
+        again = confirm(client, asked, **typed)
+        assert "This is not the name, so nothing was changed." in again.content.decode()
+        assert start(fleet).status_code == 200
+    assert confirm(client, again, _typed_name=str(fleet.organization)).status_code == 302
     assert start(fleet).status_code == 409
+
+
+def test_nothing_has_to_be_typed_where_nobody_runs(client: Client, fleet: Fleet) -> None:
+    WorkerInstance.objects.update(stopped_at=timezone.now())
+    asked = change(client, fleet.organization, litellm_connection="")
+    assert "1 worker in 1 queue could not start any more: no LiteLLM connection at any level." in asked.content.decode()
+    assert 'name="_typed_name"' not in asked.content.decode()
+    assert confirm(client, asked).status_code == 302
+
+
+def test_a_queue_that_would_make_its_workers_in_vain_is_asked_about(client: Client, fleet: Fleet) -> None:
+    empty = factories.create_queue(fleet.environment, "empty", litellm_connection=fleet.litellm)
+    factories.point(fleet.organization, litellm_connection=None)
+    asked = change(client, empty, litellm_connection="")
+    assert "1 queue could not start any more: no LiteLLM connection at any level." in asked.content.decode()
+    assert confirm(client, asked).status_code == 302
+
+
+def test_deleting_workers_that_run_takes_what_the_page_asks_for(client: Client, fleet: Fleet) -> None:
+    second = factories.create_worker(fleet.queue, "worker-2")
+    address = url(Worker, "delete", fleet.worker.pk)
+    assert 'name="_typed_name"' in client.get(address).content.decode()
+    assert 'name="_typed_name"' not in client.get(url(Worker, "delete", second.pk)).content.decode()
+    asked = client.post(address, {"post": "yes"}, follow=True)
+    assert "Nothing was deleted" in asked.content.decode()
+    chosen = {"action": "delete_selected", "_selected_action": [fleet.worker.pk, second.pk]}
+    assert "2 workers" in client.post(url(Worker, "changelist"), chosen).content.decode()
+    client.post(url(Worker, "changelist"), {**chosen, "post": "yes", "_typed_name": "3 workers"})
+    assert Worker.objects.count() == 2
+    client.post(address, {"post": "yes", "_typed_name": str(fleet.worker)})
+    assert Worker.objects.get() == second
 
 
 def test_ending_running_processes_is_asked_about_too(client: Client, fleet: Fleet) -> None:

@@ -7,8 +7,10 @@ from django.utils import timezone
 from tests.support import factories
 from tests.support.calls import fresh_fleet, start
 from tests.support.factories import Fleet
-from workers.configuration.impact import QueueImpact, compare, look
-from workers.models import Worker, WorkerInstance
+from workers.configuration.impact import QueueImpact, cannot_start, compare, look
+from workers.configuration.revisions import given_in, groups_of_queues
+from workers.fleet.bulk import look_at_move
+from workers.models import Worker, WorkerInstance, WorkerQueue
 
 
 def impact_of(fleet: Fleet, change: Any) -> list[QueueImpact]:
@@ -76,3 +78,48 @@ def test_the_statements_do_not_grow_with_the_fleet(fleet: Fleet, queues: int, dj
     with django_assert_num_queries(4):  # workers, their queues; who is online, the queues' names
         impact = compare(before, look([fleet.organization.pk]), now=timezone.now())
     assert len(impact) == queues + 1
+
+
+# --- Who cannot start any more -------------------------------------------------------------------------------------------
+
+
+def lost_by(fleet: Fleet, change: Any) -> list[str]:
+    def everything() -> dict[Any, Any]:
+        own = WorkerQueue.objects.filter(organization=fleet.organization)
+        return look([fleet.organization.pk]) | given_in(groups_of_queues(own))
+
+    before = everything()
+    change()
+    return [str(found) for found in cannot_start(before, everything(), now=timezone.now())]
+
+
+@pytest.mark.parametrize(("pointer", "name"), [("temporal_connection", "Temporal"), ("litellm_connection", "LiteLLM")])
+def test_whoever_loses_a_last_connection_cannot_start_any_more(fleet: Fleet, pointer: str, name: str) -> None:
+    assert start(fleet).status_code == 200
+    lost = lost_by(fleet, lambda: factories.point(fleet.organization, **{pointer: None}))
+    reason = f"could not start any more: no {name} connection at any level"
+    assert lost == [f"1 worker in 1 queue {reason} (1 of them runs now)"]
+    assert start(fleet).status_code == 409
+    assert lost_by(fleet, lambda: factories.create_worker(fleet.queue, "worker-2")) == []
+
+
+def test_who_has_a_connection_at_a_narrower_level_loses_nothing(fleet: Fleet) -> None:
+    factories.point(fleet.queue, litellm_connection=fleet.litellm)
+    empty = factories.create_queue(fleet.environment, "empty")
+    lost = lost_by(fleet, lambda: factories.point(fleet.organization, litellm_connection=None))
+    assert lost == ["1 queue could not start any more: no LiteLLM connection at any level"]
+    factories.create_worker(empty)
+    assert lost_by(fleet, lambda: factories.point(fleet.queue, temporal_connection=None)) == []
+
+
+def test_a_worker_that_is_moved_to_a_queue_without_configuration_cannot_start(fleet: Fleet) -> None:
+    factories.point(fleet.organization, litellm_connection=None)
+    factories.point(fleet.queue, litellm_connection=fleet.litellm)
+    bare = factories.create_queue(fleet.environment, "bare")
+    move = look_at_move([fleet.worker.pk], bare, timezone.now())
+    reason = "1 worker in 1 queue could not start any more: no LiteLLM connection at any level"
+    assert [str(found) for found in move.cannot_start] == [reason]
+    (impact,) = move.impact
+    assert str(impact).endswith(
+        f" 0 online, would get no configuration ({impact.old_revision} -> no LiteLLM connection at any level)"
+    )

@@ -27,6 +27,7 @@ class Told:
 
     lines: list[Any]
     impact: list[Any]
+    cannot_start: list[Any]
     cut_off: list[Any]
     ending: list[Any]
 
@@ -38,11 +39,17 @@ class Told:
                 del change["id"]
                 for name in ("id", "api_key"):
                     change["fields"].pop(name, None)
-        return cls(changes, *([replace(each, queue_id=None) for each in found] for found in effects_of(applied)))
+        return cls(
+            changes,
+            *(
+                [replace(each, queue_id=None) if hasattr(each, "queue_id") else each for each in found]
+                for found in effects_of(applied)
+            ),
+        )
 
 
 def effects_of(applied: Applied) -> list[list[Any]]:
-    return [applied.impact, applied.cut_off, applied.ending]
+    return [applied.impact, applied.cannot_start, applied.cut_off, applied.ending]
 
 
 def outcome_of(text: str, **options: Any) -> Told | str:
@@ -221,3 +228,18 @@ def test_a_run_names_the_processes_that_are_told_to_end(document: str, prune: bo
     applied = apply_all(document, prune=prune)
     assert [str(found) for found in applied.ending] == ["1 running process is told to end in acme.production.default"]
     assert apply_all(document, prune=prune).ending == []
+
+
+@pytest.mark.django_db
+def test_who_could_not_start_any_more_is_told_before_and_after() -> None:
+    apply(ACME)
+    run_all_workers()
+    without = ACME.replace("    litellm_connection: gateway\n", "    litellm_connection: null\n")
+    lost = "2 workers in 1 queue could not start any more: no LiteLLM connection at any level (2 of them run now)"
+    for is_dry_run in (True, False):
+        applied = apply_all(without, is_dry_run=is_dry_run)
+        assert [str(found) for found in applied.cannot_start] == [lost]
+        (impact,) = applied.impact
+        assert "would get no configuration" in str(impact)
+        assert impact.as_json()["missing"] == "no LiteLLM connection at any level"
+    assert apply_all(without).cannot_start == []

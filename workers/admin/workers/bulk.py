@@ -17,12 +17,10 @@ from django.shortcuts import redirect
 from django.template.defaultfilters import pluralize
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from unfold.widgets import (
-    UnfoldAdminTextInputWidget,
-)
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from environments import times
-from environments.admin.console import ConsoleAdmin, actor_of, too_many
+from environments.admin.console import ConsoleAdmin, actor_of, is_typed, too_many
 from environments.admin.searches import BoundedAutocomplete
 from environments.admin.signed_in import staff_of
 from environments.models import Role
@@ -281,8 +279,12 @@ class BulkActions(ConsoleAdmin):
             case MoveForm():
                 queue = form.cleaned_data["queue"]
                 move = bulk.look_at_move(ids, queue, now)
-                if request.POST.get(CONFIRMED) != (mark := mark_of(move.impact, queue.pk)):
-                    return self._page(verb, request, form, move=move, mark=mark, notes=list(_notes(move, queue)))
+                mark = mark_of(move.impact, move.cannot_start, queue.pk)
+                is_confirmed = request.POST.get(CONFIRMED) == mark
+                name = str(queue) if any(each.online for each in move.cannot_start) else ""
+                if not (is_confirmed and is_typed(request, name)):
+                    asked = {"mark": mark, "name_to_type": name, "is_mistyped": is_confirmed}
+                    return self._page(verb, request, form, move=move, notes=list(_notes(move, queue)), **asked)
                 outcome = bulk.move_workers(ids, queue, actor=actor, now=now)
             case _:
                 outcome = bulk.set_states(ids, verb.states, actor=actor, now=now)

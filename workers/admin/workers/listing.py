@@ -132,9 +132,13 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
 
     def losses(self, rows: Any) -> list[str]:
         """Of deleting, for the processes that run and for the records."""
-        live = WorkerInstance.objects.live(times.now()).filter(worker__in=[row.pk for row in rows]).count()
+        live = _live(rows)
         stays = "The ledger keeps the starts of a deleted worker."
         return [f"Running now: {live}. Heartbeats and starts are refused from then on.", stays] if live else [stays]
+
+    def name_to_type(self, rows: Any) -> str:
+        """Whose processes run."""
+        return (str(rows[0]) if len(rows) == 1 else f"{len(rows)} workers") if _live(rows) else ""
 
     @admin.display(description="name", ordering="name")
     def whole_name(self, row: Worker) -> str:
@@ -196,6 +200,11 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
             return TemplateResponse(request, "admin/workers/worker/glance.html", overview)
         context = {**(extra_context or {}), "chained": worker, **context_of(worker, outage_of(request), times.now())}
         return super().change_view(request, object_id, form_url, context)
+
+
+def _live(rows: Any) -> int:
+    """How many of their processes run."""
+    return WorkerInstance.objects.live(times.now()).filter(worker__in=[row.pk for row in rows]).count()
 
 
 def _current(row: Worker) -> WorkerInstance | None:

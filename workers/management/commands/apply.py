@@ -56,7 +56,7 @@ class Command(ControlPlaneCommand):
             self.stdout.write(json.dumps({"is_dry_run": dry_run, **counts, **told}))
         else:
             self._print(applied.changes, counts, is_dry_run=dry_run)
-            for found in (*applied.impact, *applied.cut_off, *applied.ending):
+            for found in (*applied.cannot_start, *applied.impact, *applied.cut_off, *applied.ending):
                 self.stdout.write(str(found))
 
     def _print(self, changes: list[Change], counts: dict[str, int], *, is_dry_run: bool) -> None:

@@ -201,6 +201,21 @@ def test_a_move_is_looked_at_before_it_is_confirmed(client: Client, fleet: Fleet
     assert set(Worker.objects.values_list("queue", flat=True)) == {other.pk}
 
 
+def test_a_move_after_which_live_workers_could_not_start_takes_the_queues_name(client: Client, fleet: Fleet) -> None:
+    assert start(fleet).status_code == 200
+    factories.point(fleet.queue, litellm_connection=fleet.litellm)
+    factories.point(fleet.organization, litellm_connection=None)
+    bare = factories.create_queue(fleet.environment, "bare")
+    looked = confirm(client, act(client, "move", [fleet.worker.pk]), queue=bare.pk)
+    lost = "1 worker in 1 queue could not start any more: no LiteLLM connection at any level (1 of them runs now)."
+    assert lost in looked.content.decode()
+    again = confirm(client, looked, queue=bare.pk)
+    assert "This is not the name" in again.content.decode()
+    assert Worker.objects.filter(queue=bare).count() == 0
+    confirm(client, again, queue=bare.pk, _typed_name=str(bare))
+    assert Worker.objects.get(queue=bare) == fleet.worker
+
+
 def test_another_queue_than_the_one_that_was_looked_at_is_looked_at_first(client: Client, fleet: Fleet) -> None:
     first, second = (factories.create_queue(fleet.environment, name) for name in ("first", "second"))
     looked = confirm(client, act(client, "move", all_ids()), queue=first.pk)
@@ -298,7 +313,7 @@ def test_selected_workers_are_deleted_with_their_keys_and_processes(client: Clie
     chosen = [fleet.worker.pk, Worker.objects.get(name="worker-2").pk]
     assert act(client, "delete_selected", chosen).status_code == 200
     assert Worker.objects.count() == 3
-    act(client, "delete_selected", chosen, post="yes")
+    act(client, "delete_selected", chosen, post="yes", _typed_name="2 workers")
     assert not Worker.objects.filter(pk__in=chosen).exists()
     assert AuditEvent.objects.filter(action="worker.deleted", object_id__in=chosen).count() == 2
 
