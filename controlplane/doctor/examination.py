@@ -28,6 +28,8 @@ def examine(now: datetime, progress: ProgressDisplay) -> Iterator[Finding]:
         yield from sealed.examine_encryption_keys()
         yield from keys.examine_signing_keys(now)
         yield from keys.examine_api_keys(now)
+        yield from workers.examine_starts(now)
+        yield from workers.examine_running(now)
         yield from workers.examine_workers(now)
 
 

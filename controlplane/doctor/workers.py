@@ -1,16 +1,53 @@
-"""Checks of the fleet: workers that somebody made and nobody ever started."""
+"""Checks of the fleet: who cannot start, whether anything runs, and workers that nobody ever started."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from controlplane.doctor.findings import Finding, Level, many
-from workers.models import Liveness, Worker
+from controlplane.doctor.findings import Finding, Level, many, note
+from workers.lifecycle.refusals import REFUSED_FOR
+from workers.models import Liveness, RefusedStart, Worker, WorkerInstance
 from workers.models.paths import PATH
+from workers.reports.attention import incomplete_queues, refused_starts
 
+STARTS = "starts"
 #: Time enough to bring a new worker up.
 NEVER_STARTED_AFTER = timedelta(days=7)
+
+
+def examine_starts(now: datetime) -> Iterator[Finding]:
+    """Workers and hosts whose latest start was refused, and queues in which none would be answered."""
+    found = list(refused_starts(now - REFUSED_FOR).order_by("organization", "-occurred_at"))
+    ids = [row.worker_id for row in found if row.worker_id]
+    paths = {pk: "/".join(path) for pk, *path in Worker.objects.filter(pk__in=ids).values_list("pk", *PATH)}
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for row in found:
+        who = paths.get(row.worker_id, "") if row.worker_id else f"{row.organization_id}: {_host_of(row)}"
+        times = f"{row.times} times since {row.since:%Y-%m-%d %H:%M} UTC"
+        told[row.worker_id is not None].append(f"{who}, {times}: {row.reason}")
+    advice = "Mend what the reason names; the worker's page has a checklist."
+    what = "Workers whose latest start was refused"
+    yield from many(Level.PROBLEM, STARTS, what=what, names=told[True], advice=advice)
+    advice = "Mend what the reason names; the API key's page has its latest refused start."
+    what = "Hosts whose latest start in a queue was refused"
+    yield from many(Level.PROBLEM, STARTS, what=what, names=told[False], advice=advice)
+    parts = ("organization_id", "environment__name", "name")
+    queues = ("/".join(path) for path in incomplete_queues().order_by(*parts).values_list(*parts).iterator())
+    advice = "Let a level point to the connection that is missing, or disable the queue."
+    what = "Worker queues whose configuration is incomplete, so that starts are refused"
+    yield from many(Level.PROBLEM, STARTS, what=what, names=queues, advice=advice)
+
+
+def examine_running(now: datetime) -> Iterator[Finding]:
+    """That nothing runs though something did."""
+    current = WorkerInstance.objects.filter(is_current=True)
+    if current.exists() and not WorkerInstance.objects.live(now).exists():
+        yield note(STARTS, "Nothing runs: no worker is live.", "Start the workers, unless they rest on purpose.")
+
+
+def _host_of(row: RefusedStart) -> str:
+    return row.hostname or row.client_address or "a host that told no name"
 
 
 def examine_workers(now: datetime) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from controlplane.serving.bulkhead import Kind, bulkhead
 from controlplane.serving.server import DIRECTORY_VARIABLE
 from environments import times
 from environments.sealing.rotation import standings
-from workers.reports.monitoring import count_expiries, count_workers
+from workers.reports.monitoring import count_expiries, count_refused, count_refused_hosts, count_workers
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class DatabaseCollector(Collector):
         gauges: list[GaugeMetricFamily] = []
         try:
             if is_up:
-                gauges = [_workers(), _expiries(), _sealed()]
+                gauges = [_workers(), *_refused(), _expiries(), _sealed()]
         except (DatabaseError, InterfaceError) as error:
             logger.warning("figures without database: %s", type(error).__name__)
             is_up = False
@@ -103,6 +103,23 @@ def _workers() -> GaugeMetricFamily:
     for *names, liveness, workers in count_workers(times.now()):
         gauge.add_metric([*names, liveness.lower().replace(" ", "_")], workers)
     return gauge
+
+
+def _refused() -> Iterator[GaugeMetricFamily]:
+    labels = ("organization", "environment", "queue")
+    text = "Workers by queue whose latest start was refused."
+    refused = GaugeMetricFamily("controlplane_workers_refused", text, labels=labels)
+    text = "Whether the configuration of a queue is incomplete, so that starts are refused."
+    incomplete = GaugeMetricFamily("controlplane_queue_incomplete", text, labels=labels)
+    figures, counts = count_refused(now := times.now()), count_refused_hosts(now)
+    for *names, workers, is_incomplete in figures:
+        refused.add_metric(names, workers)
+        incomplete.add_metric(names, is_incomplete)
+    text = "Hosts by organization whose latest start in a queue was refused."
+    hosts = GaugeMetricFamily("controlplane_hosts_refused", text, labels=labels[:1])
+    for organization in {figure.organization for figure in figures}.union(counts):
+        hosts.add_metric([organization], counts.get(organization, 0))
+    yield from (refused, incomplete, hosts)
 
 
 def _expiries() -> GaugeMetricFamily:

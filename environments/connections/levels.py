@@ -13,7 +13,8 @@ from environments.models.organizations import CONNECTION_POINTERS
 SECTIONS = dict(zip(CONNECTION_POINTERS, ("Temporal", "LiteLLM", "telemetry"), strict=True))
 
 #: The sections that every worker needs.
-REQUIRED = (SECTIONS["temporal_connection"], SECTIONS["litellm_connection"])
+REQUIRED_POINTERS = CONNECTION_POINTERS[:2]
+REQUIRED = tuple(SECTIONS[pointer] for pointer in REQUIRED_POINTERS)
 
 
 class Level(StrEnum):

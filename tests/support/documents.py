@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from environments.audit import Actor
 from workers.fleet import Applied, Change, apply_document
-from workers.models import Refusal
+from workers.models import Refusal, RefusedStart
 
 TEMPORAL_SECRET = "temporal-key-2b7e1516"
 LITELLM_SECRET = "litellm-key-28aed2a6"
@@ -68,5 +68,5 @@ def everything() -> dict[str, list[Any]]:
     return {
         model._meta.label: sorted(model._base_manager.values_list(), key=repr)
         for model in apps.get_models(include_auto_created=True)
-        if model is not Refusal
+        if model not in {Refusal, RefusedStart}
     }

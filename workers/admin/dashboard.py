@@ -9,8 +9,8 @@ from environments import times
 from environments.admin.signed_in import staff_of
 from environments.roles import Staff
 from workers.admin.states import LIVENESS_COLORS, outage_of
-from workers.admin.workers.filters import CRASH_LOOP, DUPLICATE, OUTDATED
-from workers.models import Liveness
+from workers.admin.workers.filters import CRASH_LOOP, DUPLICATE, INCOMPLETE, OUTDATED, REFUSED
+from workers.models import LIVE, Liveness
 from workers.reports.dashboard import Attention, Dashboard, first_steps, look_at_fleet
 
 #: What the chart may show: the name in the address, and how many hours.
@@ -33,6 +33,7 @@ def context_of(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "dashboard": dashboard,
         "tiles": _tiles(dashboard),
         "problems": _problems(dashboard.attention),
+        "is_running": any(dashboard.workers[liveness] for liveness in LIVE),
         "period": period,
         "periods": list(PERIODS),
         "outage": outage,
@@ -62,6 +63,21 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
     """What needs attention: how much, what, and its list; the most pressing first."""
     expiring = sum(trouble.expiring for trouble in attention.connections.values())
     found = [
+        (
+            attention.refused_workers,
+            ("worker whose latest start was refused", "workers whose latest start was refused"),
+            list_of("workers_worker", attention=REFUSED),
+        ),
+        (
+            attention.refused_hosts,
+            ("host whose latest start was refused", "hosts whose latest start was refused"),
+            "#refused-starts",
+        ),
+        (
+            attention.incomplete_queues,
+            ("worker queue whose configuration is incomplete", "worker queues whose configuration is incomplete"),
+            list_of("workers_workerqueue", configuration=INCOMPLETE),
+        ),
         (
             attention.crash_looping,
             ("worker in a crash loop", "workers in a crash loop"),

@@ -12,6 +12,7 @@ from environments.models.organizations import CONNECTION_POINTERS
 from workers.admin.inheritance import InheritingAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import InOrganizationForm, ShowsLiveness, ending, state_badge
+from workers.admin.workers.filters import ConfigurationFilter
 from workers.models import WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
 
@@ -31,7 +32,7 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     writer_role = Role.OPERATOR
     list_display = ("task_queue_name", "environment", "live_of_max", "interval", "state", "created")
     list_select_related = ("environment",)
-    list_filter = ("is_disabled", "is_draining")
+    list_filter = (ConfigurationFilter, "is_disabled", "is_draining")
     name_separators = "."
     search_fields = ("name", "environment__name", "organization__id")
     fixed_fields = ("environment",)

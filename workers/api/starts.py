@@ -39,15 +39,27 @@ class BootView(NotingView):
 
     asks_key_itself = True
     refusals = (404, 409)
+    #: Whether it makes the worker that it starts, so that its path names none.
+    makes_worker = False
+    tried: Attempt | None = None
+
+    def attempt(self, request: Request, system_info: dict[str, Any]) -> Attempt:
+        """Who would start what, from where."""
+        self.tried = Attempt(signed_key_of(request), system_info, client_of(request), times.now())
+        return self.tried
 
     def note(self, error: Exception, response: Response) -> None:
         """With the key, be it usable or not, if it is genuine."""
         if response.status_code not in REFUSALS and not isinstance(error, CannotOpenError):
             return
+        hostname = self.tried.process.hostname if self.tried else ""
+        refused = replace(self.refused(error, response), hostname=hostname)
+        is_named = self.makes_worker or self.named_worker is not None
+        is_known = is_named and response.status_code != HTTPStatus.NOT_FOUND
         if isinstance(error, UnusableKeyError):
-            record_refused_start(error.api_key, self.refused(error, response))
+            record_refused_start(error.api_key, refused, is_known=is_known)
         elif self.request.auth and response.status_code != HTTPStatus.UNAUTHORIZED:
-            record_refused_start(key_of(self.request), self.refused(error, response))
+            record_refused_start(key_of(self.request), refused, is_known=is_known)
 
 
 class StartWorkerView(BootView):
@@ -64,13 +76,14 @@ class StartWorkerView(BootView):
         """Start a worker and fetch its configuration."""
         identifier = uuid_of(worker_id)
         body = valid_body(request, WorkerStartRequestSerializer)
-        configuration = start_worker(identifier, _attempt(request, body["system_info"]))
+        configuration = start_worker(identifier, self.attempt(request, body["system_info"]))
         return answer(WorkerConfigResponseSerializer, configuration)
 
 
 class StartInQueueView(BootView):
     """The boot call of a worker that knows only its queue."""
 
+    makes_worker = True
     is_body_optional = True
 
     @extend_schema(
@@ -82,7 +95,7 @@ class StartInQueueView(BootView):
         """Make a worker in this queue, start it, and fetch its configuration."""
         identifier = uuid_of(queue_id)
         body = valid_body(request, QueueStartRequestSerializer)
-        started = start_in_queue(identifier, _attempt(request, body["system_info"]))
+        started = start_in_queue(identifier, self.attempt(request, body["system_info"]))
         if own_url := http_url(body["control_plane_url"]):  # the one that works from where the worker runs
             started = replace(started, configuration=replace(started.configuration, control_plane_url=own_url))
         return answer(QueueStartResponseSerializer, started)
@@ -90,6 +103,8 @@ class StartInQueueView(BootView):
 
 class RegisterWorkerView(BootView):
     """The boot call of a worker that knows only its environment."""
+
+    makes_worker = True
 
     @extend_schema(
         operation_id="register_worker",
@@ -102,10 +117,6 @@ class RegisterWorkerView(BootView):
         metadata = body["worker_metadata"]
         named = {"hostname": body["hostname"], "worker_metadata": metadata}
         told = {name: metadata[name] for name in EVIDENCE if name in metadata} | body["system_info"]
-        attempt = _attempt(request, told | {name: value for name, value in named.items() if value})
+        attempt = self.attempt(request, told | {name: value for name, value in named.items() if value})
         started = register_worker(body["environment_name"], attempt)
         return Response(RegisterResponseSerializer(started, context={"presented_key": presented_key(request)}).data)
-
-
-def _attempt(request: Request, system_info: dict[str, Any]) -> Attempt:
-    return Attempt(signed_key_of(request), system_info, client_of(request), times.now())

@@ -9,7 +9,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from environments import audit
 from environments.audit import Actor
-from workers.models import ApiKey, Refusal, Worker, WorkerInstance
+from workers.models import ApiKey, Refusal, RefusedStart, Worker, WorkerInstance
 from workers.models.liveness import LONGEST_HOLD
 
 #: Workers removed in one transaction: few enough that no start waits for long.
@@ -54,5 +54,6 @@ def _remove(ids: list[UUID], *, silent_for: timedelta, actor: Actor, now: dateti
         audit.record("worker.deleted", worker, actor=actor, now=now, changes=changes)
     ids = [worker.pk for worker in gone]
     Worker.objects.filter(pk__in=ids).delete()
-    Refusal.objects.filter(pk__in=ids).delete()
+    for refusals in (Refusal, RefusedStart):
+        refusals._default_manager.filter(pk__in=ids).delete()
     return len(gone)

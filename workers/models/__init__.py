@@ -1,6 +1,6 @@
 """Worker queues, workers, their running instances, the ledger of starts, and API keys."""
 
-from workers.models.api_keys import ApiKey, Refusal, Scope
+from workers.models.api_keys import ApiKey, Refusal, RefusedStart, Scope
 from workers.models.instances import Activity, InstanceReport, WorkerInstance
 from workers.models.liveness import LIVE, Liveness, Outage, Pulse
 from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
@@ -17,6 +17,7 @@ __all__ = [
     "Outage",
     "Pulse",
     "Refusal",
+    "RefusedStart",
     "Scope",
     "UpdateLock",
     "Worker",

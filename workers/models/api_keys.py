@@ -147,3 +147,34 @@ class Refusal(TenantOwned):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class RefusedStart(TenantOwned):
+    """That the latest start of a worker, or in a queue from a host, was refused; how often in a row, and since when.
+
+    Its id is the worker's. Hosts have a few places for each key, which a later one may take: so whoever has a key makes
+    no more rows than these, whatever names it tells.
+    """
+
+    id = models.UUIDField("ID", primary_key=True, editable=False)
+    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+")
+    worker_id = models.UUIDField(null=True, help_text="None for a start in a queue, which makes its worker.")
+    hostname = models.CharField(max_length=255, blank=True, help_text="As whoever started told it.")
+    client_address = models.GenericIPAddressField(null=True)
+    since = models.DateTimeField(help_text="When the first of them was refused.")
+    occurred_at = models.DateTimeField()
+    times = models.PositiveIntegerField(help_text="At least so often.")
+    status = models.PositiveSmallIntegerField(help_text="The HTTP status that was answered.")
+    reason = models.CharField(max_length=300)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            *TenantOwned.Meta.constraints,
+            *same_organization("api_key"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["-occurred_at"], name="workers_refused_newest"),  # the dashboard's list
+        ]
+
+    def __str__(self) -> str:
+        return self.reason

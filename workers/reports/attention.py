@@ -6,14 +6,15 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import CharField, Count, DateTimeField, F, Q, QuerySet, UUIDField, Value
+from django.db.models import CharField, Count, DateTimeField, Exists, F, OuterRef, Q, QuerySet, UUIDField, Value
 from django.db.models.functions import Cast, Concat
 
+from environments.connections.levels import REQUIRED_POINTERS
 from environments.database.statements import Parameter, kept
 from environments.models.organizations import CONNECTION_POINTERS
 from environments.roles import Staff
 from workers.configuration.revisions import GROUP, Group, queues_of, revisions_in
-from workers.models import LIVE, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import LIVE, RefusedStart, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.instances import InstanceQuerySet
 
 #: A worker that starts so often within so long is in a crash loop.
@@ -122,3 +123,24 @@ def on_looping_hosts(moment: datetime | Value) -> QuerySet[WorkerInstance, Any]:
     hosts = lately.values("host").annotate(starts=Count("pk"), ended=Count("stopped_at"))
     looping = hosts.filter(starts__gte=CRASH_LOOP_STARTS, ended__gte=CRASH_LOOP_STARTS - 1)
     return lately.filter(host__in=looping.values("host"))
+
+
+def refused_starts(moment: datetime | Value) -> QuerySet[RefusedStart, Any]:
+    """Of workers and hosts whose latest start was refused after this moment; a host's key has started nothing since."""
+    lately = RefusedStart.objects.filter(occurred_at__gt=moment).order_by()
+    worker = Worker.objects.filter(pk=OuterRef("worker_id"), organization=OuterRef("organization"))
+    newer = WorkerInstance.objects.filter(
+        worker=OuterRef("worker_id"), is_current=True, started_at__gt=OuterRef("occurred_at")
+    )
+    answered = WorkerStart.objects.filter(api_key=OuterRef("api_key"), started_at__gt=OuterRef("occurred_at"))
+    is_worker = Q(worker_id__isnull=False) & Exists(worker) & ~Exists(newer)
+    return lately.filter(is_worker | Q(worker_id=None) & ~Exists(answered.order_by()))
+
+
+def incomplete_queues() -> QuerySet[WorkerQueue, Any]:
+    """Those that may be used and have no Temporal or no LiteLLM connection at any level."""
+    missing = Q()
+    for pointer in REQUIRED_POINTERS:
+        levels = (pointer, f"environment__{pointer}", f"organization__{pointer}")
+        missing |= Q(*((f"{level}__isnull", True) for level in levels))
+    return WorkerQueue.objects.filter(missing, is_disabled=False)

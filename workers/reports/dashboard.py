@@ -7,28 +7,25 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import CharField, Count, DateField, DateTimeField, Exists, Q, Value
+from django.db.models import Case, CharField, Count, DateField, DateTimeField, Exists, Q, Value, When
 from django.db.models.functions import Cast, TruncHour
 
 from environments.database.statements import Parameter, kept
-from environments.models import (
-    Environment,
-    LiteLLMConnection,
-    Organization,
-    TelemetrySettings,
-    TemporalConnection,
-)
+from environments.models import Environment, LiteLLMConnection, Organization, TelemetrySettings, TemporalConnection
 from environments.roles import Staff
 from workers.configuration.revisions import queues_of
-from workers.models import ApiKey, Liveness, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.lifecycle.refusals import REFUSED_FOR
+from workers.models import ApiKey, Liveness, RefusedStart, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
 from workers.reports.attention import (
     CRASH_LOOP_WINDOW,
     NOW,
     Running,
     crash_looping_since,
+    incomplete_queues,
     live_among,
     on_looping_hosts,
+    refused_starts,
     running,
     stale,
 )
@@ -37,16 +34,21 @@ from workers.reports.charts import HOUR, Chart, hourly_chart
 #: How many queues and starts are shown; a list has the rest.
 MOST_QUEUES = 8
 LATEST_STARTS = 10
+MOST_REFUSED = 8
 SOON = timedelta(days=max(EXPIRY_WARNING_DAYS))
 CONNECTIONS: tuple[Any, ...] = (TemporalConnection, LiteLLMConnection, TelemetrySettings)
 WORKERS, CRASH_LOOPING, EXPIRING_KEYS = "workers", "crash looping", "expiring keys"
 LOOPING_HOSTS, DOUBLED = "looping hosts", "doubled"
+REFUSED_WORKERS, REFUSED_HOSTS, INCOMPLETE_QUEUES = "refused workers", "refused hosts", "incomplete queues"
 KINDS = {
     WORKERS,
     CRASH_LOOPING,
     LOOPING_HOSTS,
     DOUBLED,
     EXPIRING_KEYS,
+    REFUSED_WORKERS,
+    REFUSED_HOSTS,
+    INCOMPLETE_QUEUES,
     *(model._meta.model_name for model in CONNECTIONS),
 }
 
@@ -78,6 +80,9 @@ class Trouble(NamedTuple):
 class Attention:
     """How much is wrong, by kind; the connections by their kind, each with those that fail and those that expire."""
 
+    refused_workers: int
+    refused_hosts: int
+    incomplete_queues: int
     offline: int
     crash_looping: int
     looping_hosts: int
@@ -91,7 +96,15 @@ class Attention:
     def total(self) -> int:
         """All of it."""
         counts = [self.offline, self.crash_looping, self.looping_hosts, self.outdated, self.duplicates, self.doubled]
+        counts += [self.refused_workers, self.refused_hosts, self.incomplete_queues]
         return sum(counts) + self.expiring_keys + sum(sum(trouble) for trouble in self.connections.values())
+
+
+class RefusedOne(NamedTuple):
+    """A worker, or without one a host, whose latest start was refused."""
+
+    start: RefusedStart
+    worker: Worker | None
 
 
 @dataclass(frozen=True)
@@ -101,14 +114,16 @@ class Dashboard:
     workers: dict[Liveness, int]
     loads: list[QueueLoad]
     attention: Attention
+    refused: list[RefusedOne]
     chart: Chart
     latest_starts: list[WorkerStart]
 
 
 def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool = True) -> Dashboard:
-    """The fleet as far as the person may see it; five statements, however large it is.
+    """The fleet as far as the person may see it; six statements, however large it is.
 
-    A further one for each kind of connection that workers themselves point to. `may_be_held` as for `liveness_of`.
+    A further one where workers are refused, and for each kind of connection that workers themselves point to.
+    `may_be_held` as for `liveness_of`.
     """
     found = running(staff, now, may_be_held=may_be_held)
     counts = Counter[str]()
@@ -120,6 +135,9 @@ def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool 
     counts[Liveness.NEVER_STARTED] = max(0, tallies[WORKERS].first - counts.total())
     duplicates = Counter({UUID(kind): tally.first for kind, tally in tallies.items() if kind not in KINDS})
     attention = Attention(
+        refused_workers=tallies[REFUSED_WORKERS].first,
+        refused_hosts=tallies[REFUSED_HOSTS].first,
+        incomplete_queues=tallies[INCOMPLETE_QUEUES].first,
         offline=counts[Liveness.OFFLINE],
         crash_looping=tallies[CRASH_LOOPING].first,
         looping_hosts=tallies[LOOPING_HOSTS].first,
@@ -133,6 +151,7 @@ def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool 
         workers={liveness: counts[liveness] for liveness in Liveness},
         loads=_loads(live, duplicates, queues),
         attention=attention,
+        refused=_refused(staff, now),
         chart=hourly_chart(_starts_per_hour(staff, hours, now)),
         latest_starts=_latest_starts(staff),
     )
@@ -155,6 +174,7 @@ def _tallies(staff: Staff, now: datetime, *, may_be_held: bool) -> dict[str, Tal
     """How many workers there are and what is wrong, by kind; duplicates by the id of their queue; in one statement."""
     soon = now + SOON
     moments = {"soon": soon, "last_day": soon.date(), "crash_looping_since": now - CRASH_LOOP_WINDOW}
+    moments["refused_since"] = now - REFUSED_FOR
     found = _tallied(staff, may_be_held=may_be_held)(now=now, **moments)
     return defaultdict(Tally) | {kind: Tally(*counts) for kind, *counts in found}
 
@@ -162,7 +182,8 @@ def _tallies(staff: Staff, now: datetime, *, may_be_held: bool) -> dict[str, Tal
 @kept
 def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
     soon, last_day = Parameter("soon", DateTimeField()), Parameter("last_day", DateField())
-    since = Parameter("crash_looping_since", DateTimeField())
+    since, refused_since = (Parameter(name, DateTimeField()) for name in ("crash_looping_since", "refused_since"))
+    whose = Case(When(worker_id=None, then=Value(REFUSED_HOSTS)), default=Value(REFUSED_WORKERS))
     looping = crash_looping_since(since)
     keys = ApiKey.objects.filter(revoked_at=None, expires_at__gt=NOW, expires_at__lte=soon)
     duplicates = WorkerInstance.objects.duplicates(NOW, may_be_held=may_be_held)
@@ -173,6 +194,8 @@ def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
         _tally(staff, Worker.objects.filter(pk__in=looping.values("worker_id")), Value(CRASH_LOOPING)),
         _tally(staff, on_looping_hosts(since), Value(LOOPING_HOSTS), of="host"),
         _tally(staff, doubled, Value(DOUBLED)),
+        _tally(staff, refused_starts(refused_since), whose),
+        _tally(staff, incomplete_queues(), Value(INCOMPLETE_QUEUES)),
         _tally(staff, keys, Value(EXPIRING_KEYS)),
         _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
         _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
@@ -192,6 +215,16 @@ def _tally(  # noqa: PLR0913  # what is counted, how, and for whom
     all_of = Count(of, distinct=True) if of else Count("pk", filter=first)
     numbers = {"first": all_of, "second": Count("pk", filter=second) if second else Value(0)}
     return counted.annotate(**numbers).values_list("kind", "first", "second")
+
+
+def _refused(staff: Staff, now: datetime) -> list[RefusedOne]:
+    """The latest of those whose start was refused."""
+    latest = staff.within(refused_starts(now - REFUSED_FOR), "organization").order_by("-occurred_at")
+    rows = list(latest[:MOST_REFUSED])
+    ids = [row.worker_id for row in rows if row.worker_id]
+    workers = Worker.objects.select_related("queue__environment").in_bulk(ids) if ids else {}
+    found = [RefusedOne(row, workers.get(row.worker_id) if row.worker_id else None) for row in rows]
+    return [each for each in found if each.worker or not each.start.worker_id]  # else it was deleted meanwhile
 
 
 def _starts_per_hour(staff: Staff, hours: int, now: datetime) -> list[tuple[datetime, int]]:

@@ -17,7 +17,7 @@ from environments.models import TemporalConnection
 from environments.sealing.data_keys import open_api_key
 from workers.configuration.effective import sections_of
 from workers.lifecycle.refusals import latest_foreign_refusal_at, latest_refusal
-from workers.models import LIVE, ApiKey, Liveness, Refusal, Worker, WorkerInstance
+from workers.models import LIVE, ApiKey, Liveness, Refusal, RefusedStart, Worker, WorkerInstance
 
 TITLES = {
     "key": "API key seen",
@@ -191,7 +191,7 @@ def checklist_of(worker: Worker, now: datetime, *, person: str) -> Checklist:
     return _started(worker, instance, now, person) if instance else Checklist.of(Step("key", text=UNSEEN))
 
 
-def _refused(worker: Worker, refusal: Refusal) -> Checklist:
+def _refused(worker: Worker, refusal: Refusal | RefusedStart) -> Checklist:
     key, at = refusal.api_key, refusal.occurred_at
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         return Checklist.of(Step("key", State.FAILED, refusal.reason, at, key, refusal.client_address))

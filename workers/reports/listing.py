@@ -6,15 +6,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from workers.configuration.effective import missing_in
 from workers.configuration.revisions import GROUP, Group, current_revisions
+from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import LIVE
 from workers.models.paths import PATH
 from workers.models.workers import WorkerQuerySet
+from workers.reports.attention import refused_starts
 
 #: Rows fetched at a time.
 CHUNK = 2_000
 FLAGS = ("is_disabled", "is_draining", "is_ephemeral")
+NOT_REFUSED = (None, None, 0)
 CURRENT = ("hostname", "started_at", "last_heartbeat_at")
+TIMES = ("started_at", "last_heartbeat_at", "refused_since")
 
 
 @dataclass(frozen=True)
@@ -31,18 +36,25 @@ class ListedWorker:
     is_disabled: bool
     is_draining: bool
     is_ephemeral: bool
+    #: Why the latest start was refused, since when, and at least how often; None where it was answered.
+    refusal: str | None
+    refused_since: datetime | None
+    refusals: int
+    #: What it lacks, so that a start would be refused; None where nothing is missing.
+    missing: str | None
 
     def as_json(self) -> dict[str, Any]:
         """With JSON's types only."""
-        times = {name: at and at.isoformat() for name in CURRENT[1:] for at in [getattr(self, name)]}
+        times = {name: at and at.isoformat() for name in TIMES for at in [getattr(self, name)]}
         return {**vars(self), "id": str(self.id), **times}
 
 
-def listed(workers: WorkerQuerySet) -> Iterator[ListedWorker]:
+def listed(workers: WorkerQuerySet, now: datetime) -> Iterator[ListedWorker]:
     """The workers, loaded with their liveness, in the order of their paths.
 
     A few statements however many there are, and never all of them in memory.
     """
+    refused = _refused(now)
     groups = {Group(*row) for row in workers.order_by().values_list(*GROUP).distinct()}
     revisions = current_revisions(groups)
     current = ("current__configuration_revision", *(f"current__{name}" for name in CURRENT))
@@ -51,4 +63,11 @@ def listed(workers: WorkerQuerySet) -> Iterator[ListedWorker]:
         path, group = row[: len(PATH)], Group(*row[len(PATH) : len(PATH) + len(GROUP)])
         pk, liveness, runs_with, *rest = row[len(PATH) + len(GROUP) :]
         is_outdated = liveness in LIVE and bool(runs_with) and runs_with != revisions[group]
-        yield ListedWorker(pk, "/".join(path), liveness, is_outdated, *rest)
+        missing = missing_in(revisions[group]) or None
+        yield ListedWorker(pk, "/".join(path), liveness, is_outdated, *rest, *refused.get(pk, NOT_REFUSED), missing)
+
+
+def _refused(now: datetime) -> dict[UUID, tuple[Any, ...]]:
+    """Of the workers whose latest start was refused why, since when and how often."""
+    rows = refused_starts(now - REFUSED_FOR).filter(worker_id__isnull=False)
+    return {pk: tuple(told) for pk, *told in rows.values_list("pk", "reason", "since", "times")}

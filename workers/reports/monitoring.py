@@ -6,14 +6,15 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import Case, CharField, Count, Q, Value, When
+from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, Value, When
 
 from environments.models import LiteLLMConnection, TemporalConnection
 from environments.roles import EVERYWHERE
 from workers.lifecycle.pulse import recovery
-from workers.models import ApiKey, Liveness, WorkerQueue
+from workers.lifecycle.refusals import REFUSED_FOR
+from workers.models import ApiKey, Liveness, Worker, WorkerQueue
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
-from workers.reports.attention import running
+from workers.reports.attention import incomplete_queues, refused_starts, running
 from workers.reports.expiries import OVERDUE_FOR
 
 
@@ -60,6 +61,36 @@ def count_workers(now: datetime) -> list[QueueFigure]:
         for queue_id, organization, environment, queue, _ in queues
         for liveness in Liveness
     ]
+
+
+class StartFigure(NamedTuple):
+    """How many workers of a queue had their latest start refused, and whether its configuration is incomplete."""
+
+    organization: str
+    environment: str
+    queue: str
+    refused: int
+    is_incomplete: bool
+
+
+def count_refused(now: datetime) -> list[StartFigure]:
+    """Every queue, also where nobody is refused; two statements."""
+    refused = refused_starts(now - REFUSED_FOR)
+    ids = refused.filter(worker_id__isnull=False).values("worker_id")
+    counts = dict(Worker.objects.filter(pk__in=ids).order_by().values_list("queue").annotate(Count("pk")))
+    is_incomplete = Exists(incomplete_queues().filter(pk=OuterRef("pk")))
+    queues = WorkerQueue.objects.order_by().annotate(is_incomplete=is_incomplete)
+    names = ("organization_id", "environment__name", "name")
+    return [
+        StartFigure(*path, counts.get(queue_id, 0), lacks)
+        for queue_id, lacks, *path in queues.values_list("pk", "is_incomplete", *names)
+    ]
+
+
+def count_refused_hosts(now: datetime) -> dict[str, int]:
+    """By organization how many hosts had their latest start in a queue refused; one statement."""
+    refused = refused_starts(now - REFUSED_FOR).filter(worker_id=None)
+    return dict(refused.values_list("organization_id").annotate(Count("pk")))
 
 
 def count_expiries(now: datetime) -> Iterator[ExpiryFigure]:

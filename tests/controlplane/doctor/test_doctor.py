@@ -42,7 +42,10 @@ def fleet() -> Fleet:
 
 
 def run() -> tuple[list[dict[str, str]], bool]:
-    """What is found, but for the test server's own settings, which trade durability for speed; and whether it failed."""
+    """What is found, and whether it failed.
+
+    Left out are the test server's own settings, which trade durability for speed, and that nothing runs.
+    """
     out = io.StringIO()
     failed = False
     try:
@@ -54,7 +57,8 @@ def run() -> tuple[list[dict[str, str]], bool]:
     assert document["problems"] == levels.count("problem")
     assert document["notes"] == levels.count("note")
     assert failed == (document["problems"] > 0)
-    return [finding for finding in document["findings"] if finding["check"] != "durability"], failed
+    told = [finding for finding in document["findings"] if not finding["text"].startswith("Nothing runs")]
+    return [finding for finding in told if finding["check"] != "durability"], failed
 
 
 def found() -> list[tuple[str, str]]:

@@ -212,7 +212,7 @@ def test_the_statements_do_not_grow_with_the_fleet(fleet: Fleet, tmp_path: Path)
         with CaptureQueriesContext(connection) as queries:
             assert scrape().status_code == 200
         counts.append(len(queries))
-    assert counts == [11, 11]
+    assert counts == [14, 14]
     assert max(counts) <= MOST_STATEMENTS
 
 

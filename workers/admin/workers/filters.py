@@ -11,11 +11,20 @@ from environments import times
 from environments.admin.signed_in import staff_of
 from environments.models import CredentialConnection, LiteLLMConnection, TemporalConnection
 from workers.admin.states import outage_of
+from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import WorkerInstance
-from workers.reports.attention import CRASH_LOOP_WINDOW, crash_looping, on_looping_hosts, outdated
+from workers.reports.attention import (
+    CRASH_LOOP_WINDOW,
+    crash_looping,
+    incomplete_queues,
+    on_looping_hosts,
+    outdated,
+    refused_starts,
+)
 from workers.reports.rotation_wave import running_on
 
-CRASH_LOOP, DUPLICATE, OUTDATED = "crash-loop", "duplicate", "outdated"
+CRASH_LOOP, DUPLICATE, OUTDATED, REFUSED = "crash-loop", "duplicate", "outdated", "refused"
+INCOMPLETE = "incomplete"
 RUNS_ON = re.compile(r"(?P<connection>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(?P<version>[0-9]{1,9})", re.ASCII)
 
 
@@ -26,11 +35,19 @@ class AttentionFilter(admin.SimpleListFilter):
     parameter_name = "attention"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
-        return [(CRASH_LOOP, "Crash loop"), (DUPLICATE, "Running twice"), (OUTDATED, "Outdated configuration")]
+        return [
+            (REFUSED, "Start refused"),
+            (CRASH_LOOP, "Crash loop"),
+            (DUPLICATE, "Running twice"),
+            (OUTDATED, "Outdated configuration"),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         now = times.now()
         may_be_held = outage_of(request) is not None
+        if self.value() == REFUSED:
+            refused = refused_starts(now - REFUSED_FOR).filter(worker_id__isnull=False)
+            return queryset.filter(pk__in=refused.values("worker_id"))
         if self.value() == CRASH_LOOP:
             on_hosts = on_looping_hosts(now - CRASH_LOOP_WINDOW).values("worker_id")
             return queryset.filter(Q(pk__in=crash_looping(now).values("worker_id")) | Q(pk__in=on_hosts))
@@ -77,3 +94,18 @@ def _connection(request: HttpRequest, identifier: str) -> CredentialConnection |
         if found:
             return found
     return None
+
+
+class ConfigurationFilter(admin.SimpleListFilter):
+    """Worker queues in which no worker without connections of its own could start."""
+
+    title = "configuration"
+    parameter_name = "configuration"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(INCOMPLETE, "Incomplete")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+        if self.value() != INCOMPLETE:
+            return queryset
+        return queryset.filter(pk__in=incomplete_queues().values("pk"))

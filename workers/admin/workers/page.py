@@ -17,8 +17,8 @@ from workers.api_keys.tokens import UUID_TEXT
 from workers.configuration.effective import revision_of, sections_of, show_configuration
 from workers.configuration.explanation import SECTION_FIELDS, fields_of
 from workers.lifecycle.heartbeats import LOG_LINE_LENGTH
-from workers.lifecycle.refusals import CALL_WITHIN, latest_foreign_refusal_at
-from workers.models import LIVE, ApiKey, Liveness, Outage, Refusal, Worker, WorkerInstance, WorkerStart
+from workers.lifecycle.refusals import CALL_WITHIN, latest_foreign_refusal_at, refused_start_of
+from workers.models import LIVE, ApiKey, Liveness, Outage, Refusal, RefusedStart, Worker, WorkerInstance, WorkerStart
 from workers.models.instances import CUT, DOUBLED_FOR_INTERVALS, ERROR_MESSAGE_LENGTH
 from workers.reports.queues import instances_of, with_reports
 
@@ -147,7 +147,10 @@ def _refusals(worker: Worker, current: WorkerInstance | None) -> dict[str, Any]:
     """
     refusals = Refusal.objects.filter(worker_id=worker.pk).order_by("-occurred_at")
     own = list(refusals.filter(organization=worker.organization_id).select_related("api_key")[: MOST_ROWS + 1])
-    starts = [row for row in own if row.call == Refusal.START][:MOST_ROWS]
+    starts: list[Refusal | RefusedStart] = [row for row in own if row.call == Refusal.START][:MOST_ROWS]
+    told = {(row.api_key_id, row.occurred_at) for row in starts}
+    starts += [row for row in refused_start_of(worker) if (row.api_key_id, row.occurred_at) not in told]
+    starts.sort(key=lambda row: row.occurred_at, reverse=True)
     call = next((row for row in own if row.call != Refusal.START), None)
     is_news = starts and (current is None or starts[0].occurred_at > current.started_at)
     is_going_on = call and (current is None or call.occurred_at > current.last_heartbeat_at - NOTED_WITHIN)

@@ -2,7 +2,7 @@
 
 import json
 from argparse import ArgumentParser
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -13,11 +13,12 @@ from environments.management.command import PRINTED_PARTLY, ControlPlaneCommand
 from environments.management.printing import printable
 from environments.roles import EVERYWHERE
 from workers.api_keys.tokens import UUID_TEXT
+from workers.lifecycle.refusals import REFUSED_FOR
 from workers.management.arguments import organization_id
 from workers.models import Liveness, Worker, WorkerQueue
 from workers.models.paths import queues_at
 from workers.models.workers import WorkerQuerySet
-from workers.reports.attention import outdated
+from workers.reports.attention import outdated, refused_starts
 from workers.reports.listing import ListedWorker, listed
 
 CHOICES = {liveness.lower().replace(" ", "-"): liveness for liveness in Liveness}
@@ -40,11 +41,12 @@ class Command(ControlPlaneCommand):
         parser.add_argument("--organization", type=organization_id, metavar="ID")
         parser.add_argument("--queue", metavar="QUEUE", help="its id, or organization/environment/queue")
         parser.add_argument("--outdated", action="store_true", help="only live ones that a restart would change")
+        parser.add_argument("--refused", action="store_true", help="only those whose latest start was refused")
         parser.add_argument("--fail-if-any", action="store_true", help="exit code 1 when any is listed, for cron")
 
     def handle(self, **options: Any) -> None:
-        count = 0
-        for worker in listed(_wanted(options)):
+        count, now = 0, timezone.now()
+        for worker in listed(_wanted(options, now), now):
             count += 1
             self.stdout.write(json.dumps(worker.as_json()) if options["format"] == "json" else _line(worker))
         if count and options["fail_if_any"]:
@@ -52,8 +54,7 @@ class Command(ControlPlaneCommand):
             raise CommandError(msg)
 
 
-def _wanted(options: dict[str, Any]) -> WorkerQuerySet:
-    now = timezone.now()
+def _wanted(options: dict[str, Any], now: datetime) -> WorkerQuerySet:
     workers = Worker.objects.with_liveness(now)
     if options["organization"]:
         workers = workers.filter(organization=options["organization"])
@@ -61,6 +62,9 @@ def _wanted(options: dict[str, Any]) -> WorkerQuerySet:
         workers = workers.filter(queue=_queue(options["queue"]))
     if options["liveness"]:
         workers = workers.filter(Q(liveness__in=[CHOICES[name] for name in options["liveness"]]))
+    if options["refused"]:
+        refused = refused_starts(now - REFUSED_FOR).filter(worker_id__isnull=False)
+        workers = workers.filter(pk__in=refused.values("worker_id"))
     return outdated(workers, EVERYWHERE, now) if options["outdated"] else workers  # type: ignore[return-value]  # the same class
 
 
@@ -76,6 +80,11 @@ def _queue(text: str) -> WorkerQueue:
 def _line(worker: ListedWorker) -> str:
     at = worker.last_heartbeat_at
     states = [name for name in ("outdated", "disabled", "draining", "ephemeral") if getattr(worker, f"is_{name}")]
+    if worker.refusal:
+        since = worker.refused_since and worker.refused_since.astimezone(UTC)
+        states.append(f"refused {worker.refusals} times since {since:%Y-%m-%dT%H:%M:%SZ}: {worker.refusal}")
+    elif worker.missing:
+        states.append(f"cannot start: {worker.missing}")
     parts = (
         f"{worker.liveness:<13}",
         f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if at else f"{'-':<20}",

@@ -14,7 +14,7 @@ from environments.models import AuditEvent, DataKey, LiteLLMConnection, Organiza
 from tests.support.console import REGISTERED, Model, everything, person, status_of, url
 from tests.support.console_rows import each_model, request_of
 from tests.support.factories import Fleet
-from workers.models import ApiKey, InstanceReport, Outage, Pulse, Refusal, UpdateLock, Worker, WorkerStart
+from workers.models import ApiKey, InstanceReport, Outage, Pulse, Refusal, RefusedStart, UpdateLock, Worker, WorkerStart
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 def test_every_model_of_ours_has_a_page(db: None) -> None:
     ours = {model for label in ("environments", "workers") for model in apps.get_app_config(label).get_models()}
     # Reports and refusals are on the pages of what they are of; the pulse shows where we were away; a lock expires in minutes.
-    assert ours - {InstanceReport, Outage, Pulse, Refusal, UpdateLock} <= set(REGISTERED)
+    assert ours - {InstanceReport, Outage, Pulse, Refusal, RefusedStart, UpdateLock} <= set(REGISTERED)
 
 
 def test_a_superuser_who_is_no_longer_one_is_refused_at_once(fleet: Fleet, client: Client) -> None:
