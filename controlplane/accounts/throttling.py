@@ -1,8 +1,9 @@
 """How often somebody may guess a password or a code, and what they see who tried too often.
 
 A stranger is counted by name and network, so that nobody keeps a person out from elsewhere, and more loosely by name
-alone, so that many networks do not guess without end. Whoever holds a browser that the person has signed in with is
-counted by that browser alone, so that not even many networks keep it out.
+alone, so that many networks do not guess without end. That second count is not for networks from which the person has
+signed in lately, and whoever holds a browser that the person has signed in with is counted by that browser alone: so
+not even many networks keep out a browser that was here before, or a new one where the person usually is.
 """
 
 import math
@@ -18,7 +19,7 @@ from allauth.mfa.webauthn import forms as passkey_forms
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 
-from controlplane.accounts.devices import device_of
+from controlplane.accounts.devices import device_of, is_at_home
 from controlplane.accounts.pages import refusal
 from controlplane.serving.proxies import network_of
 
@@ -58,7 +59,10 @@ def _counted(request: HttpRequest, username: str, subject: str, action: str) -> 
     if device := device_of(request, username):
         return [("known_device_failed", f"{subject} {device}")]
     network = network_of(request)
-    return [*([("login_failed", f"{subject} {network}")] if network else []), (action, subject)]
+    if not network:
+        return [(action, subject)]
+    by_network = ("login_failed", f"{subject} {network}")
+    return [by_network] if is_at_home(username, network) else [by_network, (action, subject)]
 
 
 def count_code(user: User, error_key: str | None = None) -> Callable[[], None]:  # noqa: ARG001  # allauth's signature

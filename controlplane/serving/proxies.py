@@ -44,7 +44,7 @@ def network_of(request: HttpRequest) -> str:
     address = request.META.get("REMOTE_ADDR", "")
     if request.META.get(IS_HIDDEN) or not address:
         return ""
-    return _network(address)
+    return network_in(address)
 
 
 def told_by_proxies(meta: dict[str, str]) -> tuple[list[str], str]:
@@ -91,7 +91,7 @@ def _first_scheme(told: Iterable[str]) -> str:
 
 
 @lru_cache(4096)
-def _network(address: str) -> str:
+def network_in(address: str) -> str:
     if ":" not in address:
         return address
     return str(ipaddress.ip_network(f"{address}/{NETWORK_BITS}", strict=False))

@@ -11,7 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from controlplane.accounts import memory, throttling
+from controlplane.accounts import devices, memory, throttling
+from controlplane.accounts.devices import is_at_home
 from controlplane.accounts.memory import SharedMemory
 from controlplane.models import SharedEntry
 from tests.support.logins import PASSWORD, add_app, code_of, is_signed_in, log_in
@@ -80,6 +81,32 @@ def test_guessing_from_many_addresses_is_limited_and_keeps_no_browser_out_that_w
     refused = log_in(unknown, extra={"REMOTE_ADDR": ELSEWHERE})
     assert (refused.status_code, 600 < int(refused["Retry-After"]) <= 900) == (429, True)
     assert log_in(known, extra={"REMOTE_ADDR": ELSEWHERE}).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("office", "desk", "elsewhere"),
+    [("192.0.2.77", "192.0.2.77", "192.0.2.78"), ("2001:db8:7::1", "2001:db8:7::2", "2001:db8:8::1")],
+)
+def test_many_networks_keep_no_new_browser_out_where_the_user_has_signed_in_lately(
+    ada: User, office: str, desk: str, elsewhere: str
+) -> None:
+    assert log_in(Client(), extra={"REMOTE_ADDR": office}).status_code == 302
+    assert 429 in fail(60, *(f"203.0.113.{number}" for number in range(60)), username="ADA")
+    assert log_in(Client(), extra={"REMOTE_ADDR": desk}).status_code == 302
+    assert log_in(Client(), extra={"REMOTE_ADDR": elsewhere}).status_code == 429
+    assert fail(11, office)[-1] == 429, "guessing from there is limited all the same"
+
+
+def test_a_network_is_known_for_a_while_and_to_its_own_user(ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    User.objects.create_user("bob", password=PASSWORD, is_staff=True)
+    log_in(Client(), extra={"REMOTE_ADDR": ELSEWHERE})
+    for name in ("ada", "bob"):
+        fail(60, *(f"203.0.113.{number}" for number in range(60)), username=name)
+    assert log_in(Client(), "bob", extra={"REMOTE_ADDR": ELSEWHERE}).status_code == 429
+    assert log_in(Client(), extra={"REMOTE_ADDR": ELSEWHERE}).status_code == 302
+    assert is_at_home("ada", ELSEWHERE)
+    monkeypatch.setattr(devices, "AT_HOME_FOR", timedelta(0))
+    assert not is_at_home("ada", ELSEWHERE)
 
 
 def test_a_browser_that_was_here_may_not_guess_without_end_nor_for_others(ada: User) -> None:
