@@ -3,14 +3,14 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-import environments.tenancy
+import environments.database.tenancy
 from environments.database.schema_changes import SchemaChange
 
 
 class Migration(SchemaChange):
     dependencies = [
-        ("environments", "0005_memberships_end_on_record"),
-        ("workers", "0017_indexes_of_identity"),
+        ("environments", "0001_initial"),
+        ("workers", "0001_initial"),
     ]
 
     operations = [
@@ -46,7 +46,7 @@ class Migration(SchemaChange):
                 "indexes": [models.Index(fields=["-occurred_at"], name="workers_refused_newest")],
                 "constraints": [
                     models.UniqueConstraint(fields=("organization", "id"), name="workers_refusedstart_tenant_key"),
-                    environments.tenancy.SameOrganization(
+                    environments.database.tenancy.SameOrganization(
                         name="workers_refusedstart_api_key_tenant", organization="organization", pointer="api_key"
                     ),
                 ],
