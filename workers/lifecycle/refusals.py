@@ -127,7 +127,7 @@ def latest_refusal(worker: Worker) -> Refusal | RefusedStart | None:
     of_own_keys = starts.filter(api_key__worker=worker.pk)
     # A statement for each, with an index of its own, which one condition for all would not have.
     found = [rows.select_related("api_key").order_by("-occurred_at").first() for rows in (of_the_worker, of_own_keys)]
-    rows = [*filter(None, found), *refused_start_of(worker)]
+    rows: list[Refusal | RefusedStart] = [*filter(None, found), *refused_start_of(worker)]
     return max(rows, key=lambda row: row.occurred_at, default=None)
 
 

@@ -64,7 +64,8 @@ def listed(workers: WorkerQuerySet, now: datetime) -> Iterator[ListedWorker]:
         pk, liveness, runs_with, *rest = row[len(PATH) + len(GROUP) :]
         is_outdated = liveness in LIVE and bool(runs_with) and runs_with != revisions[group]
         missing = missing_in(revisions[group]) or None
-        yield ListedWorker(pk, "/".join(path), liveness, is_outdated, *rest, *refused.get(pk, NOT_REFUSED), missing)
+        told = (*rest, *refused.get(pk, NOT_REFUSED), missing)
+        yield ListedWorker(pk, "/".join(path), liveness, is_outdated, *told)
 
 
 def _refused(now: datetime) -> dict[UUID, tuple[Any, ...]]:

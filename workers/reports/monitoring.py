@@ -82,8 +82,8 @@ def count_refused(now: datetime) -> list[StartFigure]:
     queues = WorkerQueue.objects.order_by().annotate(is_incomplete=is_incomplete)
     names = ("organization_id", "environment__name", "name")
     return [
-        StartFigure(*path, counts.get(queue_id, 0), lacks)
-        for queue_id, lacks, *path in queues.values_list("pk", "is_incomplete", *names)
+        StartFigure(organization, environment, queue, counts.get(queue_id, 0), lacks)
+        for queue_id, lacks, organization, environment, queue in queues.values_list("pk", "is_incomplete", *names)
     ]
 
 

@@ -147,9 +147,10 @@ def _refusals(worker: Worker, current: WorkerInstance | None) -> dict[str, Any]:
     """
     refusals = Refusal.objects.filter(worker_id=worker.pk).order_by("-occurred_at")
     own = list(refusals.filter(organization=worker.organization_id).select_related("api_key")[: MOST_ROWS + 1])
-    starts: list[Refusal | RefusedStart] = [row for row in own if row.call == Refusal.START][:MOST_ROWS]
-    told = {(row.api_key_id, row.occurred_at) for row in starts}
-    starts += [row for row in refused_start_of(worker) if (row.api_key_id, row.occurred_at) not in told]
+    of_keys = [row for row in own if row.call == Refusal.START][:MOST_ROWS]
+    told = {(row.api_key_id, row.occurred_at) for row in of_keys}
+    of_worker = [row for row in refused_start_of(worker) if (row.api_key_id, row.occurred_at) not in told]
+    starts: list[Refusal | RefusedStart] = [*of_keys, *of_worker]
     starts.sort(key=lambda row: row.occurred_at, reverse=True)
     call = next((row for row in own if row.call != Refusal.START), None)
     is_news = starts and (current is None or starts[0].occurred_at > current.started_at)

@@ -9,10 +9,10 @@ import pytest
 from django.db import connection
 
 from controlplane.engines.circuit import Circuit
-from tests import factories
-from tests.circuits import Probe
-from tests.factories import Fleet
-from tests.workers import fresh_fleet, shared_client, start
+from tests.support import factories
+from tests.support.calls import fresh_fleet, shared_client, start
+from tests.support.circuits import Probe
+from tests.support.factories import Fleet
 from workers.models import WorkerQueue
 
 pytestmark = [

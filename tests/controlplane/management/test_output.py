@@ -11,8 +11,8 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from environments.management.command import ControlPlaneCommand
-from tests.databases import MakeDatabase
-from tests.processes import ROOT
+from tests.support.databases import MakeDatabase
+from tests.support.processes import ROOT
 
 PRINTING = {
     "audit": ("audit",),

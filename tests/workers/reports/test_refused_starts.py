@@ -15,10 +15,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from environments.roles import EVERYWHERE
-from tests import factories
-from tests.console import person, signed_in
-from tests.factories import Fleet
-from tests.workers import fresh_fleet, shared_client, start
+from tests.support import factories
+from tests.support.calls import fresh_fleet, shared_client, start
+from tests.support.console import person, signed_in
+from tests.support.factories import Fleet
 from workers.lifecycle.refusals import HOSTS_OF_KEY, REFUSED_FOR
 from workers.models import ApiKey, RefusedStart, Worker, WorkerInstance, WorkerQueue
 from workers.reports.dashboard import Dashboard, look_at_fleet
