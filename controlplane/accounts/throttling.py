@@ -1,8 +1,8 @@
 """How often somebody may guess a password or a code, and what they see who tried too often.
 
 A stranger is counted by name and network, so that nobody keeps a person out from elsewhere, and more loosely by name
-alone, so that many networks do not guess without end. That second count is not for networks from which the person has
-signed in lately, and whoever holds a browser that the person has signed in with is counted by that browser alone: so
+alone, so that many networks do not guess without end. That second count is not for passwords from networks from which
+the person has signed in lately, and whoever holds a browser that the person has signed in with is counted by that browser alone: so
 not even many networks keep out a browser that was here before, or a new one where the person usually is.
 """
 
@@ -62,7 +62,8 @@ def _counted(request: HttpRequest, username: str, subject: str, action: str) -> 
     if not network:
         return [(action, subject)]
     by_network = ("login_failed", f"{subject} {network}")
-    return [by_network] if is_at_home(username, network) else [by_network, (action, subject)]
+    is_password = action == "login_failed_by_name"  # codes are too short to be guessed at more often anywhere
+    return [by_network] if is_password and is_at_home(username, network) else [by_network, (action, subject)]
 
 
 def count_code(user: User, error_key: str | None = None) -> Callable[[], None]:  # noqa: ARG001  # allauth's signature

@@ -76,7 +76,7 @@ _COUNT = """
 INSERT INTO workers_refusedstart ({columns}) SELECT {values} WHERE {is_there}
 ON CONFLICT (id) DO UPDATE SET {replaced},
   times = CASE WHEN {goes_on} THEN workers_refusedstart.times + 1 ELSE 1 END,
-  since = CASE WHEN {goes_on} THEN workers_refusedstart.since ELSE excluded.since END
+  first_at = CASE WHEN {goes_on} THEN workers_refusedstart.first_at ELSE excluded.first_at END
 """
 _GOES_ON = """
 workers_refusedstart.organization_id = excluded.organization_id AND workers_refusedstart.reason = excluded.reason
@@ -84,7 +84,7 @@ AND workers_refusedstart.occurred_at > %s AND NOT EXISTS (
   SELECT 1 FROM workers_workerinstance AS instance WHERE instance.worker_id = excluded.worker_id
   AND instance.is_current AND instance.started_at > workers_refusedstart.occurred_at)
 """
-_COUNTED = ("times", "since")
+_COUNTED = ("times", "first_at")
 _IS_WORKER = "EXISTS (SELECT 1 FROM workers_worker AS worker WHERE worker.id = %s AND worker.organization_id = %s)"
 
 
@@ -98,7 +98,7 @@ def _count(api_key: ApiKey, refused: RefusedCall) -> None:
         worker_id=refused.worker_id,
         hostname=refused.hostname,
         client_address=refused.client_address,
-        since=refused.now,
+        first_at=refused.now,
         occurred_at=refused.now,
         times=1,
         status=refused.status,
@@ -114,7 +114,7 @@ def _count(api_key: ApiKey, refused: RefusedCall) -> None:
         replaced=", ".join(f"{name} = excluded.{name}" for name in columns if name not in {"id", *_COUNTED}),
         goes_on=_GOES_ON,
     )
-    lately = RefusedStart._meta.get_field("since").get_db_prep_save(refused.now - REFUSED_FOR, connection)
+    lately = RefusedStart._meta.get_field("first_at").get_db_prep_save(refused.now - REFUSED_FOR, connection)
     whose = [prepared["id"], prepared["organization_id"]] if refused.worker_id else []
     with connection.cursor() as cursor:
         cursor.execute(text, [*prepared.values(), *whose, lately, lately])

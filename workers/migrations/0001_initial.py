@@ -787,7 +787,7 @@ class Migration(migrations.Migration):
                 ),
                 ("hostname", models.CharField(blank=True, help_text="As whoever started told it.", max_length=255)),
                 ("client_address", models.GenericIPAddressField(null=True)),
-                ("since", models.DateTimeField(help_text="When the first of them was refused.")),
+                ("first_at", models.DateTimeField(help_text="When the first of them was refused.")),
                 ("occurred_at", models.DateTimeField()),
                 ("times", models.PositiveIntegerField(help_text="At least so often.")),
                 ("status", models.PositiveSmallIntegerField(help_text="The HTTP status that was answered.")),

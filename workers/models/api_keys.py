@@ -161,7 +161,7 @@ class RefusedStart(TenantOwned):
     worker_id = models.UUIDField(null=True, help_text="None for a start in a queue, which makes its worker.")
     hostname = models.CharField(max_length=255, blank=True, help_text="As whoever started told it.")
     client_address = models.GenericIPAddressField(null=True)
-    since = models.DateTimeField(help_text="When the first of them was refused.")
+    first_at = models.DateTimeField(help_text="When the first of them was refused.")
     occurred_at = models.DateTimeField()
     times = models.PositiveIntegerField(help_text="At least so often.")
     status = models.PositiveSmallIntegerField(help_text="The HTTP status that was answered.")

@@ -71,4 +71,4 @@ def listed(workers: WorkerQuerySet, now: datetime) -> Iterator[ListedWorker]:
 def _refused(now: datetime) -> dict[UUID, tuple[Any, ...]]:
     """Of the workers whose latest start was refused why, since when and how often."""
     rows = refused_starts(now - REFUSED_FOR).filter(worker_id__isnull=False)
-    return {pk: tuple(told) for pk, *told in rows.values_list("pk", "reason", "since", "times")}
+    return {pk: tuple(told) for pk, *told in rows.values_list("pk", "reason", "first_at", "times")}

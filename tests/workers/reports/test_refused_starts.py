@@ -98,14 +98,14 @@ def test_says_how_often_in_a_row_and_since_when(fleet: Fleet) -> None:
         refuse(fleet)
     row = RefusedStart.objects.get()
     assert (row.pk, row.times, row.status, row.reason.endswith(NO_LITELLM)) == (fleet.worker.pk, 3, 409, True)
-    assert row.since < row.occurred_at
+    assert row.first_at < row.occurred_at
     give_back(fleet)
     assert start(fleet).status_code == 200
     assert refused() == []
     take_away(fleet)
     refuse(fleet)
     again = RefusedStart.objects.get()
-    assert (again.times, again.since) == (1, again.occurred_at)
+    assert (again.times, again.first_at) == (1, again.occurred_at)
 
 
 def test_another_reason_begins_anew(fleet: Fleet) -> None:
