@@ -2,8 +2,9 @@
 
 A stranger is counted by name and network, so that nobody keeps a person out from elsewhere, and more loosely by name
 alone, so that many networks do not guess without end. That second count is not for passwords from networks from which
-the person has signed in lately, and whoever holds a browser that the person has signed in with is counted by that browser alone: so
-not even many networks keep out a browser that was here before, or a new one where the person usually is.
+the person has signed in lately, and whoever holds a browser that the person has signed in with is counted by that
+browser alone: so not even many networks keep out a browser that was here before, or, of passwords, a new one where the
+person usually is.
 """
 
 import math
