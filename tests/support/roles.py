@@ -38,7 +38,16 @@ from tests.support.console import Model, person, routes_of, signed_in
 from tests.support.factories import Fleet
 from tests.support.rights import ADMINISTRATOR, LOOK, NO_MEMBER, OPERATOR, PASSWORD, STANDARD, SUPERUSER, VIEWER, Page
 from workers.lifecycle.update_locks import acquire_update_lock
-from workers.models import ApiKey, InstanceReport, Refusal, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import (
+    ApiKey,
+    InstanceReport,
+    Refusal,
+    RefusedStart,
+    Worker,
+    WorkerInstance,
+    WorkerQueue,
+    WorkerStart,
+)
 
 #: Words that no page has of its own, so that what is of an organization is known by its name.
 MAUVE, OCHRE = "mauve", "ochre"
