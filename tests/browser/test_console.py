@@ -310,7 +310,7 @@ def test_what_is_on_record_can_only_be_looked_at(
     assert fleet.start() == 200
     visit(console, control_plane, f"{model}/")
     expect(console.locator("#result_list tbody tr").first).to_be_visible()
-    expect(console.get_by_role("link", name="Add", exact=True)).to_have_count(0)
+    expect(console.get_by_role("link", name="Add another", exact=True)).to_have_count(0)
     console.locator("#result_list tbody tr a").first.click()
     expect(console).to_have_url(re.compile(r"/change/"))
     expect(console.get_by_role("button", name="Save", exact=True)).to_have_count(0)
