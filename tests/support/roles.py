@@ -147,7 +147,7 @@ def _run(tenant: Tenant, fleet: Fleet) -> None:
     InstanceReport.objects.create(**report, logs=[f"{name}-log"], system_info={"os": f"{name}-os"})
     refusal = {"id": fleet.api_key.pk, "api_key": fleet.api_key, "organization": fleet.organization}
     Refusal.objects.create(**refusal, worker_id=fleet.worker.pk, occurred_at=now, status=403, reason=f"{name}-reason")
-    told = {"since": now, "occurred_at": now, "times": 1, "status": 403, "reason": f"{name}-reason"}
+    told = {"first_at": now, "occurred_at": now, "times": 1, "status": 403, "reason": f"{name}-reason"}
     RefusedStart.objects.create(**refusal | {"id": fleet.worker.pk, "worker_id": fleet.worker.pk, **told})
     key = factories.issue_key(fleet.organization, name=f"{name}-organization-key").row
     acquire_update_lock(fleet.queue.pk, holder=f"{name}-holder", duration=timedelta(minutes=5), api_key=key, now=now)
