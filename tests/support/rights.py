@@ -113,6 +113,21 @@ PAGES: dict[str, Page] = {
         is_of_row=False,
     ),
 }
+for _kind in ("temporalconnection", "litellmconnection", "telemetrysettings"):
+    # They connect, so here it is only tried to use them where that is refused.
+    PAGES |= {
+        f"environments_{_kind}_verify": Page(ADMINISTRATOR, ADMINISTRATOR, status=405, is_change=False),
+        f"environments_{_kind}_verify_typed": Page(ADMINISTRATOR, ADMINISTRATOR, status=405, is_change=False),
+        f"environments_{_kind}_verify_new": Page(
+            ADMINISTRATOR,
+            ADMINISTRATOR,
+            lambda tenant: {"organization": tenant.name},
+            is_of_row=False,
+            status=405,
+            is_change=False,
+            is_silent=True,
+        ),
+    }
 #: The least role for each action of a list beside `delete_selected`.
 ACTIONS: dict[tuple[Model, str], int] = {
     **{(Worker, name): OPERATOR for name in ("disable", "enable", "drain", "move", "issue_keys")},

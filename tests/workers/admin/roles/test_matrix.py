@@ -8,7 +8,7 @@ import pytest
 from django.contrib import admin
 
 from tests.support.console import REGISTERED, console_routes, routes_of
-from tests.support.rights import ACCOUNT, ACTIONS, ADMINISTRATOR, LOGIN, PAGES, RIGHTS, Page
+from tests.support.rights import ACCOUNT, ACTIONS, LOGIN, PAGES, RIGHTS
 from tests.support.roles import Caller, Tenant, own_pages, superuser_request
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
@@ -19,21 +19,6 @@ pytestmark = [
 ]
 
 
-for _kind in ("temporalconnection", "litellmconnection", "telemetrysettings"):
-    # They connect, so here it is only tried to use them where that is refused.
-    PAGES |= {
-        f"environments_{_kind}_verify": Page(ADMINISTRATOR, ADMINISTRATOR, status=405, is_change=False),
-        f"environments_{_kind}_verify_typed": Page(ADMINISTRATOR, ADMINISTRATOR, status=405, is_change=False),
-        f"environments_{_kind}_verify_new": Page(
-            ADMINISTRATOR,
-            ADMINISTRATOR,
-            lambda tenant: {"organization": tenant.name},
-            is_of_row=False,
-            status=405,
-            is_change=False,
-            is_silent=True,
-        ),
-    }
 #: Routes of the whole site, for everybody who may enter; each shows only what the person may see.
 SITE = {"index", "password_change_done", "autocomplete", "jsi18n", "console_search", "view_on_site", "app_list"}
 #: Routes without a name: Django's old address of a row, its catch-all, and our page in the place of its own.
