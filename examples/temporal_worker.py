@@ -8,8 +8,10 @@ development server; TEMPORAL_TLS=true or false says otherwise.
 import asyncio
 import gc
 import os
+import signal
 import sys
 import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -55,6 +57,13 @@ async def connect(host: str, namespace: str, api_key: str) -> Client:
         sys.exit(f"Temporal cannot be reached at {host}: {error}")
 
 
+def end_with_signals(heartbeats: asyncio.Task[None]) -> None:
+    """A signal ends the heartbeats and so the polling: what runs is finished, and nothing hangs half cancelled."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # on Windows the handlers of plain_worker stay
+            asyncio.get_running_loop().add_signal_handler(number, heartbeats.cancel)
+
+
 async def main(configuration: dict[str, Any]) -> None:
     """Polls the task queue that the control plane names, until this process is told to end."""
     heartbeats = asyncio.create_task(keep_heartbeating(configuration["heartbeat_interval"]))
@@ -62,9 +71,13 @@ async def main(configuration: dict[str, Any]) -> None:
         configuration[name] for name in ("temporal_host", "temporal_namespace", "task_queue_name")
     )
     client = await connect(host, namespace, configuration["temporal_api_key"])
+    end_with_signals(heartbeats)
     async with Worker(client, task_queue=task_queue, workflows=[Greeting], activities=[greet]):
         print(f"Polling {task_queue} in namespace {namespace}.", flush=True)
-        await heartbeats
+        with suppress(asyncio.CancelledError):
+            await heartbeats
+    if heartbeats.cancelled():
+        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -210,7 +210,9 @@ def test_a_secret_can_be_replaced_and_never_read(console: Page, control_plane: C
     assert (status, answer["litellm_api_key"]) == (200, "typed-in-the-browser")
 
     visit(console, control_plane, f"environments/auditevent/?q={row['pk']}")
-    console.get_by_role("link", name=re.compile(r"\d")).filter(has_not_text="admin").first.click()
+    console.locator("#result_list").get_by_role("link", name=re.compile(r"\d")).filter(
+        has_not_text="admin"
+    ).first.click()
     change = console.get_by_role("row", name=re.compile("api.key.fingerprint"))
     expect(change).to_contain_text(fingerprint)
     expect(console.get_by_text("user:admin").first).to_be_visible()
