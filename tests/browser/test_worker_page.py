@@ -115,7 +115,7 @@ def test_an_operator_sees_at_a_glance_what_runs_and_why_it_is_not_what_it_should
 
     latest.get_by_role("link").first.click()
     expect(console.locator("#content")).to_contain_text("Difference to the start before")
-    console.get_by_role("link", name=f"{walk.organization}/first").click()
+    console.get_by_role("link", name=f"{walk.organization}/first", exact=True).click()
     expect(console).to_have_url(walk.address)
     host.get_by_role("link", name=f"{walk.organization}/narrow").click()
     expect(console.locator("#id_host")).to_have_value("moved.example.com:7233")
