@@ -14,6 +14,7 @@ from django.test import Client
 from django.urls import reverse
 
 from controlplane.engines.circuit import circuit
+from environments.admin.console import TYPED_NAME
 from environments.models import Environment, LiteLLMConnection, Membership, Role, TelemetrySettings
 from tests.support import factories
 from tests.support.calls import fresh_fleet, start
@@ -79,9 +80,15 @@ def request_of(name: str, client: Client, fleet: Fleet) -> tuple[str, dict[str, 
     spare = Worker.objects.filter(name="spare-0").get()
     chosen = ",".join(pk.hex for pk in Worker.objects.values_list("pk", flat=True))
     requests: dict[str, Any] = {
-        "delete a worker": lambda: (url(Worker, "delete", fleet.worker.pk), {"post": "yes"}),
+        "delete a worker": lambda: (
+            url(Worker, "delete", fleet.worker.pk),
+            {"post": "yes", TYPED_NAME: str(fleet.worker)},
+        ),
         "delete a person": lambda: (url(User, "delete", person("leaver").pk), {"post": "yes"}),
-        "delete many workers": lambda: (url(Worker, "changelist"), many(Worker)),
+        "delete many workers": lambda: (
+            url(Worker, "changelist"),
+            {**many(Worker), TYPED_NAME: f"{Worker.objects.count()} workers"},
+        ),
         "delete many people": lambda: (url(User, "changelist"), many(User, username="leaver")),
         "disable many": lambda: ("/admin/workers/worker/bulk/disable/", {"workers": chosen}),
         "issue many keys": lambda: (

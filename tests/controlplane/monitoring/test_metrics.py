@@ -25,7 +25,7 @@ from tests.support.databases import MakeDatabase
 from tests.support.factories import Fleet
 
 TOKEN = "a-token-of-monitoring-for-these-tests"
-MOST_STATEMENTS = 12
+MOST_STATEMENTS = 14
 
 type Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
