@@ -118,9 +118,9 @@ def test_a_person_s_roles_end_on_record_in_each_organization(
     user_id = user.pk
     assert way(client, user).status_code == 302
     assert not User.objects.filter(pk=user_id).exists()
-    expected: dict[tuple[str, str], str | None] = {("membership.deleted", pk): place for pk, place in ended.items()}
+    expected: dict[tuple[str, str], str | None] = {("member.deleted", pk): place for pk, place in ended.items()}
     assert told() == expected | {("user.deleted", str(user_id)): None}
-    event = AuditEvent.objects.get(action="membership.deleted", organization=fleet.organization)
+    event = AuditEvent.objects.get(action="member.deleted", organization=fleet.organization)
     assert (event.object_name, event.changes["role"]) == (f"leaver in {fleet.organization.pk}", ["administrator", None])
     assert event.actor == "user:ada"
 

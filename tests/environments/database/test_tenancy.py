@@ -16,7 +16,16 @@ from tests.support import factories
 from tests.support.calls import fresh_fleet, start
 from tests.support.factories import Fleet
 from workers.lifecycle.update_locks import acquire_update_lock
-from workers.models import ApiKey, InstanceReport, Refusal, UpdateLock, Worker, WorkerInstance, WorkerStart
+from workers.models import (
+    ApiKey,
+    InstanceReport,
+    Refusal,
+    RefusedStart,
+    UpdateLock,
+    Worker,
+    WorkerInstance,
+    WorkerStart,
+)
 
 pytestmark = pytest.mark.sqlite
 
@@ -69,9 +78,9 @@ def _complete(fleet: Fleet) -> Fleet:
         now=instance.started_at,
     )
     key = fleet.api_key
-    Refusal.objects.create(
-        id=key.pk, organization=fleet.organization, api_key=key, occurred_at=instance.started_at, status=403
-    )
+    told = {"organization": fleet.organization, "api_key": key, "occurred_at": instance.started_at, "status": 403}
+    Refusal.objects.create(id=key.pk, **told)
+    RefusedStart.objects.create(id=fleet.worker.pk, first_at=instance.started_at, times=1, **told)
     successor = factories.issue_key(fleet.queue).row
     ApiKey.objects.filter(pk=fleet.api_key.pk).update(replaced_by=successor)
     factories.issue_key(fleet.environment)
