@@ -66,8 +66,8 @@ def test_the_checklist_costs_a_fixed_number_of_statements(
 ) -> None:
     start(fleet)
     page(client, "boot_steps", fleet)
-    # The session, the person, the worker, its process, refusals of three kinds, the key.
-    with django_assert_num_queries(8):
+    # The session, the person, the worker, its process, refusals of three kinds, the worker's refused start, the key.
+    with django_assert_num_queries(9):
         page(client, "boot_steps", fleet)
 
 
