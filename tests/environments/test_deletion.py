@@ -30,7 +30,13 @@ from workers.models import ApiKey, InstanceReport, Refusal, UpdateLock, Worker, 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 #: Kinds that a cascade may take, since the event of what they are part of tells how many there were.
-PARTS = {"workers.workerinstance", "workers.instancereport", "workers.refusal", "workers.updatelock"}
+PARTS = {
+    "workers.workerinstance",
+    "workers.instancereport",
+    "workers.refusal",
+    "workers.refusedstart",
+    "workers.updatelock",
+}
 #: What belongs to a person in the tables of others.
 OF_PEOPLE = {
     "account.emailaddress",

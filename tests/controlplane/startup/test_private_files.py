@@ -57,7 +57,7 @@ def modes_after(folder: Path, umask: str, body: str) -> dict[str, int]:
         "DJANGO_SETTINGS_MODULE": "controlplane.settings",
     }
     if not (folder / ".env").exists():
-        make = "from controlplane import secrets_file; secrets_file.ensure()"
+        make = "from controlplane.startup import secrets_file; secrets_file.ensure()"
         subprocess.run([sys.executable, "-c", make], cwd=ROOT, env=environ, check=True)  # noqa: S603
     command = [sys.executable, "-c", SCRIPT, str(folder), umask, body]
     done = subprocess.run(  # noqa: S603
