@@ -148,8 +148,14 @@ class Worker:
         return TOLD if self.process else CONFLICT
 
     def statuses_of_older(self) -> set[int]:
-        """Of a heartbeat of the process before: it is told to end where the new one took over."""
-        return CONFLICT if self.policy == "take_over" else TOLD
+        """Of a heartbeat of the process before: it is told to end where the new one took over, if it can be told apart."""
+        if self.policy != "take_over":
+            return TOLD
+        older, process = self.older, self.process
+        if older is None or process is None:
+            return CONFLICT
+        is_clear = (older.is_named and process.is_named) or older.is_surely_not(process)
+        return CONFLICT if is_clear else CONFLICT | TOLD
 
     def beaten(self, beat: "Beat") -> None:
         """A heartbeat of the current process was noted."""
