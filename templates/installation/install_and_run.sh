@@ -11,14 +11,17 @@ fi
 set -m
 run() {
   "$@" </dev/null &
-  child=$!
-  wait "$child"
+  wait "$!"
 }
 stop() {
   trap '' HUP INT TERM
-  kill "-$1" "$child"
-  wait "$child"
-  exit
+  # `$!` is the newest child from the moment it is born; before the first one, and between two, there is none to end.
+  if kill "-$1" "${!-}" 2>/dev/null; then
+    wait "$!"
+    exit
+  fi
+  trap - "$1"
+  kill "-$1" "$$"
 }
 trap 'stop HUP' HUP
 trap 'stop INT' INT

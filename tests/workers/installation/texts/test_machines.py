@@ -1,9 +1,11 @@
 """Texts that start a worker on a machine."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,6 +175,24 @@ def test_whatever_ends_the_script_ends_the_worker_in_the_same_way(
     is_handled = program == RUNS and number == signal.SIGINT
     assert process._process.wait(10) == (0 if is_handled else 128 + number)
     assert in_session(process.pid) == []
+
+
+def test_no_moment_is_there_in_which_a_signal_is_taken_for_a_failure(
+    fleet: Fleet, programs: Path, seeded_random: random.Random
+) -> None:
+    """A child is born, and the signal comes before the script's next command."""
+    write_program(programs / "fails", "#!/bin/sh\nexit 1\n")
+    script = install_script(fleet.queue, DeploymentType.LOCAL)
+    loop = script[script.index("set -m") :].replace(f'"$environment/bin/{PROGRAM}"', "fails")
+    assert "until began=$SECONDS && run fails;" in loop
+    environ = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    for number in range(40):
+        process = ServerProcess([BASH, "-c", f"set -euo pipefail\n{loop}"], log=programs / f"log-{number}", env=environ)
+        time.sleep(seeded_random.uniform(0, 0.02))
+        process._process.terminate()
+        # Before the script says what a signal does, the signal just ends it.
+        assert process._process.wait(10) in {128 + signal.SIGTERM, -signal.SIGTERM}
+        assert in_session(process.pid) == []
 
 
 def in_session(leader: int) -> list[int]:
