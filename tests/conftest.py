@@ -10,11 +10,12 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.test import TransactionTestCase
 
 from controlplane.engines.circuit import circuit
 from controlplane.serving.bulkhead import bulkhead
 from controlplane.startup import env
-from tests.support.databases import fresh_database
+from tests.support.databases import empty_tables, fresh_database
 
 if TYPE_CHECKING:
     from tests.support.factories import Fleet
@@ -80,6 +81,8 @@ def what_takes_long_by_design() -> None:
     """
     settings.WHITENOISE_AUTOREFRESH = True
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # Django truncates each table and index anew and makes all permissions again: 0.3 s for a handful of rows.
+    TransactionTestCase._fixture_teardown = lambda _test: empty_tables()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,33 @@ def migrated_template(django_db_blocker: Any) -> str:
 def migrated_database(migrated_template: str) -> MakeDatabase:
     """Makes a new database with all tables, whose name begins as is said, and returns its DATABASE_URL."""
     return partial(fresh_database, template=migrated_template)
+
+
+def empty_tables() -> None:
+    """Deletes all rows but those that migrating made, which is what a test with transactions of its own leaves behind."""
+    from django.db import connection, transaction  # noqa: PLC0415  # the settings must be loaded before
+    from django.utils import timezone  # noqa: PLC0415
+
+    from controlplane.serving.restoration import mark_new_database  # noqa: PLC0415
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "SET LOCAL session_replication_role = replica"  # without looking at foreign keys
+            if connection.vendor == "postgresql"
+            else "PRAGMA defer_foreign_keys = ON"
+        )
+        for table in _tables():
+            cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")  # noqa: S608
+        mark_new_database(timezone.now())
+
+
+@cache
+def _tables() -> list[str]:
+    """The tables of all models, but for those that say which models there are."""
+    from django.db import connection  # noqa: PLC0415  # the settings must be loaded before
+
+    made_by_migrating = {"django_content_type", "auth_permission"}
+    return sorted(set(connection.introspection.django_table_names(only_existing=True)) - made_by_migrating)
 
 
 def _create_database(name: str, template: str = "") -> str:

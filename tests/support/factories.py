@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
 from environments.audit import Actor
@@ -43,6 +44,7 @@ class Fleet:
     token: str
 
 
+@transaction.atomic(savepoint=False)  # one commit, where the test has no transaction
 def create_fleet(organization_id: str = "") -> Fleet:
     """An organization whose worker can start: the connections are the organization's, the key is the worker's."""
     number = next(_numbers)

@@ -102,6 +102,7 @@ COLUMNS = """
 SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns
 WHERE table_schema = current_schema() AND table_name = %s AND is_generated = 'NEVER'
 """
+COLUMNS_OF: dict[str, str] = {}
 
 
 class Vanishing:
@@ -112,26 +113,21 @@ class Vanishing:
         session.autocommit = True
         session.execute("SET lock_timeout = 20")
         session.execute("SET session_replication_role = replica")  # whoever deletes all at once needs no order
-        for table in TABLES:
-            session.execute(f"CREATE TEMP TABLE kept_{table} AS SELECT * FROM {table}")  # noqa: S608
+        session.execute(";".join(f"CREATE TEMP TABLE kept_{table} AS TABLE {table}" for table in TABLES))
+        self._bring_back = ";".join(_bring_back(session, table) for table in TABLES)
 
     def delete(self, what: str, *, leaves_key: bool) -> None:
         """Deletes it; nothing when somebody holds a part of it."""
         try:
-            with self.session.transaction():
-                for table in VANISHING[what].split():
-                    if not (leaves_key and table in {"workers_apikey", "workers_refusal"}):
-                        self.session.execute(f"DELETE FROM {table}")  # noqa: S608
+            leaving = {"workers_apikey", "workers_refusal"} if leaves_key else set()
+            gone = [f"DELETE FROM {table}" for table in VANISHING[what].split() if table not in leaving]  # noqa: S608
+            self.session.execute(";".join(gone))  # all of them, or none
         except psycopg.errors.LockNotAvailable:
             pass
 
     def bring_back(self) -> None:
         """All rows as they were."""
-        with self.session.transaction():
-            for table in TABLES:
-                self.session.execute(f"DELETE FROM {table}")  # noqa: S608
-                (columns,) = self.session.execute(COLUMNS, [table]).fetchone()
-                self.session.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM kept_{table}")  # noqa: S608
+        self.session.execute(self._bring_back)
         cache.clear()
         counts.forget()
 
@@ -146,6 +142,13 @@ class Vanishing:
             "application/json",
             HTTP_AUTHORIZATION=f"Bearer {self.token}",
         )
+
+
+def _bring_back(session: Any, table: str) -> str:
+    if table not in COLUMNS_OF:
+        (COLUMNS_OF[table],) = session.execute(COLUMNS, [table]).fetchone()
+    columns = COLUMNS_OF[table]
+    return f"DELETE FROM {table}; INSERT INTO {table} ({columns}) SELECT {columns} FROM kept_{table}"  # noqa: S608
 
 
 @contextmanager
