@@ -176,7 +176,7 @@ def silences(draw: st.DrawFn, heart: Heart | None) -> dict[str, Any]:
 
 @pytest.mark.sqlite
 @given(data=st.data(), now=st.sampled_from([NOW, NOW.replace(microsecond=0)]))
-@settings(max_examples=50, **DATABASE)
+@settings(max_examples=20, **DATABASE)
 def test_the_expression_agrees_with_the_rule_in_plain_python(
     crew: list[WorkerInstance], data: st.DataObject, now: datetime
 ) -> None:
