@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
 
 from django.db import models
-from django.db.models import Q, Value
+from django.db.models import F, Q, Value
 
 from environments.database.removal import ENDED_ALONG
 from environments.database.tenancy import TenantOwned, same_organization
@@ -15,6 +15,8 @@ from workers.models.workers import Worker
 
 #: Days before an API key's expiry at which the console and the log begin to warn, each more urgent.
 EXPIRY_WARNING_DAYS = (30, 20, 10, 3, 1)
+#: An API key that lives no longer than this was issued for one occasion, so nobody has to be warned of its end.
+SHORT_LIVED = timedelta(days=2)
 
 
 class Scope(models.TextChoices):
@@ -32,6 +34,10 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def usable(self, now: datetime | Value) -> Self:
         """Neither revoked nor expired; the same rule as `ApiKey.is_usable`."""
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None)
+
+    def without_short_lived(self) -> Self:
+        """Those whose end somebody has to be warned of, and those without end."""
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=F("created_at") + SHORT_LIVED))
 
 
 def _scope_check() -> models.CheckConstraint:
@@ -113,8 +119,8 @@ class ApiKey(TenantOwned):
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
 
     def expiry_warning(self, now: datetime) -> int | None:
-        """The most urgent of EXPIRY_WARNING_DAYS that has been reached, or None."""
-        if self.expires_at is None or not self.is_usable(now):
+        """The most urgent of EXPIRY_WARNING_DAYS that has been reached; None for none, and for a short-lived key."""
+        if self.expires_at is None or not self.is_usable(now) or self.expires_at - self.created_at <= SHORT_LIVED:
             return None
         reached = [days for days in EXPIRY_WARNING_DAYS if self.expires_at - now <= timedelta(days=days)]
         return min(reached, default=None)

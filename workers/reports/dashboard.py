@@ -185,7 +185,7 @@ def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
     since, refused_since = (Parameter(name, DateTimeField()) for name in ("crash_looping_since", "refused_since"))
     whose = Case(When(worker_id=None, then=Value(REFUSED_HOSTS)), default=Value(REFUSED_WORKERS))
     looping = crash_looping_since(since)
-    keys = ApiKey.objects.filter(revoked_at=None, expires_at__gt=NOW, expires_at__lte=soon)
+    keys = ApiKey.objects.without_short_lived().filter(revoked_at=None, expires_at__gt=NOW, expires_at__lte=soon)
     duplicates = WorkerInstance.objects.duplicates(NOW, may_be_held=may_be_held)
     doubled = WorkerInstance.objects.doubled(NOW, may_be_held=may_be_held)
     is_failing = ~Q(verification_problem="")

@@ -96,9 +96,9 @@ def count_refused_hosts(now: datetime) -> dict[str, int]:
 def count_expiries(now: datetime) -> Iterator[ExpiryFigure]:
     """API keys without a successor that are not revoked, and credentials; one statement for each kind.
 
-    A key that expired long ago is history.
+    A key that expired long ago is history, and one that was issued for a day or two ends as it was meant to.
     """
-    keys = ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now - OVERDUE_FOR))
+    keys = ApiKey.objects.without_short_lived().filter(Q(expires_at=None) | Q(expires_at__gt=now - OVERDUE_FOR))
     yield from _expiries(keys.filter(revoked_at=None, replaced_by=None), "expires_at", now)
     for model in (TemporalConnection, LiteLLMConnection):
         # A credential is good for the whole of its last day.

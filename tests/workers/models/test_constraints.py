@@ -114,12 +114,21 @@ def test_a_key_is_usable_until_it_is_revoked_or_expires(fleet: Fleet, change: di
     ],
 )
 def test_warns_at_30_20_10_3_and_1_days(left: timedelta, warning: int | None) -> None:
-    assert ApiKey(expires_at=NOW + left).expiry_warning(NOW) == warning
+    key = ApiKey(created_at=NOW - timedelta(days=60), expires_at=NOW + left)
+    assert key.expiry_warning(NOW) == warning
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "warning"), [(timedelta(hours=24), None), (timedelta(days=2), None), (timedelta(days=3), 1)]
+)
+def test_nobody_is_warned_of_the_end_of_a_key_for_one_occasion(lifetime: timedelta, warning: int | None) -> None:
+    key = ApiKey(created_at=NOW + timedelta(hours=1) - lifetime, expires_at=NOW + timedelta(hours=1))
+    assert key.expiry_warning(NOW) == warning
 
 
 def test_does_not_warn_of_keys_that_are_over_or_never_expire() -> None:
-    assert ApiKey(expires_at=NOW + timedelta(days=1), revoked_at=NOW).expiry_warning(NOW) is None
-    assert ApiKey(expires_at=None).expiry_warning(NOW) is None
+    assert ApiKey(created_at=NOW, expires_at=NOW + timedelta(days=9), revoked_at=NOW).expiry_warning(NOW) is None
+    assert ApiKey(created_at=NOW, expires_at=None).expiry_warning(NOW) is None
 
 
 # --- Ledger ------------------------------------------------------------------------------------------------------------

@@ -49,10 +49,12 @@ def test_a_queue_without_workers_is_told_too(fleet: Fleet) -> None:
 
 
 def test_keys_are_counted_by_the_warning_that_they_have_reached(fleet: Fleet) -> None:
+    age = timedelta(days=60)
     for days in (0.5, 2, 2.5, 9, 25, 29):
-        factories.issue_key(fleet.worker, name="key", lifetime=timedelta(days=days))
+        factories.issue_key(fleet.worker, name="key", lifetime=age + timedelta(days=days), age=age)
+    factories.issue_key(fleet.worker, name="for a day", lifetime=timedelta(days=1))
     factories.issue_key(fleet.worker, name="key", lifetime=None, no_expiry_reason="a test")
-    factories.issue_key(fleet.worker, name="key", lifetime=timedelta(days=1), age=timedelta(days=2))
+    factories.issue_key(fleet.worker, name="key", lifetime=timedelta(days=9), age=timedelta(days=10))
     factories.issue_key(fleet.worker, name="key", lifetime=timedelta(days=1), age=timedelta(days=80))  # history
     own = {"later": 1}  # the fleet's
     assert expiries_of(fleet, "apikey") == {"1d": 1, "3d": 2, "10d": 1, "30d": 2, "never": 1, "expired": 1, **own}

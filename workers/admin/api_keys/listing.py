@@ -118,7 +118,11 @@ STATES: dict[str, tuple[str, Callable[[Any, datetime], Any]]] = {
     "usable": ("Usable", _usable),
     "expiring": (
         f"Expiring within {EXPIRY_WARNING_DAYS[0]} days",
-        lambda keys, now: _usable(keys, now).filter(expires_at__lte=now + timedelta(days=EXPIRY_WARNING_DAYS[0])),
+        lambda keys, now: (
+            _usable(keys, now)
+            .without_short_lived()
+            .filter(expires_at__lte=now + timedelta(days=EXPIRY_WARNING_DAYS[0]))
+        ),
     ),
     "replaced": (
         "Rotated, but still used",

@@ -57,7 +57,8 @@ def test_the_filters_find_keys_by_their_state(fleet: Fleet, client: Client) -> N
     ("days", "color"), [(30, "warning"), (20, "warning"), (10, "warning"), (3, "danger"), (1, "danger")]
 )
 def test_a_key_that_expires_soon_has_a_badge(days: int, color: str, fleet: Fleet, client: Client) -> None:
-    row = factories.issue_key(fleet.worker, lifetime=timedelta(days=days) - timedelta(hours=1)).row
+    age, left = timedelta(days=60), timedelta(days=days) - timedelta(hours=1)
+    row = factories.issue_key(fleet.worker, age=age, lifetime=age + left).row
     badge = f'cp-badge cp-badge-{color}">Expires within {days} day{"" if days == 1 else "s"}<'
     assert badge in page(client, url("change", row.pk))
     assert badge in page(client, url("changelist"))
