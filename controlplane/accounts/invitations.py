@@ -32,7 +32,7 @@ LIFETIME = timedelta(days=1)
 #: Who may invite, which is who may make members.
 INVITING = Role.ADMINISTRATOR
 LONGEST_NAME, LONGEST_ADDRESS = 150, 254
-MAIL = """{inviter} invites you to the control plane at {url}, for {organizations}.
+MAIL = """{who} to the control plane at {url}, for {organizations}.
 
 Open this link within a day. It works once:
 
@@ -54,7 +54,8 @@ class Invitation:
     key_hash: str
     invitee: str
     roles: Mapping[str, Role]
-    inviter: Staff
+    #: None for whoever worked at the machine itself.
+    inviter_id: int | None
     invited_by: str
     expires_at: datetime
 
@@ -62,6 +63,10 @@ class Invitation:
     def shown_roles(self) -> str:
         """Such as `acme (operator), zoo (viewer)`."""
         return ", ".join(f"{organization} ({role})" for organization, role in sorted(self.roles.items()))
+
+    def inviter(self) -> Staff:
+        """What the inviter may do by now."""
+        return _staff(self.inviter_id)
 
     def is_within(self, staff: Staff) -> bool:
         """Whether this person could have made it."""
@@ -97,7 +102,7 @@ def invite(invitee: str, roles: Mapping[str, Role], *, inviter: User | None, act
     for before in open_invitations(now):
         if before.invitee.lower() == invitee.lower() and before.is_within(staff):
             SharedEntry.objects.filter(pk=before.key_hash).delete()
-    token = secrets.token_urlsafe(32)
+    token = secrets.token_hex(32)
     value = {"invitee": invitee, "roles": dict(roles), "inviter": inviter.pk if inviter else None, "by": actor.name}
     row = SharedEntry.objects.create(key_hash=_hash(token), value=value, expires_at=now + LIFETIME)
     issued = _read(row)
@@ -111,8 +116,9 @@ def send_link(issued: Issued) -> bool | None:
     if "@" not in invitation.invitee or not mail.is_configured():
         return None
     organizations = ", ".join(sorted(invitation.roles))
-    names = {"url": settings.CONTROL_PLANE_URL, "organizations": organizations, "link": issued.link}
-    text = MAIL.format(inviter=invitation.invited_by.partition(":")[2], **names)
+    kind, _, name = invitation.invited_by.partition(":")
+    who = f"{name} invites you" if kind == "user" else "You are invited"
+    text = MAIL.format(who=who, url=settings.CONTROL_PLANE_URL, organizations=organizations, link=issued.link)
     return mail.send(invitation.invitee, "You are invited to the control plane", text)
 
 
@@ -144,7 +150,7 @@ def find(token: str, now: datetime) -> Invitation:
         raise NotOpenError
     invitation = _read(row)
     there = Organization.objects.filter(pk__in=invitation.roles).count() == len(invitation.roles)
-    if not there or not invitation.is_within(invitation.inviter):
+    if not there or not invitation.is_within(invitation.inviter()):
         raise NotOpenError
     return invitation
 
@@ -162,7 +168,7 @@ def accept(invitation: Invitation, user: User, *, client_address: str | None, no
     if user.pk is None:
         user.is_staff = True
         address = invitation.invitee
-        if "@" in address and invitation.inviter.is_superuser and not User.objects.filter(email__iexact=address):
+        if "@" in address and invitation.inviter().is_superuser and not User.objects.filter(email__iexact=address):
             user.email = address
         user.save(force_insert=True)
         created = audit.difference({}, audit.snapshot(user))
@@ -190,8 +196,7 @@ def _record(action: str, invitation: Invitation, *, actor: Actor, now: datetime)
 def _read(row: SharedEntry) -> Invitation:
     told = row.value
     roles = {organization: Role(role) for organization, role in told["roles"].items()}
-    inviter = _staff(told["inviter"])
-    return Invitation(row.owner, row.key_hash, told["invitee"], roles, inviter, told["by"], row.expires_at)
+    return Invitation(row.owner, row.key_hash, told["invitee"], roles, told["inviter"], told["by"], row.expires_at)
 
 
 def _staff(user_id: int | None) -> Staff:

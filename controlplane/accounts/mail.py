@@ -7,6 +7,7 @@ import ssl
 import threading
 from contextlib import suppress
 from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
 from typing import Any
 
 from django.conf import settings
@@ -28,16 +29,14 @@ def is_configured() -> bool:
 def send(to: str, subject: str, text: str) -> bool:
     """Whether the server has taken the mail; the log says why not, and names neither the address nor the text."""
     server: MailServer | None = settings.MAIL_SERVER
-    if server is None or not _turn.acquire(blocking=False):
+    if server is None:
         return False
-    message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = server.sender, to, subject
-    message.set_content(text)
-    # Without a host it does not connect yet, so that whoever waits can break it off.
-    kind: type[smtplib.SMTP] = smtplib.SMTP_SSL if server.is_tls else smtplib.SMTP
-    tls: dict[str, Any] = {"context": ssl.create_default_context()} if server.is_tls else {}
-    client = kind(timeout=PATIENCE, local_hostname="localhost", **tls)
-    client._host = server.host  # type: ignore[attr-defined]  # whose certificate it is; connect() does not set it
+    try:
+        message, client = _message(server, to, subject, text), _client(server)
+    except (OSError, ValueError) as error:
+        return _not_sent(type(error).__name__)
+    if not _turn.acquire(blocking=False):
+        return _not_sent("another mail is being sent")
     outcome: list[str] = []
     thread = threading.Thread(target=_send, args=(client, server, message, outcome), name="mail", daemon=True)
     thread.start()
@@ -46,9 +45,29 @@ def send(to: str, subject: str, text: str) -> bool:
     if thread.is_alive():
         with suppress(OSError, AttributeError):
             client.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]  # None before it is connected
-    if problem:
-        logger.warning("mail was not sent: %s", problem)
-    return not problem
+    return _not_sent(problem) if problem else True
+
+
+def _not_sent(reason: str) -> bool:
+    logger.warning("mail was not sent: %s", reason)
+    return False
+
+
+def _message(server: MailServer, to: str, subject: str, text: str) -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = server.sender, to, subject
+    message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=server.sender.rpartition("@")[2])
+    message.set_content(text)
+    return message
+
+
+def _client(server: MailServer) -> smtplib.SMTP:
+    """One that does not connect yet, since it is given no host, so that whoever waits can break it off."""
+    kind: type[smtplib.SMTP] = smtplib.SMTP_SSL if server.is_tls else smtplib.SMTP
+    tls: dict[str, Any] = {"context": ssl.create_default_context()} if server.is_tls else {}
+    client = kind(timeout=PATIENCE, local_hostname="localhost", **tls)
+    client._host = server.host  # type: ignore[attr-defined]  # whose certificate it is; connect() does not set it
+    return client
 
 
 def _send(client: smtplib.SMTP, server: MailServer, message: EmailMessage, outcome: list[str]) -> None:

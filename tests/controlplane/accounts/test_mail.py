@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from django.conf import settings
@@ -12,7 +13,7 @@ from django.conf import settings
 from controlplane.accounts import mail
 from controlplane.startup.mail import MailServer
 from controlplane.startup.mail import mail_server as from_settings
-from tests.support.endpoints import dripping, silent
+from tests.support.endpoints import Authority, dripping, silent
 from tests.support.mail import Mailbox, mail_server, refusing
 
 pytestmark = pytest.mark.once
@@ -74,6 +75,24 @@ def test_a_server_that_does_not_take_it_is_given_up_in_time(
 def test_a_server_that_is_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with sending_to("smtp://127.0.0.1:9?from=controlplane@example.com", monkeypatch):
         assert not mail.send(TO, SUBJECT, TEXT)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "elsewhere.example"])
+@pytest.mark.parametrize("is_from_the_start", [True, False])
+def test_the_certificate_is_checked(
+    name: str, is_from_the_start: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    monkeypatch.setattr(MailServer, "is_local", False)
+    tls = authority.context_for(name)
+    box = Mailbox(None if is_from_the_start else tls)
+    with (
+        mail_server(box.handle, tls if is_from_the_start else None) as url,
+        sending_to(url.replace("//", "//ada:sesame@"), monkeypatch),
+    ):
+        assert mail.send(TO, SUBJECT, TEXT) is (name == "127.0.0.1")
+    assert len(box.mails) == (name == "127.0.0.1")
 
 
 def test_beyond_this_machine_nothing_is_sent_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
