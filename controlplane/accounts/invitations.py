@@ -32,7 +32,7 @@ LIFETIME = timedelta(days=1)
 #: Who may invite, which is who may make members.
 INVITING = Role.ADMINISTRATOR
 LONGEST_NAME, LONGEST_ADDRESS = 150, 254
-MAIL = """{who} to the control plane at {url}, for {organizations}.
+MAIL = """{opening} to the control plane at {url}, for {organizations}.
 
 Open this link within a day. It works once:
 
@@ -63,6 +63,12 @@ class Invitation:
     def shown_roles(self) -> str:
         """Such as `acme (operator), zoo (viewer)`."""
         return ", ".join(f"{organization} ({role})" for organization, role in sorted(self.roles.items()))
+
+    @property
+    def opening(self) -> str:
+        """How a sentence about it begins for the invitee."""
+        kind, _, name = self.invited_by.partition(":")
+        return f"{name} invites you" if kind == "user" else "You are invited"
 
     def inviter(self) -> Staff:
         """What the inviter may do by now."""
@@ -116,9 +122,8 @@ def send_link(issued: Issued) -> bool | None:
     if "@" not in invitation.invitee or not mail.is_configured():
         return None
     organizations = ", ".join(sorted(invitation.roles))
-    kind, _, name = invitation.invited_by.partition(":")
-    who = f"{name} invites you" if kind == "user" else "You are invited"
-    text = MAIL.format(who=who, url=settings.CONTROL_PLANE_URL, organizations=organizations, link=issued.link)
+    places = {"url": settings.CONTROL_PLANE_URL, "organizations": organizations}
+    text = MAIL.format(opening=invitation.opening, link=issued.link, **places)
     return mail.send(invitation.invitee, "You are invited to the control plane", text)
 
 

@@ -25,7 +25,7 @@ class MembershipForm(ConsoleForm):
         username = str(self.cleaned_data["username"])
         person = get_user_model().objects.filter(username=username, is_active=True, is_staff=True).first()
         if person is None:
-            msg = "Nobody with this name may sign in to the console. A superuser makes people known."
+            msg = "Nobody with this name may sign in to the console. Invite the person instead, on the list of members."
             raise ValidationError(msg)
         self.instance.user = person
         return username

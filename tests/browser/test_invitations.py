@@ -92,11 +92,8 @@ def test_a_colleague_is_invited_sets_password_and_second_factor_and_logs_in(
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_text("Everybody needs a second factor here")).to_be_visible()
     page.get_by_role("link", name="Add an authenticator app").click()
-    if page.get_by_role("button", name="Confirm").count():
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Confirm").click()
     seed = page.locator("#totp-key").inner_text()
-    page.get_by_label("Authenticator code").fill(format_hotp_value(hotp_value(seed, int(time.time()) // 30)))
+    page.get_by_label("Authenticator code").fill(code_of(seed))
     page.get_by_role("button", name="Add").click()
     page.get_by_role("link", name="I have them").click()
     page.goto(f"{strict_url}/admin/workers/worker/")
@@ -111,6 +108,13 @@ def test_a_colleague_is_invited_sets_password_and_second_factor_and_logs_in(
     page_problems.clear()
     token = link.partition("#")[2]
     assert token not in control_plane.log_text()
+
+
+def code_of(seed: str) -> str:
+    """A code that is good for five seconds more, for a machine that is busy."""
+    if (left := 30 - time.time() % 30) < 5:
+        time.sleep(left)
+    return str(format_hotp_value(hotp_value(seed, int(time.time()) // 30)))
 
 
 def invite_on(page: Page, control_plane: ControlPlane, name: str, look: Callable[[str], None]) -> None:
