@@ -92,6 +92,8 @@ def test_a_colleague_is_invited_sets_password_and_second_factor_and_logs_in(
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_text("Everybody needs a second factor here")).to_be_visible()
     page.get_by_role("link", name="Add an authenticator app").click()
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Confirm").click()
     seed = page.locator("#totp-key").inner_text()
     page.get_by_label("Authenticator code").fill(code_of(seed))
     page.get_by_role("button", name="Add").click()
