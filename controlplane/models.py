@@ -7,7 +7,10 @@ from django.db import models
 
 
 class SharedEntry(models.Model):
-    """One entry of `SharedMemory`: attempts to log in, or a code that was used. JSON, so reading runs nothing."""
+    """An entry of `SharedMemory`, attempts to log in or a code that was used, or an open invitation.
+
+    JSON, so reading runs nothing.
+    """
 
     key_hash = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of the key, in hexadecimal")
     value = models.JSONField()

@@ -9,6 +9,7 @@ from django.utils.csp import CSP
 
 from controlplane.startup import env
 from controlplane.startup.authorities import trust_named_authorities
+from controlplane.startup.mail import mail_server
 from environments.encryption import encode
 
 env.load_env_file()
@@ -46,6 +47,7 @@ ALLOWED_HOSTS = env.host_names("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]" if I
 DATABASES = {"default": env.database(env.plain_text("DATABASE_URL", "sqlite:///var/controlplane.sqlite3"))}
 TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES", "127.0.0.1,::1")
 CONNECTION_HOSTS = env.connection_hosts("CONNECTION_HOSTS")
+MAIL_SERVER = mail_server()
 
 if IS_LOCAL and not all(env.is_loopback(host.strip("[]")) for host in ALLOWED_HOSTS):
     msg = "ALLOWED_HOSTS names a host beyond this machine: set CONTROL_PLANE_URL to its https:// URL."
@@ -198,6 +200,8 @@ ACCOUNT_RATE_LIMITS = {
     "code_failed_by_user": "20/h/key",
     "known_device_failed": "10/5m/key",
     "single_sign_on": "20/m/ip",
+    "invitation": "20/m/ip",
+    "invite": "60/h/user",
 }
 MFA_ADAPTER = "controlplane.accounts.adapters.SecondFactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]

@@ -8,6 +8,7 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSpli
 from controlplane.api.errors import api_not_found
 from controlplane.api.health import HealthView, livez, readyz
 from controlplane.api.openapi import OneDocument
+from controlplane.console import inviting
 from controlplane.console.search import search
 from environments.admin.searches import BoundedAutocomplete
 
@@ -20,6 +21,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^api/", api_not_found),
     path("admin/", include("controlplane.accounts.urls")),
     path("admin/search/", admin.site.admin_view(search), name="console_search"),
+    path("admin/invite/", admin.site.admin_view(inviting.invite), name="console_invite"),
+    path("admin/invite/withdraw/", admin.site.admin_view(inviting.withdraw), name="console_invitation_withdraw"),
     path("admin/autocomplete/", admin.site.admin_view(autocomplete), name="autocomplete"),
     path("admin/", admin.site.urls),
     path("livez", livez),

@@ -37,6 +37,8 @@ LIMITS = (
     ("allauth.account", "reauthenticate"),
     ("allauth.account", "change_password"),
     ("allauth.account", "single_sign_on"),
+    ("allauth.account", "invitation"),
+    ("allauth.account", "invite"),
     ("allauth.mfa", "webauthn_login"),
 )
 

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import path
 
-from controlplane.accounts import factors, identities, views
+from controlplane.accounts import factors, identities, joining, views
 
 
 def staff(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -20,6 +20,7 @@ urlpatterns = [
     path("logout/", views.log_out, name="account_logout"),
     path("password_change/", staff(views.change_password)),
     path("account/", staff(factors.OverviewView.as_view()), name="mfa_index"),
+    path("account/invitation/", joining.InvitationView.as_view(), name="account_invitation"),
     path("account/second-factor/", views.SecondFactorView.as_view(), name="mfa_authenticate"),
     path("account/passkey/", views.PasskeyLoginView.as_view(), name="mfa_login_webauthn"),
     path("account/confirm/password/", staff(factors.PasswordAgainView.as_view()), name="account_reauthenticate"),

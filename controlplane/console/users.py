@@ -32,6 +32,7 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):  # type: ignore[type-arg]  # no
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_filter = ()
+    list_before_template = "admin/invitations/button.html"
     fieldsets: Any = (
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("first_name", "last_name", "email")}),

@@ -25,7 +25,7 @@ class MembershipForm(ConsoleForm):
         username = str(self.cleaned_data["username"])
         person = get_user_model().objects.filter(username=username, is_active=True, is_staff=True).first()
         if person is None:
-            msg = "Nobody with this name may sign in to the console. A superuser makes people known."
+            msg = "Nobody with this name may sign in to the console. Invite the person instead, on the list of members."
             raise ValidationError(msg)
         self.instance.user = person
         return username
@@ -46,6 +46,7 @@ class MembershipAdmin(ConsoleAdmin):
     search_fields = ("user__username", "organization__id")
     autocomplete_fields = ("organization",)
     fixed_fields = ("organization", "user")
+    list_before_template = "admin/invitations/button.html"
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         return super().get_form(request, obj, change, **(kwargs if obj else {**kwargs, "form": MembershipForm}))

@@ -134,7 +134,7 @@ ACTIONS: dict[tuple[Model, str], int] = {
     (Worker, "export"): VIEWER,
 }
 #: The login's routes, which strangers may use.
-LOGIN = {"account_login", "account_logout", "mfa_authenticate", "mfa_login_webauthn"}
+LOGIN = {"account_login", "account_logout", "account_invitation", "mfa_authenticate", "mfa_login_webauthn"}
 #: A person's own login and second factors: theirs alone, whatever the role.
 ACCOUNT = {
     "mfa_index",

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from controlplane.accounts import invitations
 from controlplane.serving.restoration import forget, mark
 from environments import audit
 from environments.audit import Actor
@@ -84,6 +85,7 @@ def _accept(people: QuerySet[User], counts: dict[str, int], reason: str) -> None
     inactive: dict[str, list[Any]] = {"is_active": [True, False]}
     audit.record_many("user.updated", [(row, inactive) for row in rows], actor=ACTOR, now=now)
     Session.objects.all().delete()
+    invitations.withdraw_all()
     forget()
     changes: dict[str, list[Any]] = {name: [None, value] for name, value in {**counts, "reason": reason}.items()}
     audit.record("database.restore_accepted", mark(now), actor=ACTOR, now=now, changes=changes)

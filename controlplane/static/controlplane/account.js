@@ -60,7 +60,17 @@
     if (document.activeElement === document.body) document.querySelector("[autofocus]")?.focus();
   });
 
+  // The token of an invitation is in the fragment, which no server and no next page is told; it leaves the address, too.
+  function openInvitation() {
+    const form = document.getElementById("invitation-form");
+    if (!form || location.hash.length < 2) return;
+    form.elements.token.value = location.hash.slice(1);
+    history.replaceState(null, "", location.pathname);
+    form.submit();
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
+    openInvitation();
     for (const button of document.querySelectorAll("button[data-passkey]")) {
       button.addEventListener("click", (event) => {
         event.preventDefault();

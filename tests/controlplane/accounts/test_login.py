@@ -338,7 +338,7 @@ def confirmed_without_limits(user: User) -> Client:
 
 
 def test_nothing_but_the_pages_of_the_login_is_mounted(ada: User, client: Client) -> None:
-    assert len(list(addresses())) == 14
+    assert len(list(addresses())) == 15
     for path in (
         "signup/",
         "email/",

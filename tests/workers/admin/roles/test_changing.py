@@ -254,7 +254,13 @@ def test_outsiders_are_led_to_the_login(caller: str, tenants: dict[str, Tenant])
     client = Client(raise_request_exception=False) if caller == "anonymous" else signed_in(person(caller))
     before, problems = everything(), []
     whole_site = [reverse(f"admin:{name}") for name in ("index", "autocomplete", "jsi18n", "password_change")]
-    whole_site += ["/admin/search/?s=mauve", "/admin/workers/", *(account_page(name, 1) for name in ACCOUNT)]
+    whole_site += [
+        "/admin/search/?s=mauve",
+        "/admin/invite/",
+        "/admin/invite/withdraw/",
+        "/admin/workers/",
+        *(account_page(name, 1) for name in ACCOUNT),
+    ]
     for model in REGISTERED:
         pk = tenants[MAUVE].of(model).pk
         addresses = [reverse(f"admin:{name}", args=[pk] * count) for name, count in routes_of(model).items()]

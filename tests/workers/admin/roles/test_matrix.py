@@ -21,6 +21,8 @@ pytestmark = [
 
 #: Routes of the whole site, for everybody who may enter; each shows only what the person may see.
 SITE = {"index", "password_change_done", "autocomplete", "jsi18n", "console_search", "view_on_site", "app_list"}
+#: For whoever may make members; tests/controlplane/console/test_inviting.py has each role's part.
+SITE |= {"console_invite", "console_invitation_withdraw"}
 #: Routes without a name: Django's old address of a row, its catch-all, and our page in the place of its own.
 NAMELESS = {"admin/<path:object_id>/", "admin/(?P<url>.*)$", "admin/password_change/"}
 

@@ -1,0 +1,60 @@
+"""A mail server on this machine that takes mail, and others that do not."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.endpoints import Endpoint, Handler, silent
+
+
+class Mailbox:
+    """What a server took: each mail with its envelope; it offers TLS if it is given a context for it."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.mails: list[str] = []
+        self.commands: list[str] = []
+        self._tls = tls
+
+    def handle(self, connection: socket.socket) -> None:
+        """Speaks as much SMTP as a client needs."""
+        connection.sendall(b"220 ready\r\n")
+        self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
+        lines = connection.makefile("rb")
+        for line in lines:
+            self.commands.append(line.decode().strip())
+            command = line[:4].upper()
+            if command == b"DATA":
+                connection.sendall(b"354 go on\r\n")
+                self.mails.append(b"".join(iter(lines.readline, b".\r\n")).decode())
+            if command == b"STAR" and self._tls:
+                connection.sendall(b"220 go on\r\n")
+                with self._tls.wrap_socket(connection, server_side=True) as secured:
+                    return self._talk(secured)
+            offered = b"250-STARTTLS\r\n" if self._tls else b""
+            greeting = b"250-ready\r\n" + offered + b"250 AUTH PLAIN\r\n"
+            connection.sendall(greeting if command == b"EHLO" else ANSWERS.get(command, b"250 ok\r\n"))
+            if command == b"QUIT":
+                return None
+        return None
+
+
+ANSWERS = {b"QUIT": b"221 bye\r\n", b"AUTH": b"235 welcome\r\n"}
+
+
+def refusing(connection: socket.socket) -> None:
+    """A server that takes no mail."""
+    connection.sendall(b"554 not here\r\n")
+    silent(connection)
+
+
+@contextmanager
+def mail_server(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The server's EMAIL_URL; with `tls` it speaks TLS from the start."""
+    endpoint = Endpoint(handler, tls=tls)
+    try:
+        yield f"smtp{'s' if tls else ''}://{endpoint.host}?from=controlplane@example.com"
+    finally:
+        endpoint.stop()
