@@ -10,6 +10,7 @@ from allauth.core import ratelimit
 from django.contrib import admin, messages
 from django.contrib.auth.forms import UserCreationForm
 from django.contrib.auth.models import User
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -81,10 +82,14 @@ class InvitationView(View):
         suggested = {"username": invitation.invitee[:LONGEST_NAME]}
         form = NewcomerForm(request.POST if is_sent else None, initial=suggested)
         if is_sent and form.is_valid():
-            # Hashed before the transaction, lest others wait for what takes a third of a second.
-            accept(invitation, form.save(commit=False), client_address=address, now=times.now())
-            messages.success(request, "Your password is set. Log in with it.")
-            return HttpResponseRedirect(reverse("account_login"))
+            try:
+                # Hashed before the transaction, lest others wait for what takes a third of a second.
+                accept(invitation, form.save(commit=False), client_address=address, now=times.now())
+            except IntegrityError:  # somebody took the name meanwhile
+                form.add_error("username", TAKEN)
+            else:
+                messages.success(request, "Your password is set. Log in with it.")
+                return HttpResponseRedirect(reverse("account_login"))
         return self._show(request, invitation, form)
 
     def _show(

@@ -87,6 +87,27 @@ def test_of_two_at_once_one_is_first(acme: Organization) -> None:
     assert not User.objects.filter(username="carol").exists()
 
 
+def test_of_two_who_choose_one_name_at_once_one_is_told_that_it_is_taken(
+    acme: Organization, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes it between the look whether it is free and the insert."""
+    token = token_of(invited(acme))
+    insert = User.save
+
+    def save(user: User, **options: bool) -> None:
+        monkeypatch.setattr(User, "save", insert)
+        User.objects.create_user(user.username)
+        insert(user, **options)
+
+    monkeypatch.setattr(User, "save", save)
+    response = accept(client, token)
+    assert response.status_code == 200
+    assert "This name cannot be chosen." in response.content.decode()
+    assert not Membership.objects.exists()
+    monkeypatch.undo()
+    assert accept(client, token, "robert").status_code == 302
+
+
 def test_it_ends_after_a_day(acme: Organization, client: Client) -> None:
     token, now = token_of(invited(acme)), times.now()
     with patch.object(times, "now", lambda: now + timedelta(hours=23, minutes=59)):
