@@ -130,6 +130,7 @@ class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
         require_few({name: given for name, given in self.filter_params.items() if name not in free})
         self._cut_search(request, self.params.get(SEARCH_VAR, ""))
         self._cut_order(request, self.params.get(ORDER_VAR, "").split("."))
+        self._remember_order(request)
         return super().get_queryset(request, exclude_parameters)
 
     def _cut_search(self, request: HttpRequest, text: str) -> None:
@@ -147,6 +148,15 @@ class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
         self._keep(ORDER_VAR, ".".join(sortable[:MOST_COLUMNS]))
         if len(sortable) > MOST_COLUMNS:
             messages.warning(request, ORDER_IS_CUT)
+
+    def _remember_order(self, request: HttpRequest) -> None:
+        """The order that was chosen last stays for this login, until another is chosen or it is taken off."""
+        name = f"order of {self.opts.label_lower}"
+        if ORDER_VAR in self.params:
+            if request.session.get(name, "") != self.params[ORDER_VAR]:
+                request.session[name] = self.params[ORDER_VAR]
+        elif kept := request.session.get(name, ""):
+            self._keep(ORDER_VAR, kept)
 
     def _name_of(self, column: str) -> Any:
         _, _, number = column.rpartition("-")

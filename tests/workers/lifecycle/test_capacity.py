@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from http import HTTPStatus
 from threading import Barrier
 from typing import Any
 
@@ -86,14 +87,18 @@ def assert_refused(response: Any, status: int = 409) -> None:
 
 
 def at_once(count: int, call: Any) -> list[int]:
-    """The statuses of that many calls from threads with connections of their own."""
+    """The statuses of that many calls from threads with connections of their own.
+
+    They come again after a 503 as workers do: on a busy machine the last of many waits for SQLite's one lock too long.
+    """
     barrier = Barrier(count)
     clients = [Client(raise_request_exception=False) for _ in range(count)]
 
     def run(number: int) -> int:
         try:
             barrier.wait(30)
-            return int(call(number, clients[number]).status_code)
+            answers = (int(call(number, clients[number]).status_code) for _ in range(5))
+            return next((status for status in answers if status != HTTPStatus.SERVICE_UNAVAILABLE), 503)
         finally:
             connection.close()
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Prefetch
+from django.db.models import Case, Prefetch, Value, When
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
@@ -37,7 +37,17 @@ from workers.admin.workers.page import context_of, overview_of
 from workers.api_keys.tokens import UUID_TEXT
 from workers.configuration.impact import cut_off
 from workers.configuration.revisions import current_revisions, group_of
-from workers.models import LIVE, Worker, WorkerInstance
+from workers.models import LIVE, Liveness, Worker, WorkerInstance
+
+#: In which order the column of the liveness puts workers: those first that somebody has to look after.
+URGENCY = Case(
+    *(
+        When(liveness=liveness, then=Value(rank))
+        for rank, liveness in enumerate(
+            [Liveness.OFFLINE, Liveness.LATE, Liveness.NEVER_STARTED, Liveness.STOPPED, Liveness.ONLINE]
+        )
+    )
+)
 
 
 class WorkerForm(InOrganizationForm):
@@ -159,7 +169,7 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
     def origin(self, row: Worker) -> str:
         return "a queue start; removed when offline for a day (ephemeral)" if row.is_ephemeral else "a person"
 
-    @admin.display(description="liveness")
+    @admin.display(description="liveness", ordering=URGENCY)
     def liveness(self, row: Worker) -> SafeString:
         return liveness_badge(row.liveness)
 

@@ -1,10 +1,12 @@
 """What lists of the console show: which organization's, what they are narrowed to, and the columns that were chosen."""
 
 import re
+from datetime import timedelta
 from html import unescape
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from tests.support import factories
@@ -63,6 +65,41 @@ def test_a_list_that_is_not_narrowed_has_no_chips(client: Client) -> None:
     assert chips(page(client)) == {}
     assert chips(page(client, "?o=1")) == {}
     assert chips(page(client, model=ApiKey)) == {}
+
+
+def shown(text: str) -> list[str]:
+    """The workers' names, as they stand on the page."""
+    return re.findall(r"change/[^>]*>[\w-]+/([\w-]+)</a></th>", text)
+
+
+def column(client: Client, name: str) -> int:
+    """The number that a column has in addresses."""
+    return list(client.get(url(Worker, LIST)).context["cl"].list_display).index(name)
+
+
+def test_the_order_of_liveness_has_those_first_that_somebody_has_to_look_after(client: Client, fleet: Fleet) -> None:
+    for name, silence in {
+        "b-late": timedelta(minutes=2),
+        "c-offline": timedelta(hours=1),
+        "d-online": timedelta(0),
+    }.items():
+        worker = factories.create_worker(fleet.queue, name)
+        assert start(fleet, worker_id=worker.pk, token=factories.issue_token(worker)).status_code == 200
+        WorkerInstance.objects.filter(worker=worker).update(last_heartbeat_at=timezone.now() - silence)
+    found = shown(page(client, f"?o={column(client, 'liveness')}"))
+    assert found == ["c-offline", "b-late", "worker-1", "d-online"]
+
+
+def test_the_order_that_was_chosen_stays_until_it_is_taken_off(client: Client, fleet: Fleet) -> None:
+    factories.create_worker(fleet.queue, "a-worker")
+    assert shown(page(client)) == ["a-worker", "worker-1"]
+    backwards = f"-{column(client, 'whole_name')}"
+    assert shown(page(client, f"?o={backwards}")) == ["worker-1", "a-worker"]
+    assert shown(page(client)) == ["worker-1", "a-worker"]
+    assert shown(page(client, "?q=worker")) == ["worker-1", "a-worker"]
+    assert page(client, model=ApiKey)  # another list is in its own order
+    assert shown(page(client, "?o=")) == shown(page(client)) == ["a-worker", "worker-1"]
+    assert shown(page(client, "?o=nonsense")) == ["a-worker", "worker-1"]
 
 
 def test_labels_and_version_are_columns_to_choose(client: Client, fleet: Fleet) -> None:
