@@ -64,7 +64,7 @@ class Campaign:
 
 def run(scale: Scale, directory: Path) -> Figure:
     campaign = Campaign()
-    count, errors = scale.of(2_504, 25_000), 0
+    count = scale.of(2_504, 25_000)
     if not HAS_HTTP2:
         say("curl with HTTP/2 is not installed: HTTP/1 alone is tried")
     for engine in ("postgresql", "sqlite"):
@@ -75,10 +75,11 @@ def run(scale: Scale, directory: Path) -> Figure:
         fleet.call(count, campaign)
         fleet.compare(campaign)
         service.stop()
-        errors += service.process.log_text().count("Traceback")
+        log = service.process.log_text().splitlines()
+        campaign.failed += [f"on {engine}: {line[-1_500:]}" for line in log if "Traceback" in line]
         if database:
             database.stop()
-    return figure_of(campaign, errors)
+    return figure_of(campaign)
 
 
 class Fleet:
@@ -195,7 +196,7 @@ def document(ids: dict[str, list[str]]) -> str:
     return FLEET.format(queues=queues)
 
 
-def figure_of(campaign: Campaign, errors: int) -> Figure:
+def figure_of(campaign: Campaign) -> Figure:
     """The figure; all that was not as expected is told before."""
     found = [*campaign.failed, *campaign.refused, *campaign.passed, *campaign.lost]
     for text in found[:30]:
@@ -207,7 +208,7 @@ def figure_of(campaign: Campaign, errors: int) -> Figure:
         f"{len(campaign.failed)} answered with 5xx or nothing of {made:,} odd calls, {served:,} served; "
         f"{len(campaign.lost)} differences between what was told and what is kept ({campaign.starts:,} starts)"
     )
-    return Figure(text, not found and not errors and served > made / 2)
+    return Figure(text, not found and served > made / 2)
 
 
 FLEET = """

@@ -137,7 +137,8 @@ class Worker:
         self.older = None
         if before is None or was_running is False:
             return
-        if process.is_surely_not(before) and process.address != before.started_from:
+        # One of which nobody knows whether it said goodbye, has no heartbeats that could be told from others.
+        if was_running and process.is_surely_not(before) and process.address != before.started_from:
             self.older = replace(before, address=before.started_from)
         if not process.is_surely(before) or not was_running:
             self.has_strays = True
