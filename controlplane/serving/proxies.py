@@ -1,8 +1,8 @@
 """Where a request comes from when it comes through proxies: the address and scheme that they tell, as each writes them.
 
 Most (nginx, HAProxy, Envoy, Traefik, Cloudflare, AWS) write plain addresses into X-Forwarded-For; Azure's application
-gateway writes address:port. RFC 7239's Forwarded, which HAProxy can write, has quotes, `unknown` and `_names` besides; it
-may stand beside X-Forwarded-For, and then tells the scheme.
+gateway writes address:port. RFC 7239's Forwarded, which HAProxy can write, has quotes, `unknown` and `_names` besides;
+it may stand beside X-Forwarded-For, and then tells the scheme.
 """
 
 import ipaddress
