@@ -6,12 +6,12 @@ import pytest
 from django.urls import reverse
 from django.utils.html import strip_tags
 
-from tests.support.console import signed_in
+from tests.support.console import person, signed_in
 from tests.support.factories import Fleet
 
 
 def form(model: str) -> str:
-    client = signed_in()
+    client = signed_in(person(is_staff=True, is_superuser=True))
     return client.get(reverse(f"admin:environments_{model}_add")).content.decode()
 
 
