@@ -32,7 +32,7 @@ class UnusableUrlError(ValueError):
 def options_of(url: str) -> dict[str, object]:
     """Its parts and options; UnusableUrlError if it cannot work whatever server there is."""
     try:
-        options = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
+        options: dict[str, object] = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
     except ProgrammingError:
         raise UnusableUrlError(_what_is_wrong_with(url)) from None
     _, _, path = url.partition("://")[2].partition("/")
