@@ -9,8 +9,8 @@ that every worker is shown as what it told last. Calls that have to be refused a
 import itertools
 import json
 import sqlite3
-import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -106,15 +106,13 @@ class Fleet:
 
     def call(self, count: int, campaign: Campaign) -> None:
         """Makes so many calls, all callers at once; each makes the same ones whenever the seed is the same."""
-        threads = []
-        for number in range(CALLERS):
-            own = self.workers_of[number]
+
+        def call(number: int) -> None:
             chance = Random(f"{self.seed} {number}")  # noqa: S311  # nothing secret comes of it
-            threads.append(threading.Thread(target=self._call, args=(own, chance, count // CALLERS, campaign)))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+            self._call(self.workers_of[number], chance, count // CALLERS, campaign)
+
+        with ThreadPoolExecutor(CALLERS) as callers:
+            list(callers.map(call, range(CALLERS)))  # so that an error of one ends the drill
         say(f"answers: {dict(campaign.statuses.most_common())}")
 
     def _call(self, workers: list[Worker], chance: Random, count: int, campaign: Campaign) -> None:

@@ -112,7 +112,7 @@ class Worker:
     def new_address(self, chance: Random) -> str:
         self.made += 1
         low = f"{self.number % 250}.{self.made % 250 + 1}"
-        public = [f"100.64.{low}", f"2001:db8:{self.number:x}::{self.made:x}"]
+        public = [f"100.64.{low}", f"2001:db8:{self.number >> 16:x}:{self.number & 0xFFFF:x}::{self.made:x}"]
         addresses = [*public, *public, f"127.1.{low}"] + [LOOPBACK] * (self.made <= 2)
         return chance.choice(addresses)
 
