@@ -19,6 +19,7 @@ VERSION = "cp1"
 KEY_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
+TO_BASE64URL = str.maketrans("+/", "-_")
 KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: NIST SP 800-38D allows 2^32 seals under one key with random nonces; warn at half, refuse at nine tenths.
@@ -164,7 +165,10 @@ class KeyRing(Mapping[str, Key]):
 
     @classmethod
     def parse(cls, text: str) -> "KeyRing":
-        """A ring from `id:base64url` entries parted by commas or white space, 32 bytes each, the active one first."""
+        """A ring from `id:base64url` entries parted by commas or white space, 32 bytes each, the active one first.
+
+        A key may be in plain base64 with its padding, too, as other programs make it.
+        """
         keys = []
         for entry in re.split(r"[,\s]+", text.strip()):
             key_id, colon, encoded = entry.partition(":")
@@ -172,7 +176,7 @@ class KeyRing(Mapping[str, Key]):
                 msg = "each entry of a key ring is <key id>:<base64url of 32 bytes>"
                 raise KeyRingError(msg)
             try:
-                keys.append(Key(key_id, decode(encoded)))
+                keys.append(Key(key_id, decode(encoded.rstrip("=").translate(TO_BASE64URL))))
             except (ValueError, binascii.Error) as error:
                 if isinstance(error, KeyRingError):
                     raise

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostE
 from django.views.debug import SafeExceptionReporterFilter
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
 
 NOT_FOUND = "Not found."
+JSON = JSONRenderer()
 
 #: Errors of the database: status and detail. Whoever may come again is told when; others would fail for ever.
 TROUBLES = {
@@ -72,7 +74,8 @@ VALIDATION = {
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
-    """DRF's handler: every exception of the worker API becomes a JSON answer here."""
+    """DRF's handler: every exception below `/api/` becomes a JSON answer here, where a page is asked for, too."""
+    context["request"].accepted_renderer, context["request"].accepted_media_type = JSON, JSON.media_type
     if trouble := trouble_of(error):
         return _troubled(error, trouble)
     match error:

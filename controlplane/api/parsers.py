@@ -35,7 +35,11 @@ LEVELS_AT_ONCE = 64
 
 #: NUL, which PostgreSQL does not store, and lone surrogates, which UTF-8 does not.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-MEDIA_TYPE = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
+#: Of its parameters the charset alone means something, and is told once.
+PARAMETER = r'(?:(?!charset\b)[\w.+-]+\s*=\s*(?:"[^"\r\n]*"|[\w.+/:-]+)\s*)?'
+MEDIA_TYPE = re.compile(
+    rf'application/json\s*(;\s*{PARAMETER})*(;\s*charset\s*=\s*("utf-?8"|utf-?8)\s*(;\s*{PARAMETER})*)?', re.IGNORECASE
+)
 #: A text of JSON, closed or not, or a bracket outside of one; possessive, so that no text is looked at twice.
 TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 

@@ -28,8 +28,8 @@ class ProxyMiddleware:
     """Takes the client's address and scheme from X-Forwarded-For and -Proto, if a trusted proxy wrote them.
 
     The address is the rightmost that is no trusted proxy: what lies further left, the client may have invented. If that
-    one is no address, the request is its peer's. Forwarded counts only where neither of both is: a proxy that writes
-    them lets the client's own Forwarded through.
+    one is no address, the request is its peer's. Forwarded counts only where neither of both is, or tells the
+    same address: a proxy that writes them lets the client's own Forwarded through.
     """
 
     def __init__(self, get_response: Handler) -> None:

@@ -1,5 +1,6 @@
 """Serves the worker API with as little as it needs."""
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from django.middleware.security import SecurityMiddleware
 from django.urls import resolve
 
 from controlplane.api.errors import json_error
+from controlplane.api.parsers import MAX_BYTES
 from controlplane.middleware import Handler
 from controlplane.middleware.circuit import CircuitMiddleware
 from controlplane.serving.heart import heart
@@ -18,6 +20,8 @@ from controlplane.serving.proxies import is_of_this_machine
 
 #: Of the middleware in the settings, what tells browsers how to treat an answer.
 POLICY = (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware)
+#: Of a body that is refused, how much is taken from a client that goes on sending it: somewhat more than any body has.
+MOST_PARTS = 17
 
 
 class WorkerApiMiddleware:
@@ -47,7 +51,9 @@ class WorkerApiMiddleware:
             response = self.get_response(request)
         if is_api:
             response.headers.setdefault("Cache-Control", "no-store")
-            if _ends_connection(request, response):
+            if request.META.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
+                _take_rest(request)
+            elif _ends_connection(request, response):
                 response.headers["Connection"] = "close"
         return response
 
@@ -75,11 +81,21 @@ def _call_view(request: HttpRequest) -> HttpResponseBase:
 def _ends_connection(request: HttpRequest, response: HttpResponseBase) -> bool:
     """Whether a body was left unread: the server then ends the connection, which a client has to be told.
 
-    An id that is not known is answered as a malformed one, which is refused before the body is read. HTTP/2 tells of no
-    body beforehand, and goes on in any case.
+    An id that is not known is answered as a malformed one, which is refused before the body is read.
     """
     has_body = request.META.get("CONTENT_LENGTH") not in {None, "", "0"} or "HTTP_TRANSFER_ENCODING" in request.META
     is_read = request._read_started  # type: ignore[attr-defined]  # Django tells it nowhere else
     return has_body and (
         not is_read or response.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}
     )
+
+
+def _take_rest(request: HttpRequest) -> None:
+    """Reads what is left of a body over HTTP/2, whose connection goes on.
+
+    The server ends the stream of a body that is left unread, and many a client then takes its answer for none.
+    """
+    with suppress(OSError):
+        for _ in range(MOST_PARTS):
+            if not request.META["wsgi.input"].read(MAX_BYTES):
+                return

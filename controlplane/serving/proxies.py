@@ -1,7 +1,8 @@
 """Where a request comes from when it comes through proxies: the address and scheme that they tell, as each writes them.
 
 Most (nginx, HAProxy, Envoy, Traefik, Cloudflare, AWS) write plain addresses into X-Forwarded-For; Azure's application
-gateway writes address:port. RFC 7239's Forwarded, which HAProxy can write, has quotes, `unknown` and `_names` besides.
+gateway writes address:port. RFC 7239's Forwarded, which HAProxy can write, has quotes, `unknown` and `_names` besides;
+it may stand beside X-Forwarded-For, and then tells the scheme.
 """
 
 import ipaddress
@@ -50,10 +51,19 @@ def network_of(request: HttpRequest) -> str:
 def told_by_proxies(meta: dict[str, str]) -> tuple[list[str], str]:
     """The hops that the headers tell, as they were written and the nearest last; and the client's scheme."""
     addresses, schemes = meta.get("HTTP_X_FORWARDED_FOR"), meta.get("HTTP_X_FORWARDED_PROTO")
-    if addresses is None and schemes is None and "HTTP_FORWARDED" in meta:
-        elements = _forwarded(meta["HTTP_FORWARDED"])
-        return [element.get("for", "") for element in elements], _first_scheme(e.get("proto", "") for e in elements)
-    return [hop for hop in (addresses or "").split(",") if hop.strip()], _first_scheme((schemes or "").split(","))
+    elements = _forwarded(meta["HTTP_FORWARDED"]) if schemes is None and "HTTP_FORWARDED" in meta else []
+    hops = [hop for hop in (addresses or "").split(",") if hop.strip()]
+    if addresses is None and elements:
+        hops = [element.get("for", "") for element in elements]
+    if elements and _is_same(hops[-1:], elements[-1]):
+        return hops, _first_scheme(element.get("proto", "") for element in elements)
+    return hops, _first_scheme((schemes or "").split(","))
+
+
+def _is_same(nearest: list[str], element: dict[str, str]) -> bool:
+    """Whether who wrote the nearest hop wrote this element, too, and did not let the client's own through."""
+    told = element.get("for", "")
+    return nearest == [told] or bool(nearest and address_of(told) and address_of(nearest[0]) == address_of(told))
 
 
 def address_of(hop: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -24,6 +24,8 @@ from environments.endpoints.rules import Endpoint, read_otlp_endpoint, read_url
 ROOT = Path(__file__).resolve().parents[2]
 #: But for what ends a line; a surrogate stands for a byte that is not UTF-8.
 UNPRINTABLE = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f\u200b-\u200f\u2028-\u202e\u2060\ud800-\udfff\ufeff]")
+#: What a shell, or Docker Compose, would have replaced by a value.
+UNFILLED = re.compile(r"\$\{[A-Za-z_][^{}]*\}|\A\$(?:[A-Za-z_]\w*|\(.*\))\Z", re.DOTALL)
 #: Seconds that a request waits for its database, so that every answer comes within five; a command waits longer.
 PATIENCE = 3
 PATIENCE_OF_COMMANDS = 20
@@ -76,12 +78,8 @@ def refuse(name: str, reason: str) -> NoReturn:
 
 def mention(name: str) -> str:
     """Where the file names a setting that has no value, in a comment or another spelling too; "" if nowhere."""
-    try:
-        lines = env_file_text.read(env_file()).splitlines()
-    except env_file_text.UnreadableError:
-        return ""
-    pattern = re.compile(rf"\b{name}(_FILE)?\b", re.IGNORECASE)
-    return next((f"{env_file()}, line {number}" for number, line in enumerate(lines, 1) if pattern.search(line)), "")
+    number = env_file_text.line_about(env_file(), name)
+    return f"{env_file()}, line {number}" if number else ""
 
 
 def text(name: str, default: str = "") -> str:
@@ -100,6 +98,8 @@ def text(name: str, default: str = "") -> str:
     value = env_file_text.unquoted(value)
     if UNPRINTABLE.search(value):
         refuse(name, "it holds a character that is not printable, or is not UTF-8.")
+    if UNFILLED.search(value):
+        refuse(name, "it holds $, a name and braces, or a command, as a shell fills in: write the value itself.")
     return value
 
 
@@ -122,7 +122,10 @@ def required(name: str, kind: str) -> str:
         raise ImproperlyConfigured(msg)
     path = env_file()
     missing = "" if path.exists() else f", and there is no {path}"
-    msg = f"{name} (or {name}_FILE) is not set{missing}. Make one with: python manage.py generate_key {kind}"
+    make = f"python manage.py generate_key {kind}"
+    if os.environ.get(f"{name}_FILE"):
+        refuse(name, f"the file is empty. Put back what was in it, or, for a new installation, make one with: {make}")
+    msg = f"{name} (or {name}_FILE) is not set{missing}. Make one with: {make}"
     raise ImproperlyConfigured(msg)
 
 
@@ -204,6 +207,8 @@ def networks(name: str, default: str) -> list[ipaddress.IPv4Network | ipaddress.
         refuse(name, f"{error}.")
     if mapped := [network for network in found if network.version == 6 and network.network_address.ipv4_mapped]:  # noqa: PLR2004
         refuse(name, f"{mapped[0]} is IPv4: write it as such.")
+    if everybody := [network for network in found if network.prefixlen == 0]:
+        refuse(name, f"{everybody[0]} is everybody, so that no client's address is known: name your proxies' networks.")
     return found
 
 
@@ -312,6 +317,8 @@ def _sqlite(url: str) -> dict[str, object]:
     slash, path = url[9:10], unquote(url[10:])
     if slash != "/" or not path or path.endswith("/"):
         refuse("DATABASE_URL", "sqlite:/// lacks the path of a file.")
+    if path.startswith(":memory:"):
+        refuse("DATABASE_URL", "a database in memory is each process's own: name a file.")
     if re.search("[?#]", url):
         refuse("DATABASE_URL", "after the path of a file, sqlite:/// takes no options (write ? as %3F, # as %23).")
     name = ROOT / path
@@ -336,13 +343,12 @@ def _postgresql(url: str) -> dict[str, object]:
 
     DATABASE_IS_POOLED says that it leads to a pooler such as PgBouncer in transaction mode.
     """
-    from psycopg import ProgrammingError  # noqa: PLC0415  # not needed with SQLite
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+    from controlplane.startup import libpq  # noqa: PLC0415  # not needed with SQLite
 
     try:
-        options = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
-    except ProgrammingError:
-        refuse("DATABASE_URL", _what_is_wrong_with(url))
+        options = libpq.options_of(url)
+    except libpq.UnusableUrlError as error:
+        refuse("DATABASE_URL", str(error))
     name = options.pop("dbname", None)
     if not name:
         refuse("DATABASE_URL", "the postgresql:// URL lacks the name of a database.")
@@ -350,6 +356,8 @@ def _postgresql(url: str) -> dict[str, object]:
     # Such a pooler hands these on to nobody: behind one they are the role's. With PostgreSQL's 4 MB the dashboard's
     # statement sorts 100,000 workers on disk.
     statement_timeout = plain_text("DATABASE_STATEMENT_TIMEOUT", "5s")
+    if not re.fullmatch("[0-9]{1,9}(us|ms|s|min|h|d)?", statement_timeout):
+        refuse("DATABASE_STATEMENT_TIMEOUT", f"it is a time such as 5s or 500ms, not {statement_timeout!r}.")
     limits = f"-c lock_timeout=2s -c statement_timeout={statement_timeout} -c work_mem=16MB"
     own_options = str(options.pop("options", ""))
     session = (own_options if is_pooled else f"{limits} {own_options}").strip()
@@ -378,21 +386,6 @@ def _postgresql(url: str) -> dict[str, object]:
             **({"options": session} if session else {}),
         },
     }
-
-
-def _what_is_wrong_with(url: str) -> str:
-    """Of a URL that libpq does not take; names an option that it does not know, and shows nothing else."""
-    from psycopg.pq import Conninfo  # noqa: PLC0415  # not needed with SQLite
-
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl", "requiressl"}
-    names = [name for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)]
-    unknown = [name for name in names if name not in known and re.fullmatch("[A-Za-z_]{1,40}", name)]
-    if unknown:
-        pooler = " That a pooler is in between, DATABASE_IS_POOLED=true says." if "pgbouncer" in unknown else ""
-        return f"PostgreSQL has no option {unknown[0]}: take it out of the URL.{pooler}"
-    return (
-        "it is not a valid postgresql:// URL. What has a meaning in URLs is encoded in a password: @ as %40, / as %2F."
-    )
 
 
 def _is_command() -> bool:

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,10 @@ from environments.regular_files import MAX_SECRET_BYTES, UnreadableFileError, re
 
 #: As people write it for shells, systemd, Docker and Python.
 ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(.*)")
+#: The name in what is meant for one, in a comment too.
+NAME = re.compile(r"[\s#]*(?:export\s+|set\s+)?([A-Za-z_][\w-]*)\s*[=:]")
+#: How alike two names are, of which one is a slip of the other: a letter too few, two that changed places, an addition.
+ALIKE = 0.85
 QUOTED = re.compile(r"""(?:"((?:\\.|[^"\\])*)"|'([^']*)')(?:\s*#.*|\s+#.*)?""")
 ESCAPED = re.compile(r'\\(["\\$`])')
 ODD_QUOTES = tuple("“”„‟‘’‚«»`´")  # noqa: RUF001  # what they are mistaken for is the point
@@ -64,6 +69,22 @@ def parse(text: str, path: Path) -> dict[str, Line]:
             raise ImproperlyConfigured(msg)
         found[name] = Line(_value(assignment[2], f"{path}, line {number}: {name}"), number)
     return found
+
+
+def line_about(path: Path, setting: str) -> int:
+    """The number of the first line that names a setting, or seems to mean it; 0 for none, or no such file."""
+    try:
+        lines = read(path).splitlines()
+    except UnreadableError:
+        return 0
+    return next((number for number, line in enumerate(lines, 1) if _is_about(line, setting)), 0)
+
+
+def _is_about(line: str, setting: str) -> bool:
+    if re.search(rf"\b{setting}(_FILE)?\b", line, re.IGNORECASE):
+        return True
+    named = NAME.match(line)
+    return bool(named and SequenceMatcher(None, named[1].upper(), setting).ratio() > ALIKE)
 
 
 def unquoted(text: str) -> str:

@@ -5,6 +5,7 @@ entered, in a sentence that says what to enter instead, and what some client can
 was entered, which may hold a secret.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -12,10 +13,14 @@ from urllib.parse import urlsplit
 from environments.endpoints.hosts import Host, UnusableError, read_host_and_port
 
 PORTS = {"http": 80, "https": 443}
+BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 #: What RFC 3986 lets a path consist of.
 PATH = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 #: What an OTLP exporter adds to its endpoint by itself, one for each kind of signal.
-OTLP_PATH = re.compile(r"/v1/(traces|metrics|logs)/*\Z")
+OTLP_PATH = re.compile(r"/v1/(traces|metrics|logs|profiles)/*\Z")
+#: What clients of a gateway add, whether or not /v1 is in its URL.
+GATEWAY_PATH = re.compile(r"/(chat/completions|completions|embeddings|responses|messages|models)/*\Z")
+SCHEME = re.compile(r"(?:Authorization:\s*)?(?:Bearer|Basic|Token)\s", re.IGNORECASE)
 #: Servers take about 8 KiB of headers, all of them together.
 LONGEST_SECRET = 4096
 
@@ -32,7 +37,14 @@ class Endpoint:
 
 def read_target(text: str, *, is_tls: bool) -> tuple[Host, int]:
     """Host and port of a Temporal; without a port, Temporal's client takes those of HTTP."""
-    return read_host_and_port(text, default_port=PORTS["https" if is_tls else "http"])
+    return _reachable(*read_host_and_port(text, default_port=PORTS["https" if is_tls else "http"]))
+
+
+def _reachable(host: Host, port: int) -> tuple[Host, int]:
+    if not isinstance(host, str) and (host.is_unspecified or host.is_multicast or host == BROADCAST):
+        msg = "A server listens at this address, but none is reached by it: write the server's own."
+        raise UnusableError(msg)
+    return host, port
 
 
 def read_url(text: str) -> Endpoint:
@@ -60,7 +72,7 @@ def read_url(text: str) -> Endpoint:
         msg = "The path has characters that a URL has as %XX only."
         raise UnusableError(msg)
     # Not .hostname, which takes a host out of more than one spelling.
-    host, port = read_host_and_port(parts.netloc, default_port=default_port)
+    host, port = _reachable(*read_host_and_port(parts.netloc, default_port=default_port))
     return Endpoint(host, port, parts.scheme == "https", parts.path.rstrip("/"))
 
 
@@ -78,9 +90,17 @@ def read_service_url(text: str) -> Endpoint:
 
 def read_otlp_endpoint(text: str) -> Endpoint:
     """The URL of a collector, to which exporters add the path of each signal."""
-    endpoint = read_service_url(text)
-    if found := OTLP_PATH.search(endpoint.path):
-        msg = f"Leave out {found[0]}: exporters add it."
+    return _without(OTLP_PATH, read_service_url(text), "exporters")
+
+
+def read_gateway_url(text: str) -> Endpoint:
+    """The URL of a LiteLLM, to which clients add the path of each call."""
+    return _without(GATEWAY_PATH, read_service_url(text), "clients")
+
+
+def _without(added: re.Pattern[str], endpoint: Endpoint, by_whom: str) -> Endpoint:
+    if found := added.search(endpoint.path):
+        msg = f"Leave out {found[0]}: {by_whom} add it."
         raise UnusableError(msg)
     return endpoint
 
@@ -102,6 +122,9 @@ def check_secret(text: str) -> None:
     """
     if text != text.strip():
         msg = "It begins or ends with a blank or line break, as it happens when pasting: enter it without."
+        raise UnusableError(msg)
+    if SCHEME.match(text):
+        msg = "It begins with the word that clients put before it in a header: enter it without."
         raise UnusableError(msg)
     if not (text.isascii() and text.isprintable()):
         msg = "It has characters that cannot be sent: enter it again without line breaks and accents."

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from django.core.exceptions import ValidationError
 
 from environments.endpoints.hosts import UnusableError
-from environments.endpoints.rules import check_label, check_secret, read_otlp_endpoint, read_service_url, read_target
+from environments.endpoints.rules import check_label, check_secret, read_gateway_url, read_otlp_endpoint, read_target
 
 
 @contextmanager
@@ -25,8 +25,8 @@ def is_target(value: str) -> None:
 
 @_refusing()
 def is_http_url(value: str) -> None:
-    """ValidationError for what is no URL of a service."""
-    read_service_url(value)
+    """ValidationError for what is no URL of a gateway."""
+    read_gateway_url(value)
 
 
 @_refusing()

@@ -86,23 +86,21 @@ def when_told_to_continue(call: Call, body: bytes) -> Answer:
         return Answer(response.status, dict(response.getheaders()), response.read())
 
 
-def over_http2(call: Call, body: bytes | None, *headers: str) -> Answer:
-    """With nothing told of its length; None sends no body at all."""
+def over_http2(call: Call, body: bytes | None, *headers: str, seconds_late: float = 0) -> Answer:
+    """With nothing told of its length, perhaps some time after the headers; None sends no body at all."""
     if not HAS_HTTP2:
         pytest.skip("curl with HTTP/2 is not installed")
     sent = [line for line in (call.headers + JSON).split("\r\n") if line]
     options = [option for header in (*sent, *headers) for option in ("--header", header)]
     options += ["--upload-file", "-"] if body is not None else []
     command = [CURL, "-sS", "--http2-prior-knowledge", "-X", "POST", "--write-out", "\n%{http_code} %{http_version}"]
-    done = subprocess.run(  # noqa: S603
-        [*command, *options, f"http://{call.address}{call.path}"],
-        input=body,
-        capture_output=True,
-        check=True,
-        timeout=30,
-    )
-    content, _, told = done.stdout.rpartition(b"\n")
-    status, version = told.split()
+    command += [*options, f"http://{call.address}{call.path}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as curl:  # noqa: S603
+        time.sleep(seconds_late)
+        told, _ = curl.communicate(body, timeout=30)
+    assert curl.returncode == 0
+    content, _, words = told.rpartition(b"\n")
+    status, version = words.split()
     assert version == b"2"
     return Answer(int(status), {}, content)
 
@@ -239,6 +237,15 @@ def test_who_is_refused_before_the_body_is_read_is_told_that_the_connection_ends
     call, _, _ = calls["start"]
     answer = call.send(b"2\r\n{}\r\n0\r\n\r\n", headers=headers + CHUNKED)
     assert (answer.status, answer.headers.get("connection")) == (415, "close")
+
+
+def test_who_is_refused_before_the_body_is_read_is_answered_over_http2_too(
+    calls: dict[str, tuple[Call, bytes, int]], control_plane: ControlPlane
+) -> None:
+    call, body, _ = calls["start"]
+    stranger = Call(control_plane, call.path, "nobody's")
+    for _ in range(12):
+        assert over_http2(stranger, body, seconds_late=0.1).status == 401
 
 
 @pytest.mark.parametrize("path", ["/api/health", "/livez", "/readyz", "/api/openapi.json", "/api/v1/worker-queues"])

@@ -13,6 +13,8 @@ USER = "Leave user and password out of the URL: it is not sealed."
 QUERY = "Leave out the query or fragment: a path is added to the URL."
 PATH = "The path has characters that a URL has as %XX only."
 DOT = "Leave out the dot after the host's name: its certificate does not have it."
+SCHEME = "It begins with the word that clients put before it in a header: enter it without."
+NOBODY = "A server listens at this address, but none is reached by it: write the server's own."
 UNSEEN = "Leave out line breaks, other characters that cannot be seen, and blanks at the ends."
 ENDS = "It begins or ends with a blank or line break, as it happens when pasting: enter it without."
 CHARACTERS = "It has characters that cannot be sent: enter it again without line breaks and accents."
@@ -70,8 +72,10 @@ NO_HOSTS = {
     "0x7f000001:7233": FOUR,
     "1.2.3.4.5:7233": FOUR,
 }
+UNREACHED = ("0.0.0.0:7233", "[::]:7233", "224.0.0.1:7233", "[ff02::1]", "255.255.255.255", "[::ffff:0.0.0.0]:80")
 TARGETS = HOSTS
 NO_TARGETS = NO_HOSTS | {
+    **dict.fromkeys(UNREACHED, NOBODY),
     "http://temporal:7233": BEFORE,
     "https://temporal.example.com": BEFORE,
     "dns:///temporal:7233": BEFORE,
@@ -95,40 +99,49 @@ URLS = (
 )
 #: urlsplit() itself knows these; how many more, depends on Python's release.
 NO_BRACKETS = ("[::1", "[temporal]:7233")
-NO_URLS = {
-    f"http://{host}": BLANK if " " in host else text for host, text in NO_HOSTS.items() if host not in NO_BRACKETS
-} | {
-    "": URL,
-    "llm.example.com": URL,
-    "llm.example.com:4000": URL,
-    "//llm.example.com": URL,
-    "ftp://llm.example.com": URL,
-    "grpc://otel:4317": URL,
-    "javascript:alert(1)": URL,
-    "http:/llm": FORM,
-    "http://": FORM,
-    "http://[::1": URL,
-    "http://user@llm": USER,
-    "http://user:password@llm:4000": USER,
-    "http://llm:4000?x=1": QUERY,
-    "http://llm:4000/?": QUERY,
-    "http://llm:4000/v1?x=1#y": QUERY,
-    "http://llm:4000#a": QUERY,
-    "http://llm:4000/#": QUERY,
-    "http://llm:4000/a b": BLANK,
-    "http://ll m": BLANK,
-    "http://llm\\@other": BLANK,
-    "http://llm:4000/\tx": BLANK,
-    "http://ll\nm": BLANK,
-    "http://llm\u200b:4000": BLANK,
-    "http://bücher.example": ASCII_URL,
-    "http://llm/ü": ASCII_URL,
-    "http://llm/%": PATH,
-    "http://llm/%zz": PATH,
-    'http://llm/"': PATH,
-    "http://llm/<x>": PATH,
-    "https://llm.example.com.": DOT,
-    "https://llm.example.com.:4000/v1": DOT,
+NO_URLS = (
+    {f"http://{host}": NOBODY for host in UNREACHED}
+    | {f"http://{host}": BLANK if " " in host else text for host, text in NO_HOSTS.items() if host not in NO_BRACKETS}
+    | {
+        "": URL,
+        "llm.example.com": URL,
+        "llm.example.com:4000": URL,
+        "//llm.example.com": URL,
+        "ftp://llm.example.com": URL,
+        "grpc://otel:4317": URL,
+        "javascript:alert(1)": URL,
+        "http:/llm": FORM,
+        "http://": FORM,
+        "http://[::1": URL,
+        "http://user@llm": USER,
+        "http://user:password@llm:4000": USER,
+        "http://llm:4000?x=1": QUERY,
+        "http://llm:4000/?": QUERY,
+        "http://llm:4000/v1?x=1#y": QUERY,
+        "http://llm:4000#a": QUERY,
+        "http://llm:4000/#": QUERY,
+        "http://llm:4000/a b": BLANK,
+        "http://ll m": BLANK,
+        "http://llm\\@other": BLANK,
+        "http://llm:4000/\tx": BLANK,
+        "http://ll\nm": BLANK,
+        "http://llm\u200b:4000": BLANK,
+        "http://bücher.example": ASCII_URL,
+        "http://llm/ü": ASCII_URL,
+        "http://llm/%": PATH,
+        "http://llm/%zz": PATH,
+        'http://llm/"': PATH,
+        "http://llm/<x>": PATH,
+        "https://llm.example.com.": DOT,
+        "https://llm.example.com.:4000/v1": DOT,
+    }
+)
+GATEWAYS = (*URLS, "http://llm:4000/v1", "http://llm:4000/models/v1", "http://llm:4000/llm-completions")
+NO_GATEWAYS = NO_URLS | {
+    "http://llm:4000/v1/chat/completions": "Leave out /chat/completions: clients add it.",
+    "http://llm:4000/chat/completions/": "Leave out /chat/completions: clients add it.",
+    "https://llm.example.com/v1/models": "Leave out /models: clients add it.",
+    "https://llm.example.com/v1/embeddings": "Leave out /embeddings: clients add it.",
 }
 OTLP = (*URLS, "http://otel:4318/otlp", "http://otel:4318/v1", "http://otel:4318/v1/traces/tenant")
 NO_OTLP = NO_URLS | {
@@ -161,6 +174,9 @@ NO_SECRETS = {
     "sk-\u20ac": CHARACTERS,
     "s\u200bk": CHARACTERS,
     "s\u00a0k": CHARACTERS,
+    "Bearer sk-1": SCHEME,
+    "bearer sk-1": SCHEME,
+    "Authorization: Bearer sk-1": SCHEME,
     "sk-1 ": ENDS,
     " sk-1": ENDS,
     "\tsk-1": ENDS,
@@ -172,7 +188,7 @@ NO_SECRETS = {
 FIELDS = (
     ("TemporalConnection", "host", TARGETS, NO_TARGETS),
     ("TemporalConnection", "namespace", LABELS, NO_LABELS),
-    ("LiteLLMConnection", "api_url", URLS, NO_URLS),
+    ("LiteLLMConnection", "api_url", GATEWAYS, NO_GATEWAYS),
     ("TelemetrySettings", "otel_exporter_otlp_endpoint", OTLP, NO_OTLP),
     ("TelemetrySettings", "otel_service_name", LABELS, NO_LABELS),
 )

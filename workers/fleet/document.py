@@ -15,9 +15,10 @@ from django.db import models
 from environments.encryption import Secret
 from environments.endpoints.hosts import UnusableError
 from environments.endpoints.rules import check_secret
+from environments.models.connections import Connection
 from environments.regular_files import MAX_SECRET_BYTES, UnreadableFileError, read_regular
 from workers.fleet.errors import FleetError, Problem
-from workers.fleet.kinds import ORGANIZATION, Kind
+from workers.fleet.kinds import ORGANIZATION, Kind, not_yet
 
 MAX_BYTES = 5_000_000
 #: The form is ten levels deep; more is a mistake or an attack on the parser's stack.
@@ -231,7 +232,9 @@ class _Reader:
             entry.values[name] = _value(node, kind.fields[name])
         else:
             known = [*kind.fields, *kind.pointers, *["api_key"] * kind.has_api_key, *["id"] * kind.takes_id]
+            is_connection = issubclass(kind.model, Connection)
             msg = f"unknown field; here are known: {', '.join([*known, *kind.children])}"
+            msg = (not_yet(name) if is_connection else "") or msg
             raise _UnreadableError(msg)
 
     def _members(self, node: yaml.Node, path: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:

@@ -1,5 +1,6 @@
 """The kinds of objects in a fleet's document: which model, which fields, and what lies below."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,9 +21,27 @@ from workers.models import Worker, WorkerQueue
 if TYPE_CHECKING:
     from django.db.models import Field
 
+#: What a connection does not hold yet, by what people call its fields, and where what to do instead is told.
+NOT_YET = {
+    "cert|client_key|mtls": "a client certificate",
+    "header": "what a collector asks for in headers",
+    "proxy": "an egress proxy",
+    "ca_|root_ca|authorit": "a certificate authority",
+}
+
 type Row = (
     Organization | Environment | TemporalConnection | LiteLLMConnection | TelemetrySettings | WorkerQueue | Worker
 )
+
+
+def not_yet(name: str) -> str:
+    """A sentence for a field that connections do not have yet; "" for any other."""
+    found = next((what for pattern, what in NOT_YET.items() if re.search(pattern, name.lower())), "")
+    return (
+        f"connections do not hold {found} yet; docs/operate/private-networks.md tells how workers get it"
+        if found
+        else ""
+    )
 
 
 @dataclass(frozen=True)

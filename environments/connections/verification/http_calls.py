@@ -1,4 +1,4 @@
-"""One HTTP request to a guarded address: no redirect is followed, no proxy asked, no body read."""
+"""One HTTP request to a guarded address: no redirect is followed, no proxy asked, and no body read but for one word."""
 
 import http.client
 import socket
@@ -7,9 +7,13 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from environments.connections.verification.guard import Destination, Resolver, destination_of
-from environments.connections.verification.outcome import ConnectionProblemError, Deadline
-from environments.connections.verification.reach import connected, problem_of
+from environments.connections.verification.outcome import DIRECTLY, ConnectionProblemError, Deadline
+from environments.connections.verification.reach import CLIENT_CERTIFICATE, connected, problem_of
 from environments.endpoints.rules import PORTS, Endpoint
+
+#: By which words nginx says with 400, after a handshake without trouble, that it misses a client's certificate.
+MISSES_CERTIFICATE = b"SSL certificate"
+LONGEST_PAGE = 1024
 
 
 class Answer(NamedTuple):
@@ -47,6 +51,9 @@ def call(  # noqa: PLR0913  # a request has that many parts
             connection.request(method, path, body, {"Connection": "close", **headers})
             with connection.getresponse() as response:
                 deadline.left()  # http.client takes headers that were cut off for complete ones
+                if response.status == HTTPStatus.BAD_REQUEST and MISSES_CERTIFICATE in response.read(LONGEST_PAGE):
+                    msg = f"{destination} asks for {CLIENT_CERTIFICATE}"
+                    raise ConnectionProblemError(msg)
                 return Answer(response.status, response.headers, destination)
         except http.client.HTTPException as error:
             if isinstance(error, ConnectionError) or deadline.is_over():
@@ -60,6 +67,8 @@ def refusal_of(answer: Answer) -> str:
     status = answer.status
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return f"{answer.destination} redirects ({status}), which is not followed: enter the URL that it leads to."
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return f"A proxy on the way to {answer.destination} asks who calls (407). {DIRECTLY}"
     if status == HTTPStatus.NOT_FOUND:
         return f"{answer.destination} knows no such path (404): is the URL complete?"
     if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -7,7 +7,7 @@ from environments.connections.verification.guard import Resolver, resolve_name
 from environments.connections.verification.http_calls import Answer, call, refusal_of
 from environments.connections.verification.outcome import ConnectionProblemError, Deadline, Verification, measured
 from environments.encryption import Secret
-from environments.endpoints.rules import read_service_url
+from environments.endpoints.rules import read_gateway_url
 from environments.models import LiteLLMConnection
 
 
@@ -17,7 +17,7 @@ def verify_litellm(connection: LiteLLMConnection, secret: Secret, *, resolve: Re
 
 
 def _check(connection: LiteLLMConnection, secret: Secret, deadline: Deadline, resolve: Resolver) -> str:
-    endpoint = read_service_url(connection.api_url)
+    endpoint = read_gateway_url(connection.api_url)
     path = endpoint.path + ("/models" if endpoint.path.endswith("/v1") else "/v1/models")
     key = key_to_send(connection, secret)
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from environments.connections.verification.guard import Destination
+from environments.connections.verification.guard import Destination, is_public
 from environments.connections.verification.outcome import DIRECTLY, TIME_LIMIT, ConnectionProblemError, Deadline
 
 #: RFC 9113, 3.4: a client begins with these words and a SETTINGS frame, here an empty one; so does a server.
@@ -60,7 +60,8 @@ def problem_of(error: BaseException, destination: Destination, deadline: Deadlin
         case ssl.SSLError():
             return _tls_problem_of(error, destination)
         case ConnectionRefusedError():
-            return f"Nothing listens at {destination}."
+            listens = f"Nothing listens at {destination}."
+            return f"{listens} {DIRECTLY}" if is_public(destination.address) else listens
         case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH | errno.EADDRNOTAVAIL):
             return f"There is no way from here to {destination}. {DIRECTLY}"
     return f"{destination} closed the connection."

@@ -52,4 +52,4 @@ def _check_grpc(endpoint: Endpoint, deadline: Deadline, resolve: Resolver) -> st
     if header[3] != SETTINGS_FRAME:
         msg = f"{destination} does not speak gRPC, for which port {GRPC_PORT} is: OTLP over HTTP has port 4318."
         raise ConnectionProblemError(msg)
-    return f"Port {GRPC_PORT} speaks HTTP/2, as gRPC does; no trace was sent."
+    return f"Port {GRPC_PORT} speaks HTTP/2, as gRPC does; no trace was sent, so it may still ask for headers."

@@ -123,6 +123,15 @@ def test_an_unknown_path_below_api_is_a_json_404(url: str) -> None:
     assert_is_closed(response)
 
 
+@pytest.mark.parametrize(("method", "status"), [("OPTIONS", 204), ("POST", 405), ("DELETE", 405), ("TRACE", 405)])
+@pytest.mark.parametrize("url", ["/api/docs", "/api/openapi.json", "/api/health"])
+def test_another_method_than_a_pages_is_answered_like_all_of_the_api(url: str, method: str, status: int) -> None:
+    response = Client().generic(method, url)
+    assert (response.status_code, "GET" in response["Allow"]) == (status, True)
+    if status == 405:
+        assert_error_shape(response)
+
+
 def test_every_refusal_of_the_worker_api_is_closed(fleet: Fleet) -> None:
     for request in ({"token": "x"}, {"worker_id": "x"}, {"body": b"[]"}, {"content_type": "text/plain"}):
         assert_is_closed(start(fleet, request.pop("body", b"{}"), **request))

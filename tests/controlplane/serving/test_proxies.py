@@ -119,6 +119,8 @@ WRITTEN: dict[str, tuple[dict[str, str], str]] = {
     "IPv4 as IPv6 with a port": ({"X_FORWARDED_FOR": f"[::ffff:{V4}]:1", "X_FORWARDED_PROTO": "https"}, V4),
     "tabs and blanks": ({"X_FORWARDED_FOR": f" ,\t{V4}\t, ", "X_FORWARDED_PROTO": ",https"}, V4),
     "a zone": ({"X_FORWARDED_FOR": "fe80::1%eth0", "X_FORWARDED_PROTO": "https"}, "fe80::1"),
+    "HAProxy's both": ({"X_FORWARDED_FOR": V4, "FORWARDED": f"proto=https;for={V4}"}, V4),
+    "HAProxy's both, IPv6": ({"X_FORWARDED_FOR": V6, "FORWARDED": f'proto=https;for="[{V6}]:51234"'}, V6),
     "Forwarded in capitals": ({"FORWARDED": f"For={V4};PROTO=HTTPS;by=203.0.113.43"}, V4),
     "Forwarded of two": ({"FORWARDED": f'for=198.51.100.1;proto=https, for="{V4}:_odd" ; proto=http'}, V4),
     "Forwarded through a trusted one": ({"FORWARDED": f"for={V4};proto=https,for=127.0.0.1;proto=http"}, V4),

@@ -26,6 +26,7 @@ ALL = (
     *GOOD,
     "ALLOWED_HOSTS",
     "CONNECTION_HOSTS",
+    "DATABASE_STATEMENT_TIMEOUT",
     "DEBUG",
     "METRICS_TOKEN",
     "OIDC_CLIENT_ID",
@@ -175,6 +176,19 @@ WRONG: list[tuple[str, str, str]] = [
     ("CONTROL_PLANE_URL", "https://user:hidden@cp.example.com", ""),
     ("DATABASE_URL", "postgresql://u:hidden@h/d?pgbouncer=true", "pgbouncer"),
     ("DATABASE_URL", "postgres//u:hidden@h/d", "postgresql://"),
+    ("DATABASE_URL", "sqlite:///:memory:", "memory"),
+    ("DATABASE_STATEMENT_TIMEOUT", "5 seconds", "5s"),
+    *(("TRUSTED_PROXIES", value, "everybody") for value in ("0.0.0.0/0", "10.0.0.0/8,::/0")),
+    *(
+        (name, value, "write the value itself")
+        for name, value in {
+            "SECRET_KEY": "${SECRET_KEY:-" + "x" * 50 + "}",
+            "METRICS_TOKEN": "${METRICS_TOKEN}${METRICS_TOKEN}",
+            "ENCRYPTION_KEYS": "$(cat /run/secrets/ring)",
+            "API_KEY_SIGNING_KEYS": "$SIGNING_KEYS",
+            "DATABASE_URL": "postgresql://u:${PASSWORD}@h/d",
+        }.items()
+    ),
     ("DEBUG", "falsch", "true or false"),
     ("DEBUG", "false;", "true or false"),
     ("PORT", "8000/tcp", "whole number"),
@@ -304,10 +318,17 @@ def test_a_named_file_that_cannot_be_a_setting_is_named(boot: Boot, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["ENCRYPTION_KEYS", "SECRET_KEY"])
-@pytest.mark.parametrize("line", ["{}=", '{}=""', "# {}=ek-1:AAAA", "{}_FILE=", "#export {}=x", "{lower}=x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{}=", '{}=""', "# {}=ek-1:AAAA", "{}_FILE=", "#export {}=x", "{lower}=x"),
+        *("{}_1=x", "CP_{}=x", "X{}=x", "{slip}=x"),
+    ],
+)
 def test_who_has_a_key_that_is_not_read_is_not_told_to_make_another(boot: Boot, name: str, line: str) -> None:
     others = "".join(f"{other}={value}\n" for other, value in GOOD.items() if other != name)
-    before = f"{others}{line.format(name, lower=name.lower())}\n"
+    slip = {"ENCRYPTION_KEYS": "ENCRYPTION_KEY", "SECRET_KEY": "SECERT_KEY"}[name]
+    before = f"{others}{line.format(name, lower=name.lower(), slip=slip)}\n"
     message = boot.fails(before)
     assert message.startswith(name)
     assert f"line {len(GOOD)}" in message
@@ -321,6 +342,13 @@ def test_a_key_that_the_environment_sets_to_nothing_is_not_to_be_made_anew(boot:
     message = boot.fails(written(), ENCRYPTION_KEYS="")
     assert "generate_key" not in message
     assert "line 2" in message
+
+
+def test_a_key_whose_file_is_empty_is_to_be_put_back_first(boot: Boot, tmp_path: Path) -> None:
+    (tmp_path / "ring").write_text("\n")
+    others = {other: value for other, value in GOOD.items() if other != "ENCRYPTION_KEYS"}
+    message = boot.fails(**others, ENCRYPTION_KEYS_FILE=str(tmp_path / "ring"))
+    assert message.startswith(f"ENCRYPTION_KEYS (from {tmp_path}/ring): the file is empty. Put back what was in it")
 
 
 def test_a_key_that_is_nowhere_is_to_be_made(boot: Boot) -> None:

@@ -9,8 +9,8 @@ that every worker is shown as what it told last. Calls that have to be refused a
 import itertools
 import json
 import sqlite3
-import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -64,7 +64,7 @@ class Campaign:
 
 def run(scale: Scale, directory: Path) -> Figure:
     campaign = Campaign()
-    count, errors = scale.of(2_504, 25_000), 0
+    count = scale.of(2_504, 25_000)
     if not HAS_HTTP2:
         say("curl with HTTP/2 is not installed: HTTP/1 alone is tried")
     for engine in ("postgresql", "sqlite"):
@@ -75,10 +75,11 @@ def run(scale: Scale, directory: Path) -> Figure:
         fleet.call(count, campaign)
         fleet.compare(campaign)
         service.stop()
-        errors += service.process.log_text().count("Traceback")
+        log = service.process.log_text().splitlines()
+        campaign.failed += [f"on {engine}: {line[-1_500:]}" for line in log if "Traceback" in line]
         if database:
             database.stop()
-    return figure_of(campaign, errors)
+    return figure_of(campaign)
 
 
 class Fleet:
@@ -105,15 +106,13 @@ class Fleet:
 
     def call(self, count: int, campaign: Campaign) -> None:
         """Makes so many calls, all callers at once; each makes the same ones whenever the seed is the same."""
-        threads = []
-        for number in range(CALLERS):
-            own = self.workers_of[number]
+
+        def call(number: int) -> None:
             chance = Random(f"{self.seed} {number}")  # noqa: S311  # nothing secret comes of it
-            threads.append(threading.Thread(target=self._call, args=(own, chance, count // CALLERS, campaign)))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+            self._call(self.workers_of[number], chance, count // CALLERS, campaign)
+
+        with ThreadPoolExecutor(CALLERS) as callers:
+            list(callers.map(call, range(CALLERS)))  # so that an error of one ends the drill
         say(f"answers: {dict(campaign.statuses.most_common())}")
 
     def _call(self, workers: list[Worker], chance: Random, count: int, campaign: Campaign) -> None:
@@ -195,7 +194,7 @@ def document(ids: dict[str, list[str]]) -> str:
     return FLEET.format(queues=queues)
 
 
-def figure_of(campaign: Campaign, errors: int) -> Figure:
+def figure_of(campaign: Campaign) -> Figure:
     """The figure; all that was not as expected is told before."""
     found = [*campaign.failed, *campaign.refused, *campaign.passed, *campaign.lost]
     for text in found[:30]:
@@ -207,7 +206,7 @@ def figure_of(campaign: Campaign, errors: int) -> Figure:
         f"{len(campaign.failed)} answered with 5xx or nothing of {made:,} odd calls, {served:,} served; "
         f"{len(campaign.lost)} differences between what was told and what is kept ({campaign.starts:,} starts)"
     )
-    return Figure(text, not found and not errors and served > made / 2)
+    return Figure(text, not found and served > made / 2)
 
 
 FLEET = """

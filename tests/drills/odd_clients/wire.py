@@ -198,6 +198,7 @@ def usual_headers(chance: Random, api_key: str) -> Headers:
     scheme = chance.choice(["Bearer", "Bearer", "bearer", "BEARER", "bEaReR", "UserKey", "userkey", "USERKEY"])
     json = ["application/json", "Application/JSON", "application/json;charset=utf-8", "application/json; charset=UTF-8"]
     json += ['application/json; charset="utf-8"', "application/json ; charset=utf8", "application/json;"]
+    json += ["application/json; version=1", "application/json; odata=verbose; charset=utf-8"]
     headers = [("Authorization", f"{scheme} {api_key}"), ("Content-Type", chance.choice(json))]
     accepted = chance.choice([None, "*/*", "application/json", "text/html", "application/xml;q=0.9", "", "*"])
     headers += [] if accepted is None else [("Accept", accepted)]
@@ -240,7 +241,7 @@ def route(chance: Random, address: str) -> tuple[str, Headers]:
     if address.startswith("127."):
         forged = [("X-Forwarded-For", "203.0.113.200"), ("X-Forwarded-Proto", "https"), ("Forwarded", "for=1.2.3.4")]
         return address, chance.choice([[], forged])
-    spelling = chance.choice([_forwarded_for, _forwarded_for, _forwarded])
+    spelling = chance.choice([_forwarded_for, _forwarded_for, _forwarded, _both])
     return LOOPBACK, spelling(chance, address)
 
 
@@ -270,6 +271,11 @@ def _forwarded(chance: Random, address: str) -> Headers:
     element = chance.choice(["for={};proto=https", "For={};Proto=HTTPS;by=127.0.0.1", "proto=https; host=a; for={}"])
     before = chance.choice(["", "", "for=198.51.100.1;proto=https, ", 'for="a,b;c";proto=https,'])
     return [("Forwarded", before + element.format(quoted))]
+
+
+def _both(chance: Random, address: str) -> Headers:
+    """HAProxy's two options at once, of which Forwarded alone tells the scheme."""
+    return [("X-Forwarded-For", chance.choice(_written(address))), *_forwarded(chance, address)]
 
 
 def _written(address: str) -> list[str]:

@@ -112,7 +112,7 @@ class Worker:
     def new_address(self, chance: Random) -> str:
         self.made += 1
         low = f"{self.number % 250}.{self.made % 250 + 1}"
-        public = [f"100.64.{low}", f"2001:db8:{self.number:x}::{self.made:x}"]
+        public = [f"100.64.{low}", f"2001:db8:{self.number >> 16:x}:{self.number & 0xFFFF:x}::{self.made:x}"]
         addresses = [*public, *public, f"127.1.{low}"] + [LOOPBACK] * (self.made <= 2)
         return chance.choice(addresses)
 
@@ -137,7 +137,8 @@ class Worker:
         self.older = None
         if before is None or was_running is False:
             return
-        if process.is_surely_not(before) and process.address != before.started_from:
+        # One of which nobody knows whether it said goodbye, has no heartbeats that could be told from others.
+        if was_running and process.is_surely_not(before) and process.address != before.started_from:
             self.older = replace(before, address=before.started_from)
         if not process.is_surely(before) or not was_running:
             self.has_strays = True

@@ -174,6 +174,7 @@ def refusal_of(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> str:
 
 #: What the setting of hosts reads in another way: addresses without brackets, domains, networks.
 NO_CONNECTION_HOSTS = entries.NO_TARGETS | {
+    **dict.fromkeys(entries.UNREACHED, ""),
     "::1": "",
     "2001:db8::1": "",
     "*.example.com:7233": "",

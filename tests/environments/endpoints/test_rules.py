@@ -20,6 +20,7 @@ from environments.endpoints.hosts import UnusableError
 from environments.endpoints.rules import (
     check_label,
     check_secret,
+    read_gateway_url,
     read_otlp_endpoint,
     read_service_url,
     read_target,
@@ -38,6 +39,7 @@ def target(text: str) -> Any:
 RULES: list[tuple[Callable[[str], Any], tuple[str, ...], dict[str, str]]] = [
     (target, entries.TARGETS, entries.NO_TARGETS),
     (read_service_url, entries.URLS, entries.NO_URLS),
+    (read_gateway_url, entries.GATEWAYS, entries.NO_GATEWAYS),
     (read_otlp_endpoint, entries.OTLP, entries.NO_OTLP),
     (check_label, entries.LABELS, {**entries.NO_LABELS, " ns": entries.UNSEEN, "ns ": entries.UNSEEN}),
     (check_secret, entries.SECRETS, entries.NO_SECRETS),
@@ -156,7 +158,7 @@ def as_telemetry(text: str) -> Verification:
 
 @pytest.mark.parametrize(
     ("verified", "refused"),
-    [(as_temporal, entries.NO_TARGETS), (as_litellm, entries.NO_URLS), (as_telemetry, entries.NO_OTLP)],
+    [(as_temporal, entries.NO_TARGETS), (as_litellm, entries.NO_GATEWAYS), (as_telemetry, entries.NO_OTLP)],
 )
 def test_verify_says_the_same(verified: Callable[[str], Verification], refused: dict[str, str]) -> None:
     for text, sentence in refused.items():

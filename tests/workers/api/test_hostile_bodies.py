@@ -64,6 +64,10 @@ MEDIA_TYPES = [
     "application/json; charset=utf-8; charset=utf-16",
     "application/json; charset=utf-8 utf-16",
     "application/json, text/plain",
+    "application/json; version",
+    'application/json; charset="utf-8',
+    "application/json; a=b; charset=latin-1",
+    "application/json; charset=utf-8; a=b; charset=utf-8",
     "text/plain; application/json",
     "application/json;\n charset=utf-16",
     "application/json\0",
@@ -90,6 +94,9 @@ def test_refuses_a_body_without_media_type(fleet: Fleet) -> None:
         'application/json; charset="utf-8"',
         "application/json ; charset=utf8",
         "application/json;",
+        "application/json; version=1",
+        "application/json; odata=verbose; charset=utf-8",
+        'application/json; charset=utf-8; profile="https://example.com/x;y"; ',
     ],
 )
 def test_takes_json_in_utf_8(fleet: Fleet, content_type: str) -> None:

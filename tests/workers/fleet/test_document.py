@@ -101,6 +101,11 @@ QUEUE = "organizations[0].environments[0].worker_queues[0]"
         ("interval: 30", "intervall: 30", f"18: {QUEUE}.heartbeat_intervall: unknown field; here are known: name, "),
         ("is_disabled: true", "is_disabled: 1", f"21: {QUEUE}.workers[1].is_disabled: expected true or false"),
         ("is_disabled: true", "queue: default", f"21: {QUEUE}.workers[1].queue: unknown field"),
+        (
+            "arg: 0.5",
+            "arg: 0.5, otel_exporter_otlp_headers: {env: OTLP_HEADERS}",
+            "12: organizations[0].all_telemetry_settings[0].otel_exporter_otlp_headers: connections do not hold what a",
+        ),
         ("6f9619ff", "x", f"20: {QUEUE}.workers[0].id: expected a UUID such as"),
         ("name: w2", "name: w1", f"21: {QUEUE}.workers[1].name: is the same as in line 20"),
         (

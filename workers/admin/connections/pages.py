@@ -3,7 +3,7 @@
 from copy import copy
 from datetime import timedelta
 from http import HTTPMethod, HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -96,11 +96,18 @@ class ConnectionAdmin(VerifiedAdmin):
 
     name_separators = "/"
     search_fields = ("name", "organization__id")
+    #: What is told beside the model's own help: what a connection does not hold yet, and what to do instead.
+    more_help: ClassVar[dict[str, str]] = {}
     list_filter: tuple[Any, ...] = (VerifiedFilter,)
     fixed_fields = ("organization",)
     autocomplete_fields = ("organization",)
     change_form_outer_before_template = "admin/workers/connection/page.html"
     change_form_outer_after_template = "admin/workers/connection/use.html"
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
+        told = {name: self.opts.get_field(name).help_text for name in self.more_help}
+        texts = {name: f"{told[name]} {more}".strip() for name, more in self.more_help.items()}
+        return super().get_form(request, obj, change, **{"help_texts": texts, **kwargs})
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **kwargs: Any
@@ -191,6 +198,12 @@ class TemporalConnectionAdmin(CredentialAdmin):
     """Temporal endpoints."""
 
     empty = "Workers find Temporal by a connection. Without one at any level they cannot start."
+    more_help = {
+        "is_tls_enabled": (
+            "A Temporal may ask for a client certificate, which connections do not hold yet: "
+            "docs/operate/private-networks.md tells how its workers get one."
+        )
+    }
     fieldsets = (
         (None, {"fields": ("organization", "name", "host", "namespace", "is_tls_enabled")}),
         API_KEY_FIELDSET,
@@ -206,6 +219,12 @@ class LiteLLMConnectionAdmin(CredentialAdmin):
     """LiteLLM gateways."""
 
     empty = "Workers find language models by a connection. Without one at any level they cannot start."
+    more_help = {
+        "api_url": (
+            "With or without /v1. Verify calls it without a proxy: docs/operate/private-networks.md tells what workers "
+            "need in a network that has one."
+        )
+    }
     fieldsets = ((None, {"fields": ("organization", "name", "api_url")}), API_KEY_FIELDSET)
 
     @admin.display(description="endpoint", ordering="api_url")
@@ -218,6 +237,12 @@ class TelemetrySettingsAdmin(ConnectionAdmin):
     """What workers are told about OpenTelemetry."""
 
     empty = "Without telemetry settings workers are given defaults, which export nothing."
+    more_help = {
+        "otel_exporter_otlp_endpoint": (
+            "A collector may ask for headers, which workers are not given yet: docs/operate/private-networks.md tells "
+            "where they get them from."
+        )
+    }
     list_display = (
         "name",
         "organization",

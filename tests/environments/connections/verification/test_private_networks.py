@@ -84,6 +84,16 @@ def test_a_server_that_goes_on_without_a_client_certificate_is_none_of_them(serv
     assert temporal(server.host) == "The API key is not accepted for the namespace n."
 
 
+@pytest.mark.parametrize("said", ["No required SSL certificate was sent", "The SSL certificate error"])
+def test_nginx_that_misses_a_client_certificate_says_so_in_its_page(
+    serve: Serve, trusted: Authority, said: str
+) -> None:
+    page = f"<html><head><title>400 {said}</title></head><body></body></html>\r\n".encode()
+    for verified in (litellm, telemetry):
+        server = serve(answering("400 Bad Request", body=page), tls=trusted.context_for("127.0.0.1"))
+        assert verified(server.host) == f"{server.host} asks for {CLIENT_CERTIFICATE}"
+
+
 @pytest.mark.parametrize("reason", ["TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE"])
 def test_every_alert_that_means_a_client_certificate_is_known(reason: str) -> None:
     error = ssl.SSLError(1, reason)
@@ -177,6 +187,23 @@ def test_a_name_that_only_a_proxy_could_look_up_leads_there_too() -> None:
     with pytest.raises(ConnectionProblemError) as caught:
         destination_of("t.example.com", 7233, deadline=Deadline(), resolve=away)
     assert str(caught.value) == f"The name t.example.com cannot be resolved. {DIRECTLY}"
+
+
+def test_a_firewall_that_refuses_and_a_proxy_in_the_way_lead_there_too(serve: Serve) -> None:
+    away = destination_of("t.example.com", 7233, deadline=Deadline(), resolve=lambda _: ["8.8.8.8"])
+    assert problem_of(ConnectionRefusedError(), away, Deadline()) == f"Nothing listens at {away}. {DIRECTLY}"
+    server = serve(answering("407 Proxy Authentication Required"))
+    found = verify_telemetry(TelemetrySettings(otel_exporter_otlp_endpoint=f"http://{server.host}"))
+    assert found.problem == f"A proxy on the way to {server.host} asks who calls (407). {DIRECTLY}"
+
+
+def test_a_collector_of_grpc_may_ask_for_headers_all_the_same(
+    serve: Serve, otlp_over_grpc: Callable[[str], str], trusted: Authority
+) -> None:
+    server = serve(grpc_status(16), tls=trusted.context_for("127.0.0.1", "h2"))
+    assert otlp_over_grpc(server.host) == ""
+    found = verify_telemetry(TelemetrySettings(otel_exporter_otlp_endpoint=f"https://{server.host}"))
+    assert found.details.endswith("no trace was sent, so it may still ask for headers.")
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -64,7 +64,10 @@ def test_keeps_the_beginning_of_a_long_reason(running: Fleet) -> None:
     assert current().stop_reason == "r" * 200
 
 
-def test_a_worker_that_never_started_may_say_goodbye(fleet: Fleet) -> None:
+def test_a_goodbye_before_any_start_is_204_since_its_client_ends_anyhow_and_there_is_nothing_to_end(
+    fleet: Fleet,
+) -> None:
+    """A worker whose start was refused says it, too: that refusal is on record, and no other one is to hide it."""
     before = everything()
     assert_accepted(disconnect(fleet))
     assert everything() == before
