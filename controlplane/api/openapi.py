@@ -46,7 +46,7 @@ ERRORS = {
     "404": "No such object in the key's organization",
     "405": "Method not allowed",
     "409": "Not in its present state: disabled, draining, full, taken by another, or its configuration is incomplete",
-    "413": "The body is larger than 64 KiB, or that of a heartbeat than 1 MiB",
+    "413": "The body is larger than 64 KiB, or that of a heartbeat or goodbye than 1 MiB",
     "415": "The body is not application/json in UTF-8",
     "429": "Too many requests",
     "503": "The database, a row or a credential is not available at the moment",

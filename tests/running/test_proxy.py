@@ -185,9 +185,15 @@ def test_a_larger_body_is_refused_as_the_service_refuses(proxy: Proxy, path: str
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/v1/workers/x/heartbeat", "/api/v1/workers/heartbeat", "//api/v1/workers/x/heartbeat"]
+    "path",
+    [
+        "/api/v1/workers/x/heartbeat",
+        "/api/v1/workers/heartbeat",
+        "//api/v1/workers/x/heartbeat",
+        "/api/v1/workers/x/disconnect",
+    ],
 )
-def test_a_heartbeat_may_be_larger(proxy: Proxy, path: str) -> None:
+def test_a_heartbeat_or_goodbye_may_be_larger(proxy: Proxy, path: str) -> None:
     assert ask(proxy, path, body=b"x" * 1024 * 1024).body["length"] == 1024 * 1024
     assert ask(proxy, path, body=b"x" * (1024 * 1024 + 1)).status == 413
 

@@ -25,7 +25,6 @@ class HeartbeatApiView(RunningWorkerView):
 
     call = "heartbeat"
     asks_key_itself = True
-    max_bytes = 1024 * 1024  # log lines
     refusals = (404, 409)
 
 

@@ -60,6 +60,7 @@ class RunningWorkerView(NotingView):
 
     #: What the call is, for people.
     call: str
+    max_bytes = 1024 * 1024  # with log lines, or the text of an error: neither costs a worker its life or its goodbye
     noted = frozenset({400, 403, 409, 413, 415, 422})
 
     @property

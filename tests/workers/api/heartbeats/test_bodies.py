@@ -202,7 +202,7 @@ def test_a_goodbye_never_fails_for_its_text(running: Fleet, body: bytes, expecte
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_whatever_a_goodbye_tells_it_ends_the_process(running: Fleet, told: dict[str, Any]) -> None:
     WorkerInstance.objects.update(stopped_at=None, stop_reason="", exit_code=None, error_message="")
-    assume(len(body := json.dumps(told).encode()) <= 64 * 1024)
+    assume(len(body := json.dumps(told).encode()) <= 1024 * 1024)
     assert_accepted(disconnect(running, body))
     assert current().liveness == Liveness.STOPPED
 
@@ -225,8 +225,10 @@ def test_takes_a_heartbeat_of_1_mib_and_not_one_byte_more(running: Fleet) -> Non
     assert_accepted(heartbeat(running, b"{}" + b" " * (MEBIBYTE - 2)))
 
 
-def test_refuses_a_goodbye_beyond_64_kib(running: Fleet) -> None:
-    assert_refused(disconnect(running, b"{}" + b" " * (64 * 1024 - 1)), 413)
+def test_a_goodbye_with_the_text_of_a_long_error_ends_the_process(running: Fleet) -> None:
+    assert_refused(disconnect(running, b"{}" + b" " * (MEBIBYTE - 1)), 413)
+    assert_accepted(disconnect(running, {"error_message": "Traceback " * 100_000}))
+    assert current().liveness == Liveness.STOPPED
 
 
 HOSTILE = ["\0", "a\0b", "\ud800", "\udfff\ud800", "x" * 4_096, "\U0010ffff" * 4_096, "\u202e\x1b[31m", "'; DROP --"]
