@@ -8,7 +8,6 @@ import json
 import re
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,11 +39,12 @@ def lists_of(page: Page) -> list[str]:
 
 
 def test_a_person_sets_a_fleet_up_and_its_worker_starts(  # noqa: PLR0915  # one walk through all pages
-    console: Page, control_plane: ControlPlane, screenshot: Callable[[str], Path]
+    console: Page, control_plane: ControlPlane, screenshot: Callable[[str], None]
 ) -> None:
     name = f"acme-{secrets.token_hex(4)}"
     temporal_secret, litellm_secret = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
 
+    visit(console, control_plane, "")
     console.get_by_role("link", name="Organizations").first.click()
     console.get_by_role("link", name="Add").first.click()
     console.locator("#id_id").fill(name)
@@ -330,6 +330,7 @@ def test_what_is_on_record_can_only_be_looked_at(
 
 def test_every_page_of_the_sidebar_opens_without_a_problem(console: Page, control_plane: ControlPlane) -> None:
     """The `page` fixture watches for errors of scripts, styles and the content security policy."""
+    visit(console, control_plane, "")
     lists = lists_of(console)
     assert len(lists) >= 12
     for path in lists:
@@ -344,7 +345,7 @@ def test_nothing_keeps_people_with_disabilities_from_using_the_pages(
     """Rows in the light color scheme, lists and empty forms in the dark one, what asks before a change in both."""
     assert fleet.start(system_info={"hostname": "host"}) == 200
     console.emulate_media(color_scheme=scheme)
-    console.reload()
+    visit(console, control_plane, "")
     expect(console.locator("html.dark")).to_have_count(1 if scheme == "dark" else 0)
     problems = {"the first page": axe.problems_of(console)}
     for path in lists_of(console):
