@@ -208,7 +208,7 @@ def test_single_sign_on_leads_to_the_provider_and_back(  # noqa: PLR0913, PLR091
     server = [sys.executable, "manage.py", "runserver", "--noreload", f"localhost:{port}"]
     process = ServerProcess(server, log=tmp_path / "server", cwd=ROOT, env={**control_plane.environ, **settings})
     try:
-        process.wait_until(lambda: is_live(url))
+        process.wait_until(lambda: is_ready(url))
         page.goto(f"{url}/admin/workers/worker/")
         screenshot("account-login-oidc")
         page.get_by_role("button", name="Continue with Example ID").click()
@@ -220,7 +220,7 @@ def test_single_sign_on_leads_to_the_provider_and_back(  # noqa: PLR0913, PLR091
         process.stop()
 
 
-def is_live(url: str) -> bool:
-    with suppress(OSError), urlopen(f"{url}/livez", timeout=5) as answer:  # noqa: S310  # http
+def is_ready(url: str) -> bool:
+    with suppress(OSError), urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310  # http
         return answer.status == 200
     return False
