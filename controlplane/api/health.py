@@ -52,7 +52,7 @@ def readiness_problems() -> list[str]:
     except (DatabaseError, InterfaceError) as error:
         if undeclared := pooler_problem(error):
             return [undeclared]
-        logger.warning("not ready: %s", type(error).__name__)
+        logger.warning("not ready: %s", type(error.__cause__ or error).__name__)
         return [DATABASE_AWAY]
 
 

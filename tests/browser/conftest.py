@@ -1,15 +1,23 @@
-"""Fixtures of a person who signed in, in a real Chromium."""
+"""One Chromium for all modules here, and somebody who signed in with it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.support.browser import chromium
 from tests.support.console_pages import sign_in
 from tests.support.servers import ControlPlane
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="package")
 def session(browser: Browser, control_plane: ControlPlane) -> Any:
     """The cookies of somebody who signed in."""
     context = browser.new_context()
@@ -20,8 +28,7 @@ def session(browser: Browser, control_plane: ControlPlane) -> Any:
 
 
 @pytest.fixture
-def console(page: Page, control_plane: ControlPlane, session: Any) -> Page:
-    """The console's first page after the login."""
+def console(page: Page, session: Any) -> Page:
+    """The page of somebody who signed in, who has looked at nothing yet."""
     page.context.add_cookies(session)
-    page.goto(f"{control_plane.url}/admin/")
     return page

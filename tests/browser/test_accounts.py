@@ -84,7 +84,7 @@ def code_of(seed: str) -> str:
 
 
 def test_an_authenticator_app_is_asked_for_and_a_recovery_code_stands_in(
-    page: Page, url: str, username: str, control_plane: ControlPlane, screenshot: Callable[[str], Path]
+    page: Page, url: str, username: str, control_plane: ControlPlane, screenshot: Callable[[str], None]
 ) -> None:
     sign_in(page, url, username)
     page.goto(f"{url}/admin/")
@@ -124,7 +124,7 @@ def test_an_authenticator_app_is_asked_for_and_a_recovery_code_stands_in(
 
 
 def test_a_passkey_signs_in_by_itself_and_can_be_removed(
-    page: Page, url: str, username: str, authenticator: str, screenshot: Callable[[str], Path]
+    page: Page, url: str, username: str, authenticator: str, screenshot: Callable[[str], None]
 ) -> None:
     sign_in(page, url, username, "/admin/account/")
     page.get_by_role("link", name="Add a passkey").click()
@@ -170,7 +170,7 @@ def test_a_passkey_that_is_not_confirmed_says_so(page: Page, url: str, page_prob
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_login_fits_a_phone(page: Page, url: str, scheme: str, screenshot: Callable[[str], Path]) -> None:
+def test_the_login_fits_a_phone(page: Page, url: str, scheme: str, screenshot: Callable[[str], None]) -> None:
     page.set_viewport_size({"width": 375, "height": 700})
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(f"{url}/admin/login/")
@@ -190,7 +190,7 @@ def test_single_sign_on_leads_to_the_provider_and_back(  # noqa: PLR0913, PLR091
     control_plane: ControlPlane,
     username: str,
     tmp_path: Path,
-    screenshot: Callable[[str], Path],
+    screenshot: Callable[[str], None],
 ) -> None:
     """With its settings from the environment, as an operator sets them, and under the policy of a real browser."""
     address = f"{username}@example.com"
@@ -208,7 +208,7 @@ def test_single_sign_on_leads_to_the_provider_and_back(  # noqa: PLR0913, PLR091
     server = [sys.executable, "manage.py", "runserver", "--noreload", f"localhost:{port}"]
     process = ServerProcess(server, log=tmp_path / "server", cwd=ROOT, env={**control_plane.environ, **settings})
     try:
-        process.wait_until(lambda: is_live(url))
+        process.wait_until(lambda: is_ready(url))
         page.goto(f"{url}/admin/workers/worker/")
         screenshot("account-login-oidc")
         page.get_by_role("button", name="Continue with Example ID").click()
@@ -220,7 +220,7 @@ def test_single_sign_on_leads_to_the_provider_and_back(  # noqa: PLR0913, PLR091
         process.stop()
 
 
-def is_live(url: str) -> bool:
-    with suppress(OSError), urlopen(f"{url}/livez", timeout=5) as answer:  # noqa: S310  # http
+def is_ready(url: str) -> bool:
+    with suppress(OSError), urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310  # http
         return answer.status == 200
     return False

@@ -48,7 +48,7 @@ def run(page: Page, action: str, rows: int) -> None:
     page.get_by_role("button", name="Run").click()
 
 
-def looks_well(page: Page, screenshot: Callable[[str], Path], name: str) -> None:
+def looks_well(page: Page, screenshot: Callable[[str], None], name: str) -> None:
     """On a desk, on a phone and in the dark, with nothing grave to be said by axe and nothing wider than the screen."""
     desk = page.viewport_size
     assert desk
@@ -64,7 +64,7 @@ def looks_well(page: Page, screenshot: Callable[[str], Path], name: str) -> None
 
 
 def test_three_workers_are_disabled_and_the_trail_says_so(
-    workers: Page, control_plane: ControlPlane, organization: str, screenshot: Callable[[str], Path]
+    workers: Page, control_plane: ControlPlane, organization: str, screenshot: Callable[[str], None]
 ) -> None:
     for row in workers.locator("#result_list .action-select").all()[:3]:
         row.check()
@@ -107,7 +107,7 @@ def test_the_list_is_downloaded_as_csv(workers: Page, organization: str) -> None
 
 
 def test_workers_are_moved_after_a_look_at_what_that_does(
-    workers: Page, control_plane: ControlPlane, organization: str, screenshot: Callable[[str], Path]
+    workers: Page, control_plane: ControlPlane, organization: str, screenshot: Callable[[str], None]
 ) -> None:
     visit(workers, control_plane, "workers/workerqueue/add/")
     choose(workers, "environment", f"{organization}/production")
@@ -133,7 +133,7 @@ def test_workers_are_moved_after_a_look_at_what_that_does(
 
 
 def test_keys_are_downloaded_once_and_start_their_workers(
-    workers: Page, control_plane: ControlPlane, screenshot: Callable[[str], Path]
+    workers: Page, control_plane: ControlPlane, screenshot: Callable[[str], None]
 ) -> None:
     run(workers, "issue_keys", 2)
     looks_well(workers, screenshot, "bulk-keys")

@@ -60,10 +60,11 @@ def test_a_checklist_says_that_it_is_not_fresh_and_asks_less_often(
 def test_the_palette_says_that_it_waits_and_asks_for_what_is_typed_by_then(
     status: int,
     console: Page,  # a fixture
+    control_plane: ControlPlane,
     page_problems: list[str],
 ) -> None:
     console.clock.install()
-    console.reload()
+    console.goto(f"{control_plane.url}/admin/")
     busy = Busy(console, SEARCH, status, **{"Retry-After": "5"})
     console.keyboard.press("Control+k")
     typed = console.locator("#search-input-command")

@@ -8,13 +8,21 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.console_pages import Fleet, choose, id_on, save, saved, sign_in, visit
+from tests.support.console_pages import Fleet, choose, id_on, save, saved, visit
 from tests.support.gateways import Gateway
 from tests.support.servers import ControlPlane, TemporalServer
+
+
+@pytest.fixture
+def page(page: Page, session: Any) -> Page:
+    """The page of somebody who signed in."""
+    page.context.add_cookies(session)
+    return page
 
 
 @pytest.fixture
@@ -44,11 +52,10 @@ def confirm(page: Page) -> None:
 
 
 def test_a_secret_is_verified_replaced_and_seen_to_reach_the_workers(  # one walk  # noqa: PLR0915
-    page: Page, control_plane: ControlPlane, fleet: Fleet, gateway: Gateway, screenshot: Callable[[str], Path]
+    page: Page, control_plane: ControlPlane, fleet: Fleet, gateway: Gateway, screenshot: Callable[[str], None]
 ) -> None:
     first, second = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     gateway.keys = {first, second}
-    sign_in(page, control_plane)
 
     visit(page, control_plane, "environments/litellmconnection/add/")
     verify_typed(page, "Organization: This field is required.")
@@ -113,7 +120,6 @@ def test_a_secret_is_verified_replaced_and_seen_to_reach_the_workers(  # one wal
 def test_a_real_temporal_is_verified_before_it_is_saved_and_after(
     page: Page, control_plane: ControlPlane, fleet: Fleet, temporal_server: TemporalServer
 ) -> None:
-    sign_in(page, control_plane)
     visit(page, control_plane, "environments/temporalconnection/add/")
     choose(page, "organization", fleet.organization)
     page.locator("#id_name").fill("real")

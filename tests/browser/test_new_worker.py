@@ -5,7 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,17 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.console_pages import Fleet, choose, save, sign_in, start, visit
+from tests.support.console_pages import Fleet, choose, save, start, visit
 from tests.support.servers import ControlPlane
 
 SHORT = 30
+
+
+@pytest.fixture
+def page(page: Page, session: Any) -> Page:
+    """The page of somebody who signed in."""
+    page.context.add_cookies(session)
+    return page
 
 
 @pytest.fixture
@@ -55,10 +62,9 @@ def running(*command: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_person_makes_a_worker_and_watches_its_first_boot(
-    page: Page, control_plane: ControlPlane, foreign: Fleet, screenshot: Any
+    page: Page, control_plane: ControlPlane, foreign: Fleet, screenshot: Callable[[str], None]
 ) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    sign_in(page, control_plane)
     visit(page, control_plane, "workers/worker/add/")
     plane = control_plane
     choose(page, "queue", f"{plane.organization_id}.{plane.environment}.{plane.queue}")

@@ -60,19 +60,8 @@ def walk(control_plane: ControlPlane, tmp_path: Path) -> Walk:
     return Walk(control_plane, tmp_path)
 
 
-@pytest.fixture
-def console(page: Page, control_plane: ControlPlane) -> Page:
-    """The console of somebody who signed in."""
-    page.goto(f"{control_plane.url}/admin/")
-    page.get_by_label("Username").fill(control_plane.admin_username)
-    page.get_by_label("Password").fill(control_plane.admin_password)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url(re.compile(r"/admin/$"))
-    return page
-
-
 def test_an_operator_sees_at_a_glance_what_runs_and_why_it_is_not_what_it_should_be(  # one walk through the page
-    console: Page, walk: Walk, screenshot: Callable[[str], Path]
+    console: Page, walk: Walk, screenshot: Callable[[str], None]
 ) -> None:
     walk.start(hostname="gpu-a", pid=11, sdk_version="1.0.1", cpu_percent=3)
     walk.start(hostname="gpu-b", pid=12, sdk_version="1.0.2", python_version="3.12.7", cpu_percent=9)

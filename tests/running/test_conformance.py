@@ -4,6 +4,9 @@ A few for each operation, on either database; the drill `fuzzing` makes thousand
 """
 
 import json
+import secrets
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -13,29 +16,57 @@ from tests.support.servers import ControlPlane
 pytestmark = pytest.mark.sqlite
 
 
+#: An organization of this module's own: other tests hold locks of updates and disable workers.
+FLEET = """
+organizations:
+  - id: {organization}
+    name: Conformance
+    temporal_connection: cloud
+    litellm_connection: gateway
+    temporal_connections: [{{name: cloud, host: "temporal.example.com:7233", namespace: n, api_key: {{file: secret}}}}]
+    litellm_connections: [{{name: gateway, api_url: "https://llm.example.com", api_key: {{file: secret}}}}]
+    environments:
+      - name: production
+        worker_queues: [{{name: default, workers: [{{name: first, id: {worker}}}]}}]
+"""
+
+
 @pytest.fixture(scope="module")
-def api_key(control_plane: ControlPlane) -> str:
-    """A key that reaches everything, so that what it does not find is not there."""
-    scope = ("--organization", control_plane.organization_id)
+def worker_id() -> str:
+    return str(uuid4())
+
+
+@pytest.fixture(scope="module")
+def api_key(control_plane: ControlPlane, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A key that reaches all of the organization, so that what it does not find is not there."""
+    directory, organization = tmp_path_factory.mktemp("fleet"), f"org-{secrets.token_hex(4)}"
+    (directory / "secret").write_text(secrets.token_urlsafe(24))
+    (directory / "fleet.yaml").write_text(FLEET.format(organization=organization, worker=worker_id))
+    control_plane.manage("apply", str(directory / "fleet.yaml"))
+    scope = ("--organization", organization)
     issued = control_plane.manage("issue_api_key", *scope, "--name", "conformance", "--format", "json")
     return str(json.loads(issued.stdout)["api_key"])
 
 
 @pytest.fixture(scope="module")
-def ids(control_plane: ControlPlane, api_key: str) -> Ids:
+def ids(control_plane: ControlPlane, api_key: str, worker_id: str) -> Ids:
     """What there is to be found, by the names that the document gives its parameters."""
     headers = {"Authorization": f"Bearer {api_key}"}
-    status, _, body = control_plane.request("GET", "/api/v1/environments", headers=headers)
-    assert status == 200, body
-    path = f"/api/v1/workers/{control_plane.worker_id}/start"
-    started, _, _ = control_plane.request("POST", path, json={}, headers=headers)
+
+    def the_one(path: str) -> Any:
+        status, _, body = control_plane.request("GET", path, headers=headers)
+        assert status == 200, body
+        (row,) = json.loads(body)
+        return row
+
+    environment = the_one("/api/v1/environments")
+    started, _, _ = control_plane.request("POST", f"/api/v1/workers/{worker_id}/start", json={}, headers=headers)
     assert started == 200  # only a worker that has started is heard
-    environment = next(row for row in json.loads(body) if row["name"] == control_plane.environment)
     return {
-        "worker_id": control_plane.worker_id,
-        "queue_id": control_plane.queue_id,
+        "worker_id": worker_id,
+        "queue_id": the_one("/api/v1/worker-queues")["id"],
         "environment_id": environment["id"],
-        "environment_name": control_plane.environment,
+        "environment_name": environment["name"],
     }
 
 

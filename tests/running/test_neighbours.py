@@ -13,20 +13,25 @@ from django.db import connection
 
 from tests.drills.service import Fleet, Service
 from tests.support.crawler import Console
-from tests.support.databases import fresh_database
+from tests.support.databases import MakeDatabase
 
 pytestmark = [
     pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL only"),
     pytest.mark.xdist_group("neighbours"),
 ]
 #: Seconds for which neighbours go on; each slow statement is given up after three.
-SECONDS = 7
+SECONDS = 5
 #: Seconds within which a start is answered though the machine is busy with other tests.
 PROMPT = 2.0
 #: The trail's table gives way to one that is read slowly, as the list of events and the queues' history read it.
 SLOW = """
     ALTER TABLE environments_auditevent RENAME TO kept;
     CREATE VIEW environments_auditevent AS SELECT kept.* FROM (SELECT pg_sleep(30)) AS slept, kept
+"""
+#: Those who asked have given up by then; PostgreSQL would go on for five seconds.
+END = """
+    SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()
 """
 QUICK = "DROP VIEW environments_auditevent; ALTER TABLE kept RENAME TO environments_auditevent"
 
@@ -64,12 +69,11 @@ class Neighbours:
 
 
 @pytest.fixture(scope="module")
-def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
-    service = Service(tmp_path_factory.mktemp("neighbours"), fresh_database("neighbours"), processes=1)
-    service.prepare()
+def neighbours(tmp_path_factory: pytest.TempPathFactory, migrated_database: MakeDatabase) -> Iterator[Neighbours]:
+    service = Service(tmp_path_factory.mktemp("neighbours"), migrated_database("neighbours"), processes=1)
     fleet = service.create_fleet(1)
     account = ("createsuperuser", "--noinput", "--username", "person", "--email", "person@example.com")
-    service.manage(*account, environ={"DJANGO_SUPERUSER_PASSWORD": "a-persons-password"})
+    service.set_up(*account, environ={"DJANGO_SUPERUSER_PASSWORD": "a-persons-password"})
     service.start()
     yield Neighbours(service, fleet, Console(service.url, "person", "a-persons-password"))
     service.stop()
@@ -83,7 +87,8 @@ def slow(neighbours: Neighbours) -> Iterator[None]:
         try:
             yield
         finally:
-            server.execute(QUICK)  # after what still runs, which PostgreSQL ends after five seconds
+            server.execute(END)
+            server.execute(QUICK)
 
 
 @contextmanager

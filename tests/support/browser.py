@@ -1,14 +1,16 @@
 """Fixtures that drive a real Chromium through the control plane, as a person would.
 
 While Playwright's synchronous API is in use an asyncio loop runs in the test's thread, where Django refuses to use its
-ORM and `asyncio.run` fails. So browser tests see the control plane over HTTP, as a process of its own, `control_plane`;
-they have modules of their own, and the browser ends with its module lest the loop reach the next one.
+ORM and `asyncio.run` fails. So browser tests see the control plane over HTTP, as a process of its own, `control_plane`.
+They lie in tests/browser, where one process runs them all with one browser, which ends with them lest the loop reach the
+next test.
 """
 
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,30 +29,32 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 TIMEOUT_MILLISECONDS = 15_000
+#: Asks for the pictures, with any value: nothing is asserted of them, and each takes a third of a second.
+SCREENSHOTS = "TEST_SCREENSHOTS"
 #: Bytes; the path of a socket has at most 107, of which Chromium and we add 58.
 MAX_TEMPORARY_DIRECTORY = 49
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Marks the tests with a browser, so that a run can leave them out."""
+    """Marks the tests with a browser, so that a run can leave them out, and keeps them in one process."""
     if "browser" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.browser)
+        item.add_marker(pytest.mark.xdist_group("browser"))
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
+@contextmanager
+def chromium(home: Path) -> Generator[Browser]:
     """A headless Chromium from the system's packages, with a home directory of its own."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     assert program, f"None of {', '.join(PROGRAMS)} is installed."
     # Chromium's own sandbox does not work for root.
     arguments = [*ARGUMENTS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    home = tmp_path_factory.mktemp("chromium")
     with _directory_for_sockets() as sockets, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
+        browser = playwright.chromium.launch(
             executable_path=program, args=arguments, env={**os.environ, "HOME": str(home), "TMPDIR": sockets}
         )
-        yield chromium
-        chromium.close()
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -83,21 +87,25 @@ def page(browser: Browser, page_problems: list[str]) -> Generator[Page]:
 
 
 @pytest.fixture
-def screenshot(page: Page) -> Callable[[str], Path]:
-    """A function that saves the whole page as `var/screenshots/<name>.png` and returns the path."""
+def screenshot(page: Page) -> Callable[[str], None]:
+    """A function that waits for the page and saves all of it as `var/screenshots/<name>.png` if pictures are wanted.
 
-    def save(name: str) -> Path:
+    `TEST_SCREENSHOTS=yes` says that they are.
+    """
+
+    def save(name: str) -> None:
+        # A click waits for the next page to begin, not for it to be there.
+        page.wait_for_load_state()
+        if SCREENSHOTS not in os.environ:
+            return
         path = ROOT / "var" / "screenshots" / f"{name}.png"
         window = page.viewport_size
         assert window
-        # A click waits for the next page to begin, not for it to be there.
-        page.wait_for_load_state()
         # As high as the page: what sticks to the window's edges would lie across the middle of it.
         height = page.evaluate("document.documentElement.scrollHeight")
         page.set_viewport_size({"width": window["width"], "height": max(height, window["height"])})
         page.screenshot(path=path, full_page=True)
         page.set_viewport_size(window)
-        return path
 
     return save
 

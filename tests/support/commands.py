@@ -33,15 +33,21 @@ class Commands:
         environ: Mapping[str, str],
         input: str | None = None,  # noqa: A002  # as subprocess has it
         more: Mapping[str, str] | None = None,
+        onto: Mapping[str, Path] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs one; the settings were made of `environ`, to which `more` adds what the command alone reads."""
+        """Runs one; the settings were made of `environ`, to which `more` adds what the command alone reads.
+
+        `onto` says where `stdout` or `stderr` goes instead of into what is returned.
+        """
         with tempfile.TemporaryDirectory() as name:
             stdin, stdout, stderr = (Path(name) / stream for stream in ("stdin", "stdout", "stderr"))
-            stdin.write_text(input or "")
+            for path, text in ((stdin, input or ""), (stdout, ""), (stderr, "")):
+                path.write_text(text)
+            streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr} | dict(onto or {})
             request = {
                 "arguments": arguments,
                 "environ": dict(more or {}),
-                "streams": [str(stdin), str(stdout), str(stderr)],
+                "streams": [str(path) for path in streams.values()],
             }
             code = self._ask(self._serving(environ), json.dumps(request).encode() + b"\n")
             return subprocess.CompletedProcess(["manage.py", *arguments], code, stdout.read_text(), stderr.read_text())

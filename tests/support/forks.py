@@ -1,5 +1,6 @@
 """The process that tests/support/commands.py starts: loads everything once, then forks for each command."""
 
+import gc
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ def serve() -> None:
     django.setup()
     get_commands()
     assert get_resolver().url_patterns
+    gc.freeze()  # what is loaded stays: a fork that looks through it for garbage copies all of its memory
     with open(0, "rb", buffering=0, closefd=False) as requests:  # no byte of which may be left in a buffer
         while line := requests.readline():
             child = os.fork()

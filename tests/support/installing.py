@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from workers.models import WorkerQueue
 BASH = shutil.which("bash") or "bash"
 KEY = "the-key-of-this-test"
 CLUSTER = (DeploymentType.KUBERNETES, DeploymentType.OPENSHIFT)
+#: The Python for stand-ins, at once: what `env` finds may be a shim, which takes ten times as long.
+PYTHON_LINE = f"#!{Path(sys.executable).resolve()} -IS"
 #: Tells how it was called, as one line of JSON.
-RECORDER = """#!/usr/bin/env python3
+RECORDER = f"""{PYTHON_LINE}
 import json, os, sys
-print(json.dumps({"program": os.path.basename(sys.argv[0]), "arguments": sys.argv[1:], "environ": dict(os.environ)}))
+told = {{"program": os.path.basename(sys.argv[0]), "arguments": sys.argv[1:], "environ": dict(os.environ)}}
+print(json.dumps(told))
 """
 #: A Python that is suitable, and whose venv module puts recorders where the programs would be.
 PYTHON = """#!/usr/bin/env bash

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Below the range from which systems take the local ports of outgoing connections, which would race with ours.
 PORTS = range(20_000, 32_000)
 PR_SET_PDEATHSIG = 1
+#: Seconds between two looks whether a server is ready: what is soon there is soon seen.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.1
 
 _libc = ctypes.CDLL(None)
 
@@ -57,13 +59,14 @@ class ServerProcess:
 
     def wait_until(self, is_ready: Callable[[], bool], *, seconds: float = 90) -> None:
         """Returns once the server is ready; stops it and raises ServerDidNotStartError otherwise."""
-        deadline = time.monotonic() + seconds
+        deadline, pause = time.monotonic() + seconds, SHORTEST_PAUSE
         while not is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 message = f"{self._process.args!r} exited with {self._process.returncode}:\n{self.log_tail()}"
                 raise ServerDidNotStartError(message)
-            time.sleep(0.1)
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def stop(self) -> None:
         """Ends the server and whatever it has started; safe to call again."""

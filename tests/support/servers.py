@@ -58,10 +58,10 @@ class ControlPlane:
         self.start()
 
     def start(self) -> None:
-        """Starts it and returns once it answers."""
+        """Starts it and returns once it serves: a process that has not looked at its database yet lets nobody in."""
         command = [sys.executable, "manage.py", "quickstart", "--format", "json"]
         self.process = ServerProcess(command, log=self.directory / "control-plane", cwd=ROOT, env=self.environ)
-        self.process.wait_until(self._is_live)
+        self.process.wait_until(self._is_ready)
 
     def stop(self) -> None:
         """Ends it, and the process that runs its commands."""
@@ -108,12 +108,12 @@ class ControlPlane:
         """Everything that the control plane has written since it was last started, but for what quickstart printed."""
         return self.process.log_text().partition("\n")[2]
 
-    def _is_live(self) -> bool:
+    def _is_ready(self) -> bool:
         with suppress(JSONDecodeError, OSError, http.client.HTTPException):
             printed = loads(self.process.stdout.read_text().partition("\n")[0])
             # A later quickstart prints null for the password, which only the first one knew.
             vars(self).update({name: value for name, value in printed.items() if value is not None})
-            return self.request("GET", "/livez")[0] == http.HTTPStatus.OK
+            return self.request("GET", "/readyz")[0] == http.HTTPStatus.OK
         return False
 
 
@@ -154,11 +154,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps a module's tests with servers in one process, where they share what takes long to start."""
+    """Keeps the tests with a server in one process, where they share what takes long to start."""
     for item in items:
-        needs_server = {"control_plane", "temporal_server"} & set(getattr(item, "fixturenames", ()))
-        if needs_server and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        needed = [name for name in ("control_plane", "temporal_server") if name in getattr(item, "fixturenames", ())]
+        if needed and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(needed[0]))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,44 +2,52 @@
 
 import os
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from django.db import connection
 
-from tests.support.databases import fresh_database
-from tests.support.processes import ROOT
+from tests.support.commands import Commands
+from tests.support.databases import MakeDatabase, fresh_database
 
-pytestmark = [pytest.mark.sqlite, pytest.mark.processes]
+pytestmark = [
+    pytest.mark.sqlite,
+    pytest.mark.processes,
+    pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one lock for all tables"),
+]
 
 SCRIPT = """
-import sys, django
-django.setup()
+import sys
 from django.core.management import CommandError, call_command
 from controlplane.management.commands import migrate
 migrate.ATTEMPTS = 2
 try:
-    call_command("migrate", *sys.argv[1:], verbosity=0)
+    call_command("migrate", *{arguments!r}, verbosity=0)
 except CommandError as error:
     sys.exit(str(error))
 """
+type Migrate = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def url() -> str:
-    if not os.environ["DATABASE_URL"].startswith("postgresql:"):
-        pytest.skip("SQLite has one lock for all tables")
-    return fresh_database("migrate")
+def migrate() -> Iterator[Migrate]:
+    commands = Commands()
+
+    def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        url = f"{url}?options=-c%20lock_timeout%3D200ms"  # instead of two seconds
+        code = SCRIPT.format(arguments=arguments)
+        return commands.run("shell", "--no-imports", "--command", code, environ={**os.environ, "DATABASE_URL": url})
+
+    yield run
+    commands.close()
 
 
-def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "controlplane.settings"}
-    command = [sys.executable, "-c", SCRIPT, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603
-
-
-def test_gives_up_a_table_that_is_read_for_long_and_goes_on_when_it_is_run_again(url: str) -> None:
-    assert migrate(url, "auth", "0011").returncode == 0
+def test_gives_up_a_table_that_is_read_for_long_and_goes_on_when_it_is_run_again(
+    migrate: Migrate, migrated_database: MakeDatabase
+) -> None:
+    url = migrated_database("migrate")
+    assert migrate(url, "auth", "0011").returncode == 0  # undoes those after it
     with psycopg.connect(url) as backup:
         backup.execute("LOCK TABLE auth_user IN ACCESS SHARE MODE")
         done = migrate(url)
@@ -55,7 +63,8 @@ def test_gives_up_a_table_that_is_read_for_long_and_goes_on_when_it_is_run_again
     assert (again.returncode, again.stderr) == (0, "")
 
 
-def test_another_error_is_not_tried_again(url: str) -> None:
+def test_another_error_is_not_tried_again(migrate: Migrate) -> None:
+    url = fresh_database("migrate")
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE environments_organization (id text)")
     done = migrate(url)

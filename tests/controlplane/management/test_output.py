@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from environments.management.command import ControlPlaneCommand
+from tests.support.commands import Commands
 from tests.support.databases import MakeDatabase
 from tests.support.processes import ROOT
 
@@ -32,40 +35,54 @@ pytestmark = pytest.mark.sqlite
 
 
 @pytest.fixture(scope="module")
-def environ(migrated_database: MakeDatabase) -> Iterator[dict[str, str]]:
-    """A database with some rows of each kind; what is printed is written at once."""
-    environ = os.environ | {"DATABASE_URL": migrated_database("output"), "PYTHONUNBUFFERED": "1"}
+def environ(migrated_database: MakeDatabase) -> dict[str, str]:
+    """A database of its own; what is printed is written at once."""
+    return os.environ | {"DATABASE_URL": migrated_database("output"), "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="module")
+def run(environ: dict[str, str]) -> Iterator[Any]:
+    """Runs commands where there are some rows of each kind."""
+    commands = Commands()
     counts = ("--organizations=1", "--queues=2", "--workers=20", "--starts=20", "--output=/dev/null")
-    subprocess.run([sys.executable, "manage.py", "seed_fleet", *counts], cwd=ROOT, env=environ, check=True)  # noqa: S603
-    return environ
+    assert commands.run("seed_fleet", *counts, environ=environ).returncode == 0
+    yield partial(commands.run, environ=environ)
+    commands.close()
 
 
-def manage(environ: dict[str, str], *arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+@contextmanager
+def unread() -> Iterator[Path]:
+    """A pipe that nobody reads from."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        yield Path(f"/proc/{os.getpid()}/fd/{writer}")
+    finally:
+        os.close(writer)
+
+
+def manage(environ: dict[str, str], *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs one in a process of its own, for what is about how that begins."""
     command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environ, text=True, check=False, **streams)  # noqa: S603
+    return subprocess.run(command, cwd=ROOT, env=environ, text=True, check=False, **options)  # noqa: S603
 
 
 @pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
-def test_a_reader_who_has_seen_enough_ends_it_quietly(environ: dict[str, str], arguments: tuple[str, ...]) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w") as stdout:
-        done = manage(environ, *arguments, stdout=stdout, stderr=subprocess.PIPE)
+def test_a_reader_who_has_seen_enough_ends_it_quietly(run: Any, arguments: tuple[str, ...]) -> None:
+    with unread() as stdout:
+        done = run(*arguments, onto={"stdout": stdout})
     assert done.returncode == 141
     assert not [word for word in ("Traceback", "ignored", "Error") if word in done.stderr], done.stderr
 
 
-def test_nobody_hears_of_progress_either(environ: dict[str, str]) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w") as both:
+def test_nobody_hears_of_progress_either(environ: dict[str, str], run: Any) -> None:
+    with unread() as path, path.open("w") as both:
         assert manage(environ, "doctor", stdout=both, stderr=both).returncode == 141
 
 
 @pytest.mark.parametrize("arguments", [PRINTING["list_workers"], PRINTING["issue_api_key"]])
-def test_what_cannot_be_written_is_said_in_a_sentence(environ: dict[str, str], arguments: tuple[str, ...]) -> None:
-    with Path("/dev/full").open("w") as stdout:
-        done = manage(environ, *arguments, stdout=stdout, stderr=subprocess.PIPE)
+def test_what_cannot_be_written_is_said_in_a_sentence(run: Any, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, onto={"stdout": Path("/dev/full")})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "Stopped: No space left on device."
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -48,20 +49,36 @@ sys.__stdout__.write(json.dumps(modes))
 """
 
 
-def modes_after(folder: Path, umask: str, body: str) -> dict[str, int]:
-    """The modes of all that is below the folder afterwards."""
+def environ_of(folder: Path) -> dict[str, str]:
     unset = ("SECRET_KEY", "ENCRYPTION_KEYS", "API_KEY_SIGNING_KEYS")
-    environ = {name: value for name, value in os.environ.items() if name not in unset} | {
+    return {name: value for name, value in os.environ.items() if name not in unset} | {
         "CONTROL_PLANE_ENV_FILE": str(folder / ".env"),
         "DATABASE_URL": f"sqlite:///{folder}/var/deep/controlplane.sqlite3",
         "DJANGO_SETTINGS_MODULE": "controlplane.settings",
     }
-    if not (folder / ".env").exists():
-        make = "from controlplane.startup import secrets_file; secrets_file.ensure()"
-        subprocess.run([sys.executable, "-c", make], cwd=ROOT, env=environ, check=True)  # noqa: S603
+
+
+@pytest.fixture(scope="module")
+def made_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of secrets as it is made."""
+    folder = tmp_path_factory.mktemp("secrets")
+    make = "from controlplane.startup import secrets_file; secrets_file.ensure()"
+    subprocess.run([sys.executable, "-c", make], cwd=ROOT, env=environ_of(folder), check=True)  # noqa: S603
+    return folder / ".env"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, made_secrets: Path) -> Path:
+    """A folder that has nothing but secrets."""
+    shutil.copy2(made_secrets, tmp_path / ".env")  # with its mode
+    return tmp_path
+
+
+def modes_after(folder: Path, umask: str, body: str) -> dict[str, int]:
+    """The modes of all that is below the folder afterwards."""
     command = [sys.executable, "-c", SCRIPT, str(folder), umask, body]
     done = subprocess.run(  # noqa: S603
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=ROOT, env=environ_of(folder), capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return {os.path.relpath(path, folder): mode for path, mode in json.loads(done.stdout).items()}
@@ -75,21 +92,21 @@ def open_to_others(modes: dict[str, int]) -> dict[str, str]:
     ("umask", "entry"),
     [("022", "manage.py"), *((umask, entry) for umask in ("000", "022", "027", "077") for entry in ("wsgi", "django"))],
 )
-def test_no_other_account_reads_what_an_entry_writes(tmp_path: Path, umask: str, entry: str) -> None:
-    modes = modes_after(tmp_path, umask, ENTRIES[entry])
+def test_no_other_account_reads_what_an_entry_writes(folder: Path, umask: str, entry: str) -> None:
+    modes = modes_after(folder, umask, ENTRIES[entry])
     assert open_to_others(modes) == {}
     written = {Path(name).name for name in modes}
     assert {".env", "controlplane.sqlite3", "controlplane.sqlite3-wal", "controlplane.sqlite3-shm"} <= written
     assert (entry == "manage.py") == ("everything.json" in written)
 
 
-def test_an_existing_database_is_taken_from_others_with_what_lies_beside_it(tmp_path: Path) -> None:
-    folder = tmp_path / "var" / "deep"
-    folder.mkdir(parents=True, mode=0o700)
+def test_an_existing_database_is_taken_from_others_with_what_lies_beside_it(folder: Path) -> None:
+    deep = folder / "var" / "deep"
+    deep.mkdir(parents=True, mode=0o700)
     for suffix in private_files.BESIDE:
-        (folder / f"controlplane.sqlite3{suffix}").touch()
-        (folder / f"controlplane.sqlite3{suffix}").chmod(0o664)
-    modes = modes_after(tmp_path, "022", ENTRIES["django"])
+        (deep / f"controlplane.sqlite3{suffix}").touch()
+        (deep / f"controlplane.sqlite3{suffix}").chmod(0o664)
+    modes = modes_after(folder, "022", ENTRIES["django"])
     assert {name: mode for name, mode in open_to_others(modes).items() if "sqlite3" in name} == {}
 
 

@@ -16,6 +16,7 @@ from tests.support.installing import (
     BASH,
     CLUSTER,
     KEY,
+    PYTHON_LINE,
     calls,
     container,
     deployment,
@@ -115,7 +116,7 @@ echo started >> "$HOME/starts"
 [ "$(wc -l < "$HOME/starts")" -gt {times} ]
 """
 #: Ends in good order on SIGINT only, as the existing worker does.
-RUNS = """#!/usr/bin/env python3
+RUNS = f"""{PYTHON_LINE}
 import signal, sys
 signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
 print("running", flush=True)
