@@ -82,7 +82,7 @@ def what_takes_long_by_design() -> None:
     settings.WHITENOISE_AUTOREFRESH = True
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # Django truncates each table and index anew and makes all permissions again: 0.3 s for a handful of rows.
-    TransactionTestCase._fixture_teardown = lambda _test: empty_tables()
+    TransactionTestCase._fixture_teardown = lambda _test: empty_tables()  # type: ignore[attr-defined]  # Django's own
 
 
 @pytest.fixture
