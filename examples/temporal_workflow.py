@@ -22,3 +22,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("Name Temporal's host:port, the namespace and the task queue.")
     asyncio.run(main(*sys.argv[1:]))
+    # Nothing is left to do. While Python shuts down, the threads of temporalio 1.35 sometimes crash it.
+    sys.stdout.flush()
+    os._exit(0)

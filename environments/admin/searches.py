@@ -152,11 +152,12 @@ class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
     def _remember_order(self, request: HttpRequest) -> None:
         """The order that was chosen last stays for this login, until another is chosen or it is taken off."""
         name = f"order of {self.opts.label_lower}"
-        if ORDER_VAR in self.params:
-            if request.session.get(name, "") != self.params[ORDER_VAR]:
-                request.session[name] = self.params[ORDER_VAR]
-        elif kept := request.session.get(name, ""):
-            self._keep(ORDER_VAR, kept)
+        kept = request.session.get(name, "")
+        chosen = self.params.get(ORDER_VAR, kept)
+        if chosen != kept:
+            request.session[name] = chosen
+        if chosen:
+            self._keep(ORDER_VAR, chosen)
 
     def _name_of(self, column: str) -> Any:
         _, _, number = column.rpartition("-")

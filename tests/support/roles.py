@@ -221,6 +221,7 @@ class Caller:
     def request(self, **query: str) -> Any:
         """A request as a list gets it."""
         request = RequestFactory().get("/admin/", query)
+        request.session = {}
         request.user = self.user
         return request
 

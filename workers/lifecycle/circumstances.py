@@ -29,7 +29,7 @@ _API_KEY = Table(
     ApiKey,
     (
         *("id", "organization_id", "name", "scope", "worker_id", "queue_id", "environment_id"),
-        *("token_hash", "expires_at", "revoked_at"),
+        *("token_hash", "created_at", "expires_at", "revoked_at"),
     ),
 )
 _WORKER = Table(Worker, ("id", "organization_id", "queue_id", "name", "is_disabled", "is_draining"))
