@@ -61,7 +61,7 @@ class ServerProcess:
         """Returns once the server is ready; stops it and raises ServerDidNotStartError otherwise."""
         deadline, pause = time.monotonic() + seconds, SHORTEST_PAUSE
         while not is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if not self.is_running() or time.monotonic() > deadline:
                 self.stop()
                 message = f"{self._process.args!r} exited with {self._process.returncode}:\n{self.log_tail()}"
                 raise ServerDidNotStartError(message)
@@ -69,13 +69,19 @@ class ServerProcess:
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def stop(self) -> None:
-        """Ends the server and whatever it has started; safe to call again."""
+        """Ends the server and whatever it has started; safe to call again.
+
+        Once somebody has waited for the process, its number and so its group may be another's: thousands are born in a
+        run, and each session of PostgreSQL is a group of its own. So the group is ended before that, or not at all.
+        """
         atexit.unregister(self.stop)
-        self._process.send_signal(self._stop_signal)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(15)
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.returncode is not None:
+            return
+        os.kill(self.pid, self._stop_signal)
+        deadline = time.monotonic() + 15
+        while self.is_running() and time.monotonic() < deadline:
+            time.sleep(SHORTEST_PAUSE)
+        os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     @property
@@ -84,8 +90,10 @@ class ServerProcess:
         return self._process.pid
 
     def is_running(self) -> bool:
-        """Whether it has not ended by itself."""
-        return self._process.poll() is None
+        """Whether it has not ended by itself. Nobody waits for it by this, so its number stays its own."""
+        if self._process.returncode is not None:
+            return False
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def descendants(self) -> list[int]:
         """The ids of all processes that it has started, and they in turn, as long as they run."""
@@ -104,14 +112,15 @@ class ServerProcess:
     def kill(self) -> None:
         """Ends the server and whatever it has started at once, without a chance to put anything in order."""
         atexit.unregister(self.stop)
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGSTOP)  # so that it starts nothing more
+        if self._process.returncode is not None:
+            return
+        os.kill(self.pid, signal.SIGSTOP)  # so that it starts nothing more
         pids = [self.pid, *self.descendants()]
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-        while any(map(_is_alive, pids)):
+        while any(map(is_alive, pids)):
             time.sleep(0.02)
 
     def _end_with_parent(self) -> None:
@@ -120,7 +129,7 @@ class ServerProcess:
             _libc.prctl(PR_SET_PDEATHSIG, self._stop_signal)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether a process still holds anything; one that nobody has asked after its end does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
