@@ -35,7 +35,7 @@ LATELY = 2.0
 #: Calls of workers that compute at once: of more, each only waits longer for its turn with the interpreter.
 LANES = 2
 #: Seconds after which a call goes ahead without a lane, since those in the lanes wait for a lock or the disk.
-PATIENCE = 0.05
+PATIENCE = 0.02
 #: What looks at a row or two, as a worker's calls do, so that a program which asks ten of them at once is not refused.
 #: All else that is read is a list, or is counted, and takes the longer the more there is.
 SHORT = re.compile(r"/api/v1/(environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?/?")
