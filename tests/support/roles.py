@@ -17,6 +17,7 @@ from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import connection, models
 from django.test import RequestFactory
 from django.urls import Resolver404, get_resolver, reverse
@@ -221,7 +222,7 @@ class Caller:
     def request(self, **query: str) -> Any:
         """A request as a list gets it."""
         request = RequestFactory().get("/admin/", query)
-        request.session = {}
+        request.session = SessionStore()
         request.user = self.user
         return request
 
