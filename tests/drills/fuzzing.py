@@ -25,7 +25,7 @@ from tests.support.databases import THROWAWAY
 
 PUBLIC = frozenset({"GET /api/health"})
 LISTS = frozenset({"GET /api/v1/environments", "GET /api/v1/worker-queues"})
-#: It names its environment by a name, which means the own organization's.
+#: It names its environment by a name, which means the own organization's; the document's example may be one of its names.
 REGISTER = "POST /api/v1/workers/register"
 #: What alone is answered with credentials.
 GIVING_CREDENTIALS = frozenset({START, REGISTER, "POST /api/v1/worker-queues/{queue_id}/start"})
@@ -106,7 +106,7 @@ def callers_of(service: Service, fleet: Fleet, foreign: Fleet) -> list[Caller]:
     hidden = secrets + [text for name, text in others.items() if name != "environment_name"]
     known = [fleet.organization_id, *(text for name, text in own.items() if name != "environment_name")]
     return [
-        Caller("ids that name nothing", key, as_generated, {}, PUBLIC | LISTS, hidden),
+        Caller("ids that name nothing", key, as_generated, {}, PUBLIC | LISTS | {REGISTER}, hidden),
         Caller("the key's own ids", key, for_these, own, None, hidden),
         Caller("another organization's ids", key, for_these, others, PUBLIC | LISTS | {REGISTER}, hidden),
         Caller("nobody", {}, for_these, own, PUBLIC, hidden + known),
