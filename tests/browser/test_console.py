@@ -8,13 +8,11 @@ import json
 import re
 import secrets
 from collections.abc import Callable
-from html import unescape
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support import axe
 from tests.support.console_pages import HOSTILE, Fleet, choose, confirm, id_on, save, saved, sign_in, start, visit
 from tests.support.servers import ControlPlane
 
@@ -337,44 +335,6 @@ def test_every_page_of_the_sidebar_opens_without_a_problem(console: Page, contro
     for path in lists:
         console.goto(f"{control_plane.url}{path}")
         expect(console.locator("#result_list, #changelist-form, .module").first).to_be_attached()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_keeps_people_with_disabilities_from_using_the_pages(
-    scheme: Any, console: Page, control_plane: ControlPlane, fleet: Fleet
-) -> None:
-    """Rows in the light color scheme, lists and empty forms in the dark one, what asks before a change in both."""
-    assert fleet.start(system_info={"hostname": "host"}) == 200
-    console.emulate_media(color_scheme=scheme)
-    visit(console, control_plane, "")
-    expect(console.locator("html.dark")).to_have_count(1 if scheme == "dark" else 0)
-    problems = {"the first page": axe.problems_of(console)}
-    for path in lists_of(console):
-        if scheme == "light":
-            rows = console.request.get(f"{control_plane.url}{path}").text().partition('id="result_list"')[2]
-            links = re.findall(r'href="(/admin/[^"]+/change/[^"]*)"', rows)
-        else:
-            console.goto(f"{control_plane.url}{path}")
-            problems[path] = axe.problems_of(console)
-            links = [link.get_attribute("href") or "" for link in console.locator("a[href$='/add/']").all()]
-        if links:
-            console.goto(f"{control_plane.url}{unescape(links[0])}")
-            problems[console.url] = axe.problems_of(console)
-    visit(console, control_plane, f"workers/workerqueue/{fleet.queue_id}/change/")
-    console.locator("#id_is_disabled").set_checked(True)
-    save(console)
-    expect(console.locator("#confirm-change")).to_be_visible()
-    problems["the confirmation page"] = axe.problems_of(console)
-    assert {place: found for place, found in problems.items() if found} == {}
-    assert len(problems) > 12
-
-
-def test_the_search_for_what_keeps_people_from_using_a_page_finds_it(page: Page) -> None:
-    """The counterpart of the test above."""
-    page.set_content('<html lang="en"><title>Page</title><main><input><p style="color: #ccc">Pale</p></main></html>')
-    found = " ".join(axe.problems_of(page))
-    assert "critical label" in found
-    assert "serious color-contrast" in found
 
 
 def test_signing_out_ends_the_session(page: Page, control_plane: ControlPlane) -> None:
