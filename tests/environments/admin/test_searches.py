@@ -5,6 +5,7 @@ What is counted are the statements, never the time: patterns, parameters, joins,
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import pytest
@@ -117,7 +118,10 @@ def addresses(model: Model) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("model", REGISTERED, ids=[model.__name__ for model in REGISTERED])
-def test_no_address_of_a_list_decides_what_its_statements_cost(model: Model, client: Client) -> None:
+def test_no_address_of_a_list_decides_what_its_statements_cost(
+    model: Model, client: Client, seeded_random: Random
+) -> None:
+    """A third of them in each run."""
     address, page = url(model, "changelist"), admin.site._registry[model]
     _, usual = asked(client, address)
     allowed = {
@@ -128,7 +132,8 @@ def test_no_address_of_a_list_decides_what_its_statements_cost(model: Model, cli
         "characters": 3 * usual["characters"] + 20_000 + len(page.search_fields) * LONGEST_SEARCH,
     }
     beyond = {}
-    for name, text in addresses(model):
+    asking = list(addresses(model))
+    for name, text in seeded_random.sample(asking, len(asking) // 3):
         response, found = asked(client, address, text)
         assert response.status_code in {200, 302, 400}, (name, response.status_code)
         if more := {what: number for what, number in found.items() if number > allowed[what]}:

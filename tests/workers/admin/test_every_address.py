@@ -6,6 +6,7 @@ The addresses are taken from the site's routes, so one that is added is tested t
 import logging
 import re
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 from urllib.parse import quote
 
@@ -125,10 +126,14 @@ def test_every_address_can_be_looked_at(who: str, fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("row", [UNKNOWN, "999999", *NONSENSE])
-def test_an_address_of_a_row_that_is_not_there_is_never_answered_5xx(row: str, fleet: Fleet) -> None:
+def test_an_address_of_a_row_that_is_not_there_is_never_answered_5xx(
+    row: str, fleet: Fleet, seeded_random: Random
+) -> None:
+    """A half of them in each run, since there are many kinds of rows that are not there."""
     with_rows = {address for address, other in zip(addresses(row), addresses(""), strict=True) if address != other}
     methods = (("get", {}), ("post", {}), ("post", FILLED))
-    calls = ((method, address, data) for address in sorted(with_rows) for method, data in methods)
+    some = seeded_random.sample(sorted(with_rows), len(with_rows) // 2)
+    calls = ((method, address, data) for address in some for method, data in methods)
     assert broken(caller("superuser", fleet), calls) == []
 
 
