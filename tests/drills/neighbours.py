@@ -29,7 +29,7 @@ from tests.support.processes import ROOT
 #: How many times longer than undisturbed the slowest hundredth may take on PostgreSQL, and seconds for all on SQLite.
 TIMES, SECONDS = 3, 1.0
 #: Seconds that are never too long in CI, where a moment has a few dozen calls and other work shares the processors.
-UNNOTICED = 3.0
+UNNOTICED = 2.0
 #: Starts and heartbeats in a second.
 RATE = 30
 KINDS = ("viewer", "bulk", "apply", "silent server", "queue key", "edits", "strangers", "commands", "all at once")
