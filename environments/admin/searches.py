@@ -150,14 +150,24 @@ class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
             messages.warning(request, ORDER_IS_CUT)
 
     def _remember_order(self, request: HttpRequest) -> None:
-        """The order that was chosen last stays for this login, until another is chosen or it is taken off."""
+        """The order that was chosen last stays for this login, until another is chosen or it is taken off.
+
+        It is kept by the columns' names: their numbers change with the columns that a list shows.
+        """
         name = f"order of {self.opts.label_lower}"
         kept = request.session.get(name, "")
-        chosen = self.params.get(ORDER_VAR, kept)
-        if chosen != kept:
-            request.session[name] = chosen
-        if chosen:
-            self._keep(ORDER_VAR, chosen)
+        if self.is_popup:
+            return
+        if ORDER_VAR in self.params:
+            numbers = [number for number in self.params[ORDER_VAR].split(".") if number]
+            chosen = ".".join(f"{'-' * number.startswith('-')}{self._name_of(number)}" for number in numbers)
+            if chosen != kept:
+                request.session[name] = chosen
+        elif kept:
+            places = {column: number for number, column in enumerate(self.list_display) if column in self.sortable_by}
+            found = [(column.startswith("-"), places.get(column.removeprefix("-"))) for column in kept.split(".")]
+            if order := [f"{'-' * is_falling}{place}" for is_falling, place in found if place is not None]:
+                self._keep(ORDER_VAR, ".".join(order))
 
     def _name_of(self, column: str) -> Any:
         _, _, number = column.rpartition("-")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -37,7 +38,7 @@ def context_of(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "period": period,
         "periods": list(PERIODS),
         "outage": outage,
-        "first_steps": [] if has_started else _first_steps(staff),
+        "first_steps": [] if has_started else _first_steps(request, staff),
     }
 
 
@@ -137,14 +138,11 @@ FAILING = {
 }
 
 
-def _first_steps(staff: Staff) -> list[dict[str, Any]]:
-    return [
-        {
-            "title": title,
-            "is_done": is_done,
-            "url": reverse(
-                f"admin:{model._meta.app_label}_{model._meta.model_name}_{'changelist' if is_done else 'add'}"
-            ),
-        }
-        for title, model, is_done in first_steps(staff)
-    ]
+def _first_steps(request: HttpRequest, staff: Staff) -> list[dict[str, Any]]:
+    """Each with the page where it is done, if this person may do it."""
+    steps = []
+    for title, model, is_done in first_steps(staff):
+        page = f"admin:{model._meta.app_label}_{model._meta.model_name}_{'changelist' if is_done else 'add'}"
+        may_do = is_done or admin.site._registry[model].has_add_permission(request)
+        steps.append({"title": title, "is_done": is_done, "url": reverse(page) if may_do else ""})
+    return steps

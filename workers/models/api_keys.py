@@ -118,9 +118,14 @@ class ApiKey(TenantOwned):
         """Neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
 
+    @property
+    def is_short_lived(self) -> bool:
+        """Whether it was issued for one occasion, so that its end is no surprise."""
+        return self.expires_at is not None and self.expires_at - self.created_at <= SHORT_LIVED
+
     def expiry_warning(self, now: datetime) -> int | None:
         """The most urgent of EXPIRY_WARNING_DAYS that has been reached; None for none, and for a short-lived key."""
-        if self.expires_at is None or not self.is_usable(now) or self.expires_at - self.created_at <= SHORT_LIVED:
+        if self.expires_at is None or not self.is_usable(now) or self.is_short_lived:
             return None
         reached = [days for days in EXPIRY_WARNING_DAYS if self.expires_at - now <= timedelta(days=days)]
         return min(reached, default=None)

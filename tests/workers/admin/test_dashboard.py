@@ -135,3 +135,13 @@ def test_a_member_of_no_organization_is_shown_nothing(client: Client) -> None:
     response = stranger.get("/admin/")
     assert response.status_code in {200, 403}
     assert "org-" not in response.content.decode()
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.ADMINISTRATOR])
+def test_the_first_steps_lead_only_where_the_person_may_go(db: None, role: Role) -> None:
+    visitor = signed_in(member(factories.create_organization("acme"), role))
+    content = visitor.get("/admin/").content.decode()
+    steps = content.partition('id="first-steps"')[2].partition("</ol>")[0]
+    found = re.findall(r'href="([^"]+)"', steps)
+    assert [visitor.get(address).status_code for address in found] == [200] * len(found)
+    assert ("An administrator of the organization does this." in steps) == (role != Role.ADMINISTRATOR)

@@ -32,7 +32,8 @@ CONNECTIONS = (TemporalConnection, LiteLLMConnection)
 
 
 def calendar_of(request: HttpRequest, keys: Any) -> dict[str, Any]:
-    """What the calendar's page shows of the keys, and of the connections that the person may see."""
+    """What the calendar's page shows: keys but the short-lived, and the connections that the person may see."""
+    keys = keys.without_short_lived()
     now = times.now()
     today = now.date()
     first = _month_asked(request, today)

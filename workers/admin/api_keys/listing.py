@@ -37,7 +37,7 @@ def state_of(key: ApiKey, now: datetime) -> tuple[str, str]:
     if key.revoked_at:
         return "Revoked", "danger"
     if not key.is_usable(now):
-        return "Expired", "danger"
+        return "Expired", "" if key.is_short_lived else "danger"
     if key.replaced_by_id:
         return "Replaced, in its grace period", "warning"
     days = key.expiry_warning(now)

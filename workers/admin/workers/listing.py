@@ -61,6 +61,12 @@ class FleetChangeList(BoundedList):
 
     result_list: Any
 
+    def get_ordering(self, request: HttpRequest, queryset: Any) -> list[Any]:
+        """By name where the chosen order leaves it open, and not by ids, which are made by chance."""
+        *chosen, last = super().get_ordering(request, queryset)
+        named = {str(each).removeprefix("-") for each in chosen}
+        return [*chosen, *(each for each in self._get_default_ordering() if str(each) not in named), last]
+
     def get_results(self, request: HttpRequest) -> None:
         """Resolves the configurations of one page together."""
         super().get_results(request)

@@ -102,6 +102,26 @@ def test_the_order_that_was_chosen_stays_until_it_is_taken_off(client: Client, f
     assert shown(page(client, "?o=nonsense")) == ["a-worker", "worker-1"]
 
 
+def test_the_order_is_kept_by_the_columns_names_whatever_else_is_shown(client: Client, fleet: Fleet) -> None:
+    for number, name in enumerate(["c-first", "b-second", "a-third"]):
+        worker = factories.create_worker(fleet.queue, name)
+        Worker.objects.filter(pk=worker.pk).update(created_at=timezone.now() + timedelta(minutes=number))
+    latest_first = ["a-third", "b-second", "c-first", "worker-1"]
+    assert shown(page(client, f"?o=-{column(client, 'created')}")) == latest_first
+    assert shown(page(client, "?columns=all")) == latest_first
+    assert 'href="?columns=version"' in page(client)
+    assert shown(page(client)) == latest_first
+    # Where something is chosen for a field there is no box before the columns, and nothing is kept.
+    assert page(client, "?_popup=1&o=1")
+    assert shown(page(client)) == latest_first
+
+
+def test_what_the_order_leaves_open_is_by_name(client: Client, fleet: Fleet) -> None:
+    for name in ("c", "a", "b"):
+        factories.create_worker(fleet.queue, name)
+    assert shown(page(client, f"?o={column(client, 'liveness')}")) == ["a", "b", "c", "worker-1"]
+
+
 def test_labels_and_version_are_columns_to_choose(client: Client, fleet: Fleet) -> None:
     Worker.objects.update(labels="gpu, blue")
     assert start(fleet).status_code == 200

@@ -64,6 +64,14 @@ def test_a_key_that_expires_soon_has_a_badge(days: int, color: str, fleet: Fleet
     assert badge in page(client, url("changelist"))
 
 
+def test_a_key_for_a_day_is_never_painted_as_a_problem(fleet: Fleet, client: Client) -> None:
+    for age in (timedelta(0), timedelta(hours=23), timedelta(days=3)):
+        row = factories.issue_key(fleet.worker, name="for a day", age=age, lifetime=timedelta(days=1)).row
+        for address in (url("change", row.pk), url("changelist"), url("calendar")):
+            assert "cp-badge-danger" not in page(client, address)
+            assert "cp-badge-warning" not in page(client, address)
+
+
 def test_a_key_that_was_found_leads_to_its_page(fleet: Fleet, client: Client) -> None:
     for text in (fleet.token, f'{{"headers": "Authorization: Bearer {fleet.token}"}} ...', f" {fleet.token}. "):
         response = client.post(url("whose"), {"text": text})
@@ -87,12 +95,14 @@ def test_the_calendar_shows_keys_and_credentials_on_their_days(fleet: Fleet, cli
     for model_row, day in ((fleet.temporal, now.date() - timedelta(days=1)), (fleet.litellm, date(2031, 2, 28))):
         model_row.api_key_expires_on = day
         model_row.save()
-    factories.issue_key(fleet.worker, name="lately", age=timedelta(days=3), lifetime=timedelta(days=1))
+    factories.issue_key(fleet.worker, name="lately", age=timedelta(days=6), lifetime=timedelta(days=4))
+    factories.issue_key(fleet.worker, name="for a day", age=timedelta(days=3), lifetime=timedelta(days=1))
     factories.issue_key(fleet.worker, name="endless", lifetime=None, no_expiry_reason="a device in the field")
     ApiKey.objects.filter(pk=fleet.api_key.pk).update(expires_at=datetime(2031, 1, 31, 23, 59, 59, tzinfo=UTC))
     content = page(client, url("calendar", month="2031-01"))
     for text in ("January 2031", "February 2031", "March 2031", "lately", "endless", "a device in the field"):
         assert text in content
+    assert "for a day" not in content
     assert f"{url('changelist')}?expires_on=2031-01-31" in content
     assert 'href="#day-2031-02-28"' in content
     assert 'id="day-2031-02-28"' in content
@@ -107,10 +117,10 @@ def test_the_calendar_shows_keys_and_credentials_on_their_days(fleet: Fleet, cli
 def test_the_calendar_takes_a_fixed_number_of_statements(fleet: Fleet, client: Client) -> None:
     fleet.temporal.api_key_expires_on = timezone.now().date()
     fleet.temporal.save()
-    factories.issue_key(fleet.worker, lifetime=timedelta(days=2))
+    factories.issue_key(fleet.worker, lifetime=timedelta(days=3))
     few = statements(client, url("calendar"))
     for number in range(120):
-        factories.issue_key(fleet.worker, name=f"k{number}", lifetime=timedelta(days=2))
+        factories.issue_key(fleet.worker, name=f"k{number}", lifetime=timedelta(days=3))
     factories.create_temporal(fleet.organization, "other", api_key_expires_on=timezone.now().date())
     content = page(client, url("calendar"))
     assert "There is more; these are the first 100." in content
