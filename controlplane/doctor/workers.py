@@ -9,7 +9,7 @@ from controlplane.doctor.findings import Finding, Level, many, note
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import Liveness, RefusedStart, Worker, WorkerInstance
 from workers.models.paths import PATH
-from workers.reports.attention import incomplete_queues, refused_starts
+from workers.reports.attention import first_missing, incomplete_queues, refused_starts
 
 STARTS = "starts"
 #: Time enough to bring a new worker up.
@@ -33,7 +33,8 @@ def examine_starts(now: datetime) -> Iterator[Finding]:
     what = "Hosts whose latest start in a queue was refused"
     yield from many(Level.PROBLEM, STARTS, what=what, names=told[False], advice=advice)
     parts = ("organization_id", "environment__name", "name")
-    queues = ("/".join(path) for path in incomplete_queues().order_by(*parts).values_list(*parts).iterator())
+    rows = incomplete_queues().annotate(missing=first_missing()).order_by(*parts).values_list(*parts, "missing")
+    queues = (f"{'/'.join(path)}: {missing}" for *path, missing in rows.iterator())
     advice = "Let a level point to the connection that is missing, or disable the queue."
     what = "Worker queues whose configuration is incomplete, so that starts are refused"
     yield from many(Level.PROBLEM, STARTS, what=what, names=queues, advice=advice)

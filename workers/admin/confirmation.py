@@ -16,6 +16,7 @@ from workers.configuration.impact import (
     CutOff,
     QueueImpact,
     affected_by,
+    can_start_again,
     cannot_start,
     compare,
     queues_affected_by,
@@ -91,8 +92,7 @@ class ConfirmedAdmin(ConsoleAdmin):
             "title": "Confirm the change",
             "step": "Confirm the change",
             "changes": [self._shown(name, *values) for name, values in _changes_of(obj).items()],
-            "workers": sum(found.workers for found in told["impact"] if not found.missing),
-            "online": sum(found.online for found in told["impact"] if not found.missing),
+            **_figures(told["impact"]),
             "was_asked": CONFIRMED in request.POST and not told["is_mistyped"],
             "fields": [
                 (name, value)
@@ -130,6 +130,13 @@ def _text(value: Any) -> str:
 def _changes_of(obj: Any) -> dict[str, list[Any]]:
     """What was changed since it was stored; see save_form."""
     return audit.difference(audit.snapshot(obj.stored), audit.snapshot(obj))
+
+
+def _figures(impact: list[QueueImpact]) -> dict[str, Any]:
+    """Of the workers that can start before and after the change, and which can only after it."""
+    found = [each for each in impact if not (each.missing_now or each.missing)]
+    sums = {name: sum(getattr(each, name) for each in found) for name in ("workers", "online", "outdated")}
+    return {**sums, "again": can_start_again(impact)}
 
 
 def _groups_affected_by(row: Any) -> dict[Any, Any]:

@@ -17,7 +17,7 @@ from environments.moments import moment
 from workers.admin.links import link_to, shown, told
 from workers.admin.states import ShowsLiveness, badge, liveness_badge
 from workers.admin.workers.start_history import difference_between, start_before
-from workers.configuration.effective import revision_for
+from workers.configuration.effective import is_outdated, missing_in, revision_for
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerStart
 from workers.reports.differences import MOST_LINES
 
@@ -255,8 +255,10 @@ def _revision(given: str, worker: Worker | None) -> SafeString:
     if not given:
         return format_html("{}", "unknown: from before revisions were noted")
     now = revision_for(worker) if worker else given
+    if missing := missing_in(now):
+        return format_html('<code>{}</code> now <span class="cp-problem">none: {}</span>', given, missing)
     badge = format_html('<span class="cp-badge cp-badge-warning">outdated</span> now <code>{}</code>', now)
-    return format_html("<code>{}</code> {}", given, badge if now != given else "")
+    return format_html("<code>{}</code> {}", given, badge if is_outdated(given, now) else "")
 
 
 def _connection(start: WorkerStart, name: str, model: Any) -> str:

@@ -115,6 +115,14 @@ def missing_in(revision: str) -> str:
     return _MISSING.get(revision, "")
 
 
+def is_outdated(running: str, now: str) -> bool:
+    """Whether a start would give something else than a process runs with; `now` is what `revision_for` gives.
+
+    Not where the start would be refused, for then a restart would lose the process; nor where either is unknown ("").
+    """
+    return bool(running and now) and running != now and not missing_in(now)
+
+
 def revision_of_queue(queue: WorkerQueue) -> str:
     """The revision of what any worker of the queue is given that has no connections of its own.
 
@@ -123,11 +131,14 @@ def revision_of_queue(queue: WorkerQueue) -> str:
     return revision_for(Worker(queue=queue, organization=queue.organization))
 
 
+def lacking(name: str) -> str:
+    """What is missing where no level points to a connection of this name."""
+    return f"no {name} connection at any level"
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 #: What the revisions of incomplete configurations name.
-_MISSING = {
-    _digest(str(ConfigurationIncompleteError(name, LEVELS))): f"no {name} connection at any level" for name in REQUIRED
-}
+_MISSING = {_digest(str(ConfigurationIncompleteError(name, LEVELS))): lacking(name) for name in REQUIRED}

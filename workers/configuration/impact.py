@@ -1,7 +1,7 @@
 """What a change does to the fleet: which workers would be given another configuration, told before it is made."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import batched
@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from environments.models import Environment
-from workers.configuration.effective import missing_in
+from workers.configuration.effective import is_outdated, missing_in
 from workers.configuration.revisions import Given, given_to
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue
 
@@ -29,23 +29,31 @@ class QueueImpact:
     new_revision: str
     workers: int
     online: int
+    #: Of those online the ones whose process would then run with another revision than a start would be given.
+    outdated: int
+
+    @property
+    def missing_now(self) -> str:
+        """What they lack before the change, so that they could not start; "" when nothing."""
+        return missing_in(self.old_revision)
 
     @property
     def missing(self) -> str:
-        """What they would lack, so that they could not start; "" when nothing."""
+        """What they would lack after it, so that they could not start; "" when nothing."""
         return missing_in(self.new_revision)
 
     def as_json(self) -> dict[str, Any]:
         """The impact as JSON shows it."""
-        return asdict(self) | {"queue_id": str(self.queue_id), "missing": self.missing}
+        return asdict(self) | {"queue_id": str(self.queue_id), "missing_now": self.missing_now, "missing": self.missing}
 
     def __str__(self) -> str:
         """One line for a person."""
         workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
         begin = f"queue {self.queue}: {workers}, {self.online} online, "
+        change = f"({self.missing_now or self.old_revision} -> {self.missing or self.new_revision})"
         if self.missing:
-            return f"{begin}would get no configuration ({self.old_revision} -> {self.missing})"
-        return f"{begin}would get another configuration ({self.old_revision} -> {self.new_revision})"
+            return f"{begin}would get no configuration {change}"
+        return f"{begin}{'could start again' if self.missing_now else 'would get another configuration'} {change}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,19 @@ def cannot_start(before: Mapping[UUID, Given], after: Mapping[UUID, Given], *, n
     return [CannotStart(missing, workers[missing], counts[missing], online[missing]) for missing in sorted(counts)]
 
 
+def can_start_again(impact: Iterable[QueueImpact]) -> str:
+    """Which workers could not start before a change and can after it, in sentences; "" when none."""
+    found = [each for each in impact if each.missing_now and not each.missing]
+    if not found:
+        return ""
+    workers, queues = sum(each.workers for each in found), len({each.queue_id for each in found})
+    outdated = sum(each.outdated for each in found)
+    told = f"{workers} worker{'' if workers == 1 else 's'} in {queues} queue{'' if queues == 1 else 's'}"
+    run = "runs" if outdated == 1 else "run"
+    rest = f" {outdated} of them {run} with another configuration and would be outdated until restarted."
+    return f"{told} could start again.{rest if outdated else ''}"
+
+
 def _running(workers: Collection[UUID], now: datetime) -> list[tuple[UUID, UUID | None]]:
     """Of each process that runs its worker and its API key."""
     found: list[tuple[UUID, UUID | None]] = []
@@ -203,17 +224,22 @@ def compare(
         return []
     workers = Counter(changed.values())
     places = {before[worker_id].queue_id for worker_id in changed} | {queue_id for queue_id, _, _ in workers}
-    online = Counter(changed[worker_id] for worker_id in _live(places, now) if worker_id in changed)
+    live = {worker_id: revision for worker_id, revision in _live(places, now).items() if worker_id in changed}
+    online = Counter(changed[worker_id] for worker_id in live)
+    old = Counter(changed[pk] for pk, revision in live.items() if is_outdated(revision, changed[pk][2]))
     if queues is None:
         queues = WorkerQueue.objects.select_related("environment").in_bulk({queue_id for queue_id, _, _ in workers})
     found = [
-        QueueImpact(queues[queue_id].task_queue_name, queue_id, old, new, count, online[queue_id, old, new])
-        for (queue_id, old, new), count in workers.items()
-        if queue_id in queues  # else it was deleted meanwhile
+        QueueImpact(queues[change[0]].task_queue_name, *change, count, online[change], old[change])
+        for change, count in workers.items()
+        if change[0] in queues  # else it was deleted meanwhile
     ]
     return sorted(found, key=lambda impact: (impact.queue, impact.old_revision, impact.new_revision))
 
 
-def _live(queues: Collection[UUID], now: datetime) -> Collection[UUID]:
+def _live(queues: Collection[UUID], now: datetime) -> dict[UUID, str]:
+    """The workers that run, each with the revision of its process: of several the current one."""
     live = WorkerInstance.objects.live(now).filter(worker__queue__in=queues).order_by()
-    return set(live.values_list("worker_id", flat=True))
+    found = list(live.values_list("worker_id", "is_current", "configuration_revision"))
+    running = {worker_id: revision for worker_id, _, revision in found}
+    return running | {worker_id: revision for worker_id, is_current, revision in found if is_current}

@@ -6,13 +6,27 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import CharField, Count, DateTimeField, Exists, F, OuterRef, Q, QuerySet, UUIDField, Value
+from django.db.models import (
+    Case,
+    CharField,
+    Count,
+    DateTimeField,
+    Exists,
+    F,
+    OuterRef,
+    Q,
+    QuerySet,
+    UUIDField,
+    Value,
+    When,
+)
 from django.db.models.functions import Cast, Concat
 
-from environments.connections.levels import REQUIRED_POINTERS
+from environments.connections.levels import REQUIRED_POINTERS, SECTIONS
 from environments.database.statements import Parameter, kept
 from environments.models.organizations import CONNECTION_POINTERS
 from environments.roles import Staff
+from workers.configuration.effective import is_outdated, lacking
 from workers.configuration.revisions import GROUP, Group, queues_of, revisions_in
 from workers.models import LIVE, RefusedStart, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.instances import InstanceQuerySet
@@ -74,10 +88,13 @@ def live_among(found: Iterable[Running]) -> list[Running]:
 
 
 def stale(live: Iterable[Running], queues: Mapping[UUID, WorkerQueue]) -> list[Running]:
-    """Those that run with another revision than a start would be given now; of older starts none is known."""
+    """Those that run with another revision than a start would be given now; of older starts none is known.
+
+    Not those that could not start again: what they run with is all that they have.
+    """
     known = [each for each in live if each.revision]
     revisions = revisions_in(queues, (each.group for each in known))
-    return [each for each in known if each.revision != revisions[each.group]]
+    return [each for each in known if is_outdated(each.revision, revisions[each.group])]
 
 
 def outdated(workers: QuerySet[Worker], staff: Staff, now: datetime, *, may_be_held: bool = True) -> QuerySet[Worker]:
@@ -139,8 +156,16 @@ def refused_starts(moment: datetime | Value) -> QuerySet[RefusedStart, Any]:
 
 def incomplete_queues() -> QuerySet[WorkerQueue, Any]:
     """Those that may be used and have no Temporal or no LiteLLM connection at any level."""
-    missing = Q()
-    for pointer in REQUIRED_POINTERS:
-        levels = (pointer, f"environment__{pointer}", f"organization__{pointer}")
-        missing |= Q(*((f"{level}__isnull", True) for level in levels))
+    missing = Q(*map(_lacks, REQUIRED_POINTERS), _connector=Q.OR)
     return WorkerQueue.objects.filter(missing, is_disabled=False)
+
+
+def first_missing() -> Case:
+    """What an incomplete queue lacks, to annotate queues with; of two connections the one that a start would name."""
+    cases = (When(_lacks(pointer), then=Value(lacking(SECTIONS[pointer]))) for pointer in REQUIRED_POINTERS)
+    return Case(*cases, default=Value(""), output_field=CharField())
+
+
+def _lacks(pointer: str) -> Q:
+    levels = (pointer, f"environment__{pointer}", f"organization__{pointer}")
+    return Q(*((f"{level}__isnull", True) for level in levels))

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from workers.configuration.effective import missing_in
+from workers.configuration.effective import is_outdated, missing_in
 from workers.configuration.revisions import GROUP, Group, current_revisions
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import LIVE
@@ -62,10 +62,10 @@ def listed(workers: WorkerQuerySet, now: datetime) -> Iterator[ListedWorker]:
     for row in workers.order_by(*PATH).values_list(*columns).iterator(chunk_size=CHUNK):
         path, group = row[: len(PATH)], Group(*row[len(PATH) : len(PATH) + len(GROUP)])
         pk, liveness, runs_with, *rest = row[len(PATH) + len(GROUP) :]
-        is_outdated = liveness in LIVE and bool(runs_with) and runs_with != revisions[group]
+        is_old = liveness in LIVE and is_outdated(runs_with or "", revisions[group])
         missing = missing_in(revisions[group]) or None
         told = (*rest, *refused.get(pk, NOT_REFUSED), missing)
-        yield ListedWorker(pk, "/".join(path), liveness, is_outdated, *told)
+        yield ListedWorker(pk, "/".join(path), liveness, is_old, *told)
 
 
 def _refused(now: datetime) -> dict[UUID, tuple[Any, ...]]:

@@ -119,6 +119,31 @@ def test_what_is_pointed_to_is_shown_by_its_name(client: Client, fleet: Fleet) -
     assert asked.context["changes"] == [("Temporal connection", "empty", str(other))]
 
 
+def test_a_level_that_gets_its_last_connection_back_says_who_could_start_again(client: Client, fleet: Fleet) -> None:
+    factories.create_worker(fleet.queue, "worker-2")
+    factories.point(fleet.organization, litellm_connection=None)
+    asked = change(client, Organization.objects.get(), litellm_connection=fleet.litellm.pk)
+    (impact,) = asked.context["impact"]
+    page = asked.content.decode()
+    assert "2 workers in 1 queue could start again." in page
+    assert '<span class="cp-problem">none: no LiteLLM connection at any level</span>' in page
+    assert WorkerInstance.objects.get().configuration_revision == impact.new_revision
+    assert impact.new_revision in page
+    assert impact.old_revision not in page
+    assert "outdated" not in page
+    assert "would be given another configuration" not in page
+    assert confirm(client, asked).status_code == 302
+
+
+def test_a_worker_that_could_start_again_but_otherwise_would_be_outdated(client: Client, fleet: Fleet) -> None:
+    factories.point(fleet.organization, litellm_connection=None)
+    other = factories.create_litellm(fleet.organization, "other")
+    asked = change(client, Organization.objects.get(), litellm_connection=other.pk)
+    page = asked.content.decode()
+    assert "1 worker in 1 queue could start again." in page
+    assert "1 of them runs with another configuration and would be outdated until restarted." in page
+
+
 def test_a_level_that_loses_its_last_connection_says_so_before(client: Client, fleet: Fleet) -> None:
     asked = change(client, Organization.objects.get(), temporal_connection="")
     (impact,) = asked.context["impact"]

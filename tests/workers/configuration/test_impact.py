@@ -7,7 +7,7 @@ from django.utils import timezone
 from tests.support import factories
 from tests.support.calls import fresh_fleet, start
 from tests.support.factories import Fleet
-from workers.configuration.impact import QueueImpact, cannot_start, compare, look
+from workers.configuration.impact import QueueImpact, can_start_again, cannot_start, compare, look
 from workers.configuration.revisions import given_in, groups_of_queues
 from workers.fleet.bulk import look_at_move
 from workers.models import Worker, WorkerInstance, WorkerQueue
@@ -29,6 +29,17 @@ def test_tells_the_queue_how_many_workers_and_how_many_of_them_are_online(fleet:
     (found,) = impact_of(fleet, lambda: factories.point(fleet.queue, heartbeat_interval=5))
     assert (found.queue, found.workers, found.online) == (fleet.queue.task_queue_name, 3, 1)
     assert found.old_revision == old != found.new_revision == look([fleet.organization.pk])[fleet.worker.pk].revision
+
+
+def test_a_process_that_runs_with_the_new_revision_would_not_be_outdated(fleet: Fleet) -> None:
+    other = factories.create_worker(fleet.queue, "worker-2")
+    assert start(fleet).status_code == 200
+    factories.point(fleet.queue, heartbeat_interval=5)
+    assert start(fleet, worker_id=other.pk, token=factories.issue_token(other)).status_code == 200
+    (found,) = impact_of(fleet, lambda: factories.point(fleet.queue, heartbeat_interval=60))
+    assert (found.workers, found.online, found.outdated) == (2, 2, 1)
+    (found,) = impact_of(fleet, lambda: factories.point(fleet.queue, heartbeat_interval=7))
+    assert (found.workers, found.online, found.outdated) == (2, 2, 2)
 
 
 def test_only_what_a_worker_is_given_counts(fleet: Fleet) -> None:
@@ -123,3 +134,34 @@ def test_a_worker_that_is_moved_to_a_queue_without_configuration_cannot_start(fl
     assert str(impact).endswith(
         f" 0 online, would get no configuration ({impact.old_revision} -> no LiteLLM connection at any level)"
     )
+
+
+# --- Who can start again -----------------------------------------------------------------------------------------------
+
+
+def test_whoever_gets_a_last_connection_back_could_start_again(fleet: Fleet) -> None:
+    factories.create_worker(fleet.queue, "worker-2")
+    assert start(fleet).status_code == 200
+    new = look([fleet.organization.pk])[fleet.worker.pk].revision
+    missing = "no LiteLLM connection at any level"
+    (lost,) = impact_of(fleet, lambda: factories.point(fleet.organization, litellm_connection=None))
+    assert (lost.missing_now, lost.missing, lost.online, lost.outdated) == ("", missing, 1, 0)
+    (found,) = impact_of(fleet, lambda: factories.point(fleet.organization, litellm_connection=fleet.litellm))
+    assert (found.missing_now, found.missing, found.online, found.outdated) == (missing, "", 1, 0)
+    assert str(found).endswith(f"2 workers, 1 online, could start again ({missing} -> {new})")
+    assert found.as_json()["missing_now"] == missing
+    assert can_start_again([lost]) == ""
+    assert can_start_again([found]) == "2 workers in 1 queue could start again."
+
+
+def test_who_lacks_something_else_then_could_still_not_start(fleet: Fleet) -> None:
+    factories.point(fleet.organization, temporal_connection=None)
+
+    def swap() -> None:
+        factories.point(fleet.organization, temporal_connection=fleet.temporal, litellm_connection=None)
+
+    (found,) = impact_of(fleet, swap)
+    assert str(found).endswith(
+        "would get no configuration (no Temporal connection at any level -> no LiteLLM connection at any level)"
+    )
+    assert can_start_again([found]) == ""

@@ -129,6 +129,15 @@ def test_lists_live_workers_that_run_with_an_older_configuration(fleet: Fleet) -
     assert [row["is_outdated"] for row in run_json()] == [False, False, False, True]
 
 
+def test_a_worker_that_could_not_start_again_is_not_outdated(fleet: Fleet) -> None:
+    factories.point(fleet.organization, litellm_connection=None)
+    assert names("--outdated") == []
+    assert [row["is_outdated"] for row in run_json()] == [False] * 4
+    line = run("--liveness=online")
+    assert "cannot start: no LiteLLM connection at any level" in line
+    assert "outdated" not in line
+
+
 def test_is_outdated_by_the_workers_own_connection_alone(fleet: Fleet) -> None:
     second = factories.create_worker(fleet.queue, "second")
     start(fleet, worker_id=second.pk, token=factories.issue_token(second))

@@ -14,6 +14,7 @@ from tests.support.factories import Fleet
 from workers.configuration.revisions import Group, group_of
 from workers.models import LIVE, Worker, WorkerInstance
 from workers.reports.attention import Running, crash_looping, outdated, running
+from workers.reports.dashboard import look_at_fleet
 
 pytestmark = pytest.mark.sqlite
 
@@ -52,6 +53,22 @@ def test_a_process_from_before_revisions_were_kept_is_not_called_outdated(fleet:
     WorkerInstance.objects.update(configuration_revision="")
     factories.point(fleet.queue, heartbeat_interval=5)
     assert outdated_names() == set()
+
+
+@pytest.mark.parametrize("pointer", ["temporal_connection", "litellm_connection"])
+def test_a_worker_that_could_not_start_again_is_not_outdated(fleet: Fleet, pointer: str) -> None:
+    """A restart, which is what one does about outdated workers, would lose it."""
+    started(fleet, fleet.worker)
+    own = {pointer: getattr(fleet.organization, pointer)}
+    other = started(fleet, factories.create_worker(factories.create_queue(fleet.environment, "other", **own), "other"))
+    factories.point(fleet.organization, **{pointer: None})
+    assert outdated_names() == set()
+    assert look_at_fleet(EVERYWHERE, hours=24, now=timezone.now()).attention.outdated == 0
+    factories.point(other.queue, heartbeat_interval=5)
+    assert outdated_names() == {"other"}
+    factories.point(fleet.organization, **own)
+    assert outdated_names() == {"other"}
+    assert look_at_fleet(EVERYWHERE, hours=24, now=timezone.now()).attention.outdated == 1
 
 
 def test_a_neighbour_that_is_given_just_that_older_revision_is_not_outdated(fleet: Fleet) -> None:

@@ -193,9 +193,13 @@ def test_all_of_them_tell_and_all_are_quiet_again(fleet: Fleet, client: Client) 
         assert text in page
     path = f"{fleet.organization.pk}/production/default"
     workers, queues = doctor()
+    missing = "no LiteLLM connection at any level"
     assert workers.startswith(f"problem: Workers whose latest start was refused: 1 ({path}/worker-1, 1 times since ")
     assert NO_LITELLM in workers
-    assert queues == f"problem: Worker queues whose configuration is incomplete, so that starts are refused: 1 ({path})"
+    assert (
+        queues
+        == f"problem: Worker queues whose configuration is incomplete, so that starts are refused: 1 ({path}: {missing})"
+    )
     (worker,) = listed("--refused")
     assert (worker["refusals"], worker["missing"]) == (1, "no LiteLLM connection at any level")
     assert worker["refusal"].endswith(NO_LITELLM)

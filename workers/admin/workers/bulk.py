@@ -28,6 +28,7 @@ from workers.admin.api_keys.forms import LifetimeField
 from workers.admin.confirmation import CONFIRMED, mark_of
 from workers.admin.workers.export import keys_as_csv, workers_as_csv
 from workers.api_keys.issuing import NAME_LENGTH, ApiKeyError
+from workers.configuration.impact import can_start_again
 from workers.fleet import bulk
 from workers.fleet.bulk import BulkError, Move, Outcome
 from workers.models import Worker, WorkerQueue
@@ -284,6 +285,7 @@ class BulkActions(ConsoleAdmin):
                 name = str(queue) if any(each.online for each in move.cannot_start) else ""
                 if not (is_confirmed and is_typed(request, name)):
                     asked = {"mark": mark, "name_to_type": name, "is_mistyped": is_confirmed}
+                    asked["again"] = can_start_again(move.impact)
                     return self._page(verb, request, form, move=move, notes=list(_notes(move, queue)), **asked)
                 outcome = bulk.move_workers(ids, queue, actor=actor, now=now)
             case _:

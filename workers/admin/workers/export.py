@@ -14,6 +14,7 @@ from django.db.models import Prefetch, QuerySet
 from django.db.models.fields.json import KT
 
 from workers.api_keys.issuing import IssuedApiKey, issued_key
+from workers.configuration.effective import is_outdated
 from workers.configuration.revisions import Group, current_revisions, group_of
 from workers.models import LIVE, InstanceReport, Worker, WorkerInstance, WorkerStart
 
@@ -110,7 +111,7 @@ def _worker_rows(workers: QuerySet[Worker]) -> Iterator[tuple[object, ...]]:
 def _cells(worker: Any, known: _Current) -> tuple[object, ...]:
     instance = next(iter(worker.current_instances), None)
     revision = instance.configuration_revision if instance else ""
-    is_outdated = worker.liveness in LIVE and revision not in ("", known.revisions[group_of(worker)])
+    is_old = worker.liveness in LIVE and is_outdated(revision, known.revisions[group_of(worker)])
     return (
         worker.pk,
         worker.organization_id,
@@ -124,7 +125,7 @@ def _cells(worker: Any, known: _Current) -> tuple[object, ...]:
         f"{instance.last_heartbeat_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if instance else "",
         "disabled" if worker.is_disabled else "draining" if worker.is_draining else "enabled",
         revision,
-        "yes" if is_outdated else "no",
+        "yes" if is_old else "no",
     )
 
 

@@ -35,6 +35,7 @@ from workers.admin.workers.filters import AttentionFilter, RunsOnFilter
 from workers.admin.workers.new import FirstBootPages
 from workers.admin.workers.page import context_of, overview_of
 from workers.api_keys.tokens import UUID_TEXT
+from workers.configuration.effective import is_outdated, missing_in
 from workers.configuration.impact import cut_off
 from workers.configuration.revisions import current_revisions, group_of
 from workers.models import LIVE, Liveness, Worker, WorkerInstance
@@ -193,8 +194,10 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
         instance = _current(row)
         if instance is None or row.liveness not in LIVE or not instance.configuration_revision:
             return None
-        is_current = instance.configuration_revision == row.current_revision
-        return badge("Current") if is_current else badge("Outdated", "warning")
+        if missing_in(row.current_revision):
+            return badge("Cannot start again", "warning")
+        is_old = is_outdated(instance.configuration_revision, row.current_revision)
+        return badge("Outdated", "warning") if is_old else badge("Current")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:  # noqa: ARG002
         return FleetChangeList

@@ -61,6 +61,15 @@ def test_a_filter_that_the_list_does_not_offer_is_told_too(client: Client, fleet
     assert list(chips(page(client, f"?queue__id__exact={fleet.queue.pk}"))) == [f"queue: {fleet.queue.pk}"]
 
 
+def test_a_worker_that_could_not_start_again_is_not_called_outdated(client: Client, fleet: Fleet) -> None:
+    assert start(fleet).status_code == 200
+    badges = re.compile(r'<span class="cp-badge[^"]*">(Current|Outdated|Cannot start again)</span>')
+    assert badges.findall(page(client)) == ["Current"]
+    factories.point(fleet.organization, litellm_connection=None)
+    assert badges.findall(page(client)) == ["Cannot start again"]
+    assert badges.findall(page(client, "?attention=outdated")) == []
+
+
 def test_a_list_that_is_not_narrowed_has_no_chips(client: Client) -> None:
     assert chips(page(client)) == {}
     assert chips(page(client, "?o=1")) == {}

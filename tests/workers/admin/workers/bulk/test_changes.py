@@ -201,6 +201,18 @@ def test_a_move_is_looked_at_before_it_is_confirmed(client: Client, fleet: Fleet
     assert set(Worker.objects.values_list("queue", flat=True)) == {other.pk}
 
 
+def test_a_move_after_which_workers_could_start_again_says_so(client: Client, fleet: Fleet) -> None:
+    factories.point(fleet.organization, litellm_connection=None)
+    whole = factories.create_queue(fleet.environment, "whole", litellm_connection=fleet.litellm)
+    looked = confirm(client, act(client, "move", [fleet.worker.pk]), queue=whole.pk)
+    page = looked.content.decode()
+    (impact,) = looked.context["move"].impact
+    assert "1 worker in 1 queue could start again." in page
+    assert '<span class="cp-problem">none: no LiteLLM connection at any level</span>' in page
+    assert impact.old_revision not in page
+    assert confirm(client, looked, queue=whole.pk).status_code == 302
+
+
 def test_a_move_after_which_live_workers_could_not_start_takes_the_queues_name(client: Client, fleet: Fleet) -> None:
     assert start(fleet).status_code == 200
     factories.point(fleet.queue, litellm_connection=fleet.litellm)

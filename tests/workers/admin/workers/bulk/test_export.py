@@ -116,6 +116,13 @@ def test_the_export_prefers_what_was_reported_last_and_tells_outdated_ones(clien
     assert (row["versions"], row["outdated"]) == ("sdk 2", "yes")
 
 
+def test_a_worker_that_could_not_start_again_is_not_exported_as_outdated(client: Client, fleet: Fleet) -> None:
+    assert start(fleet).status_code == 200
+    factories.point(fleet.organization, litellm_connection=None)
+    (row,) = rows_of(act(client, "export", [fleet.worker.pk]))
+    assert (row["liveness"], row["outdated"]) == ("Online", "no")
+
+
 def test_the_export_obeys_filters_and_organizations(client: Client, fleet: Fleet) -> None:
     fresh_fleet()
     Worker.objects.filter(name="worker-2").update(is_disabled=True)

@@ -224,6 +224,17 @@ def test_a_start_whose_worker_key_and_connections_are_gone_is_still_told(fleet: 
     assert words(html(client, row)).count("no longer known") == 5
 
 
+def test_starts_and_instances_of_a_worker_that_could_not_start_again_are_not_outdated(
+    fleet: Fleet, client: Client
+) -> None:
+    starts(fleet, {"hostname": "a"})
+    change(fleet.organization, litellm_connection=None)
+    for row in (WorkerStart.objects.get(), WorkerInstance.objects.get()):
+        text = words(html(client, row))
+        assert "outdated" not in text
+        assert f"{row.configuration_revision} now none: no LiteLLM connection at any level" in text
+
+
 def test_an_instance_s_page_says_current_or_older_and_outdated(fleet: Fleet, client: Client) -> None:
     starts(fleet, {"hostname": "a", "pid": 1}, {"hostname": "b", "pid": 2})
     change(fleet.temporal, host="new.example.com:7233")
