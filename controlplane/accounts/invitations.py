@@ -8,7 +8,7 @@ the hash of its token, in the table that the login's memory has, which forgets w
 import hashlib
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -107,7 +107,7 @@ def invite(invitee: str, roles: Mapping[str, Role], *, inviter: User | None, act
     staff = _staff(inviter.pk if inviter else None)
     for before in open_invitations(now):
         if before.invitee.lower() == invitee.lower() and before.is_within(staff):
-            SharedEntry.objects.filter(pk=before.key_hash).delete()
+            _withdraw(before, actor=actor, now=now)
     token = secrets.token_hex(32)
     value = {"invitee": invitee, "roles": dict(roles), "inviter": inviter.pk if inviter else None, "by": actor.name}
     row = SharedEntry.objects.create(key_hash=_hash(token), value=value, expires_at=now + LIFETIME)
@@ -116,8 +116,8 @@ def invite(invitee: str, roles: Mapping[str, Role], *, inviter: User | None, act
     return Issued(issued, f"{settings.CONTROL_PLANE_URL}{reverse('account_invitation')}#{token}")
 
 
-def send_link(issued: Issued) -> bool | None:
-    """Whether the link was sent by mail; None where there is no address or no mail server. Call it after the commit."""
+def send_link(issued: Issued) -> mail.Outcome | None:
+    """Sends the link by mail; None where there is no address or no mail server. Call it after the commit."""
     invitation = issued.invitation
     if "@" not in invitation.invitee or not mail.is_configured():
         return None
@@ -128,9 +128,18 @@ def send_link(issued: Issued) -> bool | None:
 
 
 def open_invitations(now: datetime) -> list[Invitation]:
-    """Those that can still be used, those of inviters who may no longer invite among them."""
+    """Those that are neither used nor too old; some may be refused all the same, as `refused` tells."""
     rows = SharedEntry.objects.filter(value__has_key="invitee", expires_at__gt=now)
     return [_read(row) for row in rows.order_by("expires_at")]
+
+
+def refused(found: Iterable[Invitation]) -> set[uuid.UUID]:
+    """Which of them open nothing by now: an organization is gone, or the inviter may no longer give what they give."""
+    found = list(found)
+    named = {organization for each in found for organization in each.roles}
+    there = set(Organization.objects.filter(pk__in=named).values_list("pk", flat=True))
+    staff = {inviter_id: _staff(inviter_id) for inviter_id in {each.inviter_id for each in found}}
+    return {each.id for each in found if not (there.issuperset(each.roles) and each.is_within(staff[each.inviter_id]))}
 
 
 def withdraw_all() -> None:
@@ -142,22 +151,16 @@ def withdraw_all() -> None:
 def withdraw(invitation_id: uuid.UUID, *, staff: Staff, actor: Actor, now: datetime) -> bool:
     """Ends one that the person could have made; whether it was open."""
     found = [each for each in open_invitations(now) if each.id == invitation_id and each.is_within(staff)]
-    if not found or not SharedEntry.objects.filter(pk=found[0].key_hash).delete()[0]:
-        return False
-    _record("member.invitation_withdrawn", found[0], actor=actor, now=now)
-    return True
+    return bool(found) and _withdraw(found[0], actor=actor, now=now)
 
 
 def find(token: str, now: datetime) -> Invitation:
-    """The invitation of a link; NotOpenError also where the inviter may no longer give what it gives."""
+    """The invitation of a token or a whole link; NotOpenError also where it is refused."""
+    token = token.strip().rpartition("#")[2]
     row = SharedEntry.objects.filter(pk=_hash(token), expires_at__gt=now).first()
-    if row is None:
+    if row is None or refused([_read(row)]):
         raise NotOpenError
-    invitation = _read(row)
-    there = Organization.objects.filter(pk__in=invitation.roles).count() == len(invitation.roles)
-    if not there or not invitation.is_within(invitation.inviter()):
-        raise NotOpenError
-    return invitation
+    return _read(row)
 
 
 @transaction.atomic
@@ -168,6 +171,9 @@ def accept(invitation: Invitation, user: User, *, client_address: str | None, no
     person is known by it to single sign-on, and whoever holds the link need not be the one who reads the mail.
     """
     if not SharedEntry.objects.filter(pk=invitation.key_hash).delete()[0]:
+        raise NotOpenError
+    # Looked at once more, since hashing a password takes time.
+    if refused([invitation]):
         raise NotOpenError
     actor = Actor(f"user:{user.get_username()}", client_address)
     if user.pk is None:
@@ -187,6 +193,13 @@ def accept(invitation: Invitation, user: User, *, client_address: str | None, no
             row = Membership.objects.create(organization_id=organization, user=user, role=role)
             made = audit.difference({}, audit.snapshot(row)) | changes
             audit.record("member.created", row, actor=actor, now=now, changes=made)
+
+
+def _withdraw(invitation: Invitation, *, actor: Actor, now: datetime) -> bool:
+    if not SharedEntry.objects.filter(pk=invitation.key_hash).delete()[0]:
+        return False
+    _record("member.invitation_withdrawn", invitation, actor=actor, now=now)
+    return True
 
 
 def _record(action: str, invitation: Invitation, *, actor: Actor, now: datetime) -> None:

@@ -85,8 +85,10 @@ class InvitationView(View):
             try:
                 # Hashed before the transaction, lest others wait for what takes a third of a second.
                 accept(invitation, form.save(commit=False), client_address=address, now=times.now())
-            except IntegrityError:  # somebody took the name meanwhile
-                form.add_error("username", TAKEN)
+            except IntegrityError:
+                if not User.objects.filter(username=form.cleaned_data["username"]).exists():
+                    raise NotOpenError from None
+                form.add_error("username", TAKEN)  # by somebody meanwhile
             else:
                 messages.success(request, "Your password is set. Log in with it.")
                 return HttpResponseRedirect(reverse("account_login"))

@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
+from enum import Enum
 from typing import Any
 
 from django.conf import settings
@@ -19,6 +20,22 @@ logger = logging.getLogger(__name__)
 #: Seconds that somebody waits; one thread of a process sends at a time, so that pages hold no more.
 PATIENCE = 3.0
 _turn = threading.Lock()
+#: How a server greets that takes mail.
+READY = 220
+#: After these the server may have the mail all the same: it answered too late, or not at all.
+UNCERTAIN = frozenset({"TimeoutError", "SMTPServerDisconnected"})
+
+
+class Outcome(Enum):
+    """What is known of a mail, as people are told it; true if the server has taken it."""
+
+    SENT = "The mail was sent"
+    REFUSED = "The mail was not sent, since the mail server did not take it"
+    UNCERTAIN = "It is not certain that the mail was sent, since the mail server did not answer in time"
+    BUSY = "Another mail was being sent, so this one was not"
+
+    def __bool__(self) -> bool:
+        return self is Outcome.SENT
 
 
 def is_configured() -> bool:
@@ -26,17 +43,18 @@ def is_configured() -> bool:
     return settings.MAIL_SERVER is not None
 
 
-def send(to: str, subject: str, text: str) -> bool:
+def send(to: str, subject: str, text: str) -> Outcome:
     """Whether the server has taken the mail; the log says why not, and names neither the address nor the text."""
     server: MailServer | None = settings.MAIL_SERVER
     if server is None:
-        return False
+        return Outcome.REFUSED
     try:
         message, client = _message(server, to, subject, text), _client(server)
     except (OSError, ValueError) as error:
         return _not_sent(type(error).__name__)
     if not _turn.acquire(blocking=False):
-        return _not_sent("another mail is being sent")
+        _not_sent("another mail is being sent")
+        return Outcome.BUSY
     outcome: list[str] = []
     thread = threading.Thread(target=_send, args=(client, server, message, outcome), name="mail", daemon=True)
     thread.start()
@@ -45,12 +63,15 @@ def send(to: str, subject: str, text: str) -> bool:
     if thread.is_alive():
         with suppress(OSError, AttributeError):
             client.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]  # None before it is connected
-    return _not_sent(problem) if problem else True
+    return _not_sent(problem) if problem else Outcome.SENT
 
 
-def _not_sent(reason: str) -> bool:
+def _not_sent(reason: str) -> Outcome:
+    if reason in UNCERTAIN:
+        logger.warning("it is not certain that mail was sent: %s", reason)
+        return Outcome.UNCERTAIN
     logger.warning("mail was not sent: %s", reason)
-    return False
+    return Outcome.REFUSED
 
 
 def _message(server: MailServer, to: str, subject: str, text: str) -> EmailMessage:
@@ -73,7 +94,9 @@ def _client(server: MailServer) -> smtplib.SMTP:
 def _send(client: smtplib.SMTP, server: MailServer, message: EmailMessage, outcome: list[str]) -> None:
     """Puts "" or what went wrong into `outcome`; its turn ends when it does, however long a resolver takes."""
     try:
-        client.connect(server.host, server.port)
+        code, greeting = client.connect(server.host, server.port)
+        if code != READY:
+            raise smtplib.SMTPConnectError(code, greeting)
         if not server.is_tls and not server.is_local:
             client.starttls(context=ssl.create_default_context())
         if server.username:

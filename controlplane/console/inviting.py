@@ -82,6 +82,7 @@ def invite(request: HttpRequest) -> HttpResponse:
     if request.method != "POST" or not form.is_valid():
         found = [each for each in invitations.open_invitations(times.now()) if each.is_within(staff)]
         context = {"form": form, "is_mailed": mail.is_configured(), "open": found}
+        context["refused"] = invitations.refused(found)
         return _page(request, "invite", title="Invite a colleague", **context)
     if not ratelimit.consume(request, action="invite"):
         return too_many_attempts(request)
@@ -90,7 +91,7 @@ def invite(request: HttpRequest) -> HttpResponse:
         form.cleaned_data["invitee"], form.roles, inviter=inviter, actor=actor_of(request), now=times.now()
     )
     known = staff.is_superuser and is_known(issued.invitation.invitee)
-    context = {"issued": issued, "is_sent": invitations.send_link(issued), "is_known": known}
+    context = {"issued": issued, "mail": invitations.send_link(issued), "is_known": known}
     response = _page(request, "invited", title="Invitation made", **context)
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -18,6 +18,9 @@ from django.http import HttpRequest, JsonResponse
 from django.utils.text import capfirst, smart_split_re
 from unfold.views import ChangeList
 
+from environments.admin.signed_in import staff_of
+from environments.models import Membership, Role
+
 MOST_WORDS = 10
 LONGEST_SEARCH = 200
 SEARCH_IS_CUT = f"Only the first {MOST_WORDS} words are searched, and of these at most {LONGEST_SEARCH} characters."
@@ -187,6 +190,13 @@ def _chosen(spec: Any, page: ChangeList) -> str:
 
 class BoundedAutocomplete(AutocompleteJsonView):
     """Choices for a field; one that cannot be chosen says that words of the search were left out."""
+
+    def get_queryset(self) -> Any:
+        """Of organizations to be a member of only those where the person may make members."""
+        rows = super().get_queryset()
+        if self.source_field is not Membership._meta.get_field("organization"):
+            return rows
+        return staff_of(self.request).within(rows, "pk", Role.ADMINISTRATOR)
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> JsonResponse:
         """The choices as Django's own."""

@@ -105,11 +105,27 @@ def test_a_colleague_is_invited_sets_password_and_second_factor_and_logs_in(
     page.goto("about:blank")
     page.goto(link)
     expect(page.get_by_text("This invitation cannot be used")).to_be_visible()
+    opens_over_an_open_page(page, control_plane, strict_url)
+    page.goto(link)
+    expect(page.get_by_text("This invitation cannot be used")).to_be_visible()
     look("invitation-used")
     assert [problem for problem in page_problems if "410" not in problem] == []
     page_problems.clear()
     token = link.partition("#")[2]
     assert token not in control_plane.log_text()
+
+
+def opens_over_an_open_page(page: Page, control_plane: ControlPlane, url: str) -> None:
+    """A link over the page of another one, of which it differs in the fragment only; refused, shown or empty."""
+    for name in ("carol", "dave"):
+        made = control_plane.manage("invite", name, f"--role={control_plane.organization_id}=viewer").stdout.strip()
+        page.goto(made.replace(control_plane.url, url))
+        expect(page.get_by_label("Username")).to_have_value(name)
+        assert "#" not in page.url
+    page.goto(f"{url}/admin/account/invitation/")
+    expect(page.get_by_label("Invitation")).to_be_visible()
+    page.goto(made.replace(control_plane.url, url))
+    expect(page.get_by_label("Username")).to_have_value("dave")
 
 
 def code_of(seed: str) -> str:

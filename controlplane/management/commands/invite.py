@@ -41,15 +41,15 @@ class Command(ControlPlaneCommand):
         roles = _roles(role)
         now = timezone.now()
         issued = invitations.invite(invitee, roles, inviter=None, actor=Actor("command:invite"), now=now)
-        is_mailed = invitations.send_link(issued)
+        outcome = invitations.send_link(issued)
         if options["format"] == "json":
             expires_at = issued.invitation.expires_at.isoformat()
             told = {"invitee": invitee, "roles": roles, "link": issued.link, "expires_at": expires_at}
-            self.stdout.write(json.dumps({**told, "is_mailed": bool(is_mailed)}))
+            self.stdout.write(json.dumps({**told, "is_mailed": bool(outcome)}))
         else:
             self.stdout.write(issued.link)
-        if is_mailed is False:
-            self.stderr.write("The mail was not sent: hand the link over yourself.")
+        if outcome is not None and not outcome:
+            self.stderr.write(f"{outcome.value}: hand the link over yourself.")
 
 
 def _roles(texts: list[str]) -> dict[str, Role]:

@@ -69,6 +69,13 @@
     form.submit();
   }
 
+  // A link over the page of another one loads nothing, since only the fragment differs: here the address does, too.
+  window.addEventListener("hashchange", () => {
+    if (!location.pathname.endsWith("/account/invitation/") || !/^#[0-9a-f]{64}$/.test(location.hash)) return;
+    if (document.getElementById("invitation-form")) openInvitation();
+    else location.replace(`${location.pathname}?another${location.hash}`);
+  });
+
   document.addEventListener("DOMContentLoaded", () => {
     openInvitation();
     for (const button of document.querySelectorAll("button[data-passkey]")) {

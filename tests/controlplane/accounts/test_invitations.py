@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
 
@@ -9,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.db import IntegrityError
 from django.test import Client
 from pytest_django import Settings
 
@@ -78,6 +80,17 @@ def test_it_works_once(acme: Organization, client: Client) -> None:
     assert User.objects.count() == 1
 
 
+@pytest.mark.parametrize("typed", ["{link}", "  {link}\t", " {token} ", "#{token}"])
+def test_the_whole_link_may_be_pasted_or_its_token(acme: Organization, client: Client, typed: str) -> None:
+    issued = invited(acme)
+    typed = typed.format(link=issued.link, token=token_of(issued))
+    longest = re.search(r'maxlength="(\d+)"', client.get(JOIN).content.decode())
+    assert longest
+    assert int(longest[1]) > 500, "the address of a control plane may be long"
+    assert client.post(JOIN, {"token": typed}).status_code == 200
+    assert accept(client, typed).status_code == 302
+
+
 def test_of_two_at_once_one_is_first(acme: Organization) -> None:
     token = token_of(invited(acme))
     found = invitations.find(token, times.now())
@@ -90,22 +103,55 @@ def test_of_two_at_once_one_is_first(acme: Organization) -> None:
 def test_of_two_who_choose_one_name_at_once_one_is_told_that_it_is_taken(
     acme: Organization, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody takes it between the look whether it is free and the insert."""
-    token = token_of(invited(acme))
-    insert = User.save
+    """Somebody takes it between the look whether it is free and the insert, while the password is hashed."""
+    token, set_password = token_of(invited(acme)), User.set_password
 
-    def save(user: User, **options: bool) -> None:
-        monkeypatch.setattr(User, "save", insert)
-        User.objects.create_user(user.username)
-        insert(user, **options)
+    def slowly(user: User, password: str | None) -> None:
+        User.objects.create(username=user.username)
+        set_password(user, password)
 
-    monkeypatch.setattr(User, "save", save)
+    monkeypatch.setattr(User, "set_password", slowly)
     response = accept(client, token)
     assert response.status_code == 200
     assert "This name cannot be chosen." in response.content.decode()
     assert not Membership.objects.exists()
     monkeypatch.undo()
     assert accept(client, token, "robert").status_code == 302
+
+
+def test_what_else_the_database_refuses_is_not_told_as_a_taken_name(acme: Organization, client: Client) -> None:
+    token = token_of(invited(acme))
+    with patch.object(Membership.objects, "create", side_effect=IntegrityError):
+        response = accept(client, token)
+    assert response.status_code == 410
+    assert "This name cannot be chosen." not in response.content.decode()
+    assert not User.objects.exists()
+    assert accept(client, token).status_code == 302, "nothing is half done"
+
+
+@pytest.mark.parametrize("change", ["demoted", "disabled"])
+def test_it_ends_with_the_right_to_make_it_while_a_password_is_hashed(
+    acme: Organization, client: Client, admin_of: User, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, set_password = token_of(invited(acme, inviter=admin_of)), User.set_password
+
+    def slowly(user: User, password: str | None) -> None:
+        set_password(user, password)
+        if change == "demoted":
+            Membership.objects.update(role=Role.OPERATOR)
+        else:
+            User.objects.update(is_active=False)
+
+    monkeypatch.setattr(User, "set_password", slowly)
+    assert accept(client, token).status_code == 410
+    assert not User.objects.filter(username="bob").exists()
+
+
+def test_it_ends_with_the_organization_also_where_a_superuser_made_it(acme: Organization) -> None:
+    found = invitations.find(token_of(invited(acme)), times.now())
+    gone = replace(found, roles={**found.roles, "gone": Role.VIEWER})
+    with pytest.raises(invitations.NotOpenError):
+        invitations.accept(gone, User(username="bob"), client_address=None, now=times.now())
 
 
 def test_it_ends_after_a_day(acme: Organization, client: Client) -> None:
@@ -134,6 +180,9 @@ def test_a_new_invitation_withdraws_the_one_before(acme: Organization, client: C
     second = token_of(invited(acme, "BOB", inviter=admin_of))
     assert client.post(JOIN, {"token": first}).status_code == 410
     assert client.post(JOIN, {"token": second}).status_code == 200
+    event = AuditEvent.objects.get(action="member.invitation_withdrawn")
+    assert (event.actor, event.organization_id) == ("user:ada", "acme")
+    assert event.changes == {"invitee": [None, "bob"], "role": [None, "operator"]}
 
 
 def test_another_organizations_invitation_of_the_same_person_stays(acme: Organization, client: Client) -> None:

@@ -1,6 +1,7 @@
 """The page that invites: who may, for what, and that it tells nobody of people of another organization."""
 
 import re
+import threading
 from html import unescape
 from typing import Any
 from uuid import uuid4
@@ -10,12 +11,14 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
-from controlplane.accounts import invitations
+from controlplane.accounts import invitations, mail
+from controlplane.models import SharedEntry
 from controlplane.startup.mail import MailServer
 from environments import times
 from environments.models import AuditEvent, Membership, Organization, Role
 from tests.support import factories
 from tests.support.console import HOSTILE, everything, member, person, signed_in, status_of
+from tests.support.endpoints import silent
 from tests.support.invitations import JOIN, accept, invited, token_of
 from tests.support.mail import Mailbox, mail_server, refusing
 
@@ -180,6 +183,44 @@ def test_open_invitations_are_listed_and_withdrawn(acme: Organization, zoo: Orga
     assert admin.get(WITHDRAW).status_code == 405
 
 
+@pytest.mark.parametrize("change", ["demoted", "disabled", "deleted"])
+def test_the_list_tells_which_links_do_not_open(
+    acme: Organization, zoo: Organization, admin: Client, superuser: Client, change: str
+) -> None:
+    grace = member(acme, Role.ADMINISTRATOR, "grace")
+    token = token_of(invited(acme, "bob", inviter=grace))
+    invited(acme, "carol")
+    assert "Does not open" not in admin.get(INVITE).content.decode()
+    if change == "demoted":
+        Membership.objects.filter(user=grace).update(role=Role.VIEWER)
+    elif change == "disabled":
+        User.objects.filter(pk=grace.pk).update(is_active=False)
+    else:
+        Membership.objects.filter(user=grace).delete()
+        User.objects.filter(pk=grace.pk).delete()
+    assert Client().post(JOIN, {"token": token}).status_code == 410
+    for client in (admin, superuser):
+        rows = client.get(INVITE).content.decode().split('id="open-invitations"')[1].split("<tr>")[2:]
+        assert [("bob" in row, "Does not open" in row) for row in rows] == [(True, True), (False, False)]
+
+
+def test_a_superuser_sees_that_an_organization_is_gone(acme: Organization, superuser: Client) -> None:
+    invited(acme)
+    row = SharedEntry.objects.get(value__has_key="invitee")
+    row.value["roles"] = {"gone": "viewer"}
+    row.save()
+    assert "Does not open" in superuser.get(INVITE).content.decode()
+
+
+def test_only_organizations_are_offered_for_which_the_person_may_invite(
+    acme: Organization, zoo: Organization, admin: Client, superuser: Client
+) -> None:
+    Membership.objects.create(organization=zoo, user=User.objects.get(username="ada"), role=Role.VIEWER)
+    asked = "/admin/autocomplete/?app_label=environments&model_name=membership&field_name=organization"
+    offered = [[each["id"] for each in client.get(asked).json()["results"]] for client in (admin, superuser)]
+    assert offered == [["acme"], ["acme", "zoo"]]
+
+
 def test_inviting_is_limited(acme: Organization, admin: Client) -> None:
     answers = [invite(admin, f"bob{number}").status_code for number in range(61)]
     assert answers == [200] * 60 + [429]
@@ -212,6 +253,19 @@ def test_a_mail_that_is_not_sent_is_told_and_the_link_is_shown(
         response = invite(admin, "bob@example.com")
     assert "The mail was not sent" in response.content.decode()
     assert accept(Client(), link_in(response).partition("#")[2]).status_code == 302
+
+
+def test_whether_a_mail_was_sent_is_told_as_far_as_it_is_known(
+    acme: Organization, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may take a mail and answer too late."""
+    monkeypatch.setattr(mail, "PATIENCE", 0.3)
+    with mail_server(silent) as url:
+        use(url, monkeypatch)
+        assert "It is not certain that the mail was sent" in invite(admin, "bob@example.com").content.decode()
+    monkeypatch.setattr(mail, "_turn", threading.Lock())
+    with mail._turn:
+        assert "Another mail was being sent" in invite(admin, "bob@example.com").content.decode()
 
 
 def test_a_name_is_sent_nothing(acme: Organization, admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
