@@ -3,7 +3,8 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, Prefetch, Value, When
+from django.db.models import F, Prefetch, Value
+from django.db.models.functions import StrIndex
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
@@ -41,13 +42,9 @@ from workers.configuration.revisions import current_revisions, group_of
 from workers.models import LIVE, Liveness, Worker, WorkerInstance
 
 #: In which order the column of the liveness puts workers: those first that somebody has to look after.
-URGENCY = Case(
-    *(
-        When(liveness=liveness, then=Value(rank))
-        for rank, liveness in enumerate(
-            [Liveness.OFFLINE, Liveness.LATE, Liveness.NEVER_STARTED, Liveness.STOPPED, Liveness.ONLINE]
-        )
-    )
+URGENCY = StrIndex(
+    Value(f"{Liveness.OFFLINE} {Liveness.LATE} {Liveness.NEVER_STARTED} {Liveness.STOPPED} {Liveness.ONLINE}"),
+    F("liveness"),
 )
 
 
