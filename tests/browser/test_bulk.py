@@ -114,7 +114,7 @@ def test_workers_are_moved_after_a_look_at_what_that_does(
     workers.locator("#id_name").fill("spare")
     saved(workers, "worker queue")
     # Two of one queue, since the seed calls the workers of each queue alike.
-    visit(workers, control_plane, f"workers/worker/?q={organization}&o=-2")
+    visit(workers, control_plane, f"workers/worker/?q={organization}&o=-3")
     run(workers, "move", 2)
     here = workers.locator("#shares a").first.inner_text()
     choose(workers, "queue", f"{organization}.production.queue-{'2' if here.endswith('1') else '1'}")
