@@ -157,10 +157,10 @@ class BoundedList(ChangeList):  # type: ignore[misc]  # unfold has no types
 
         It is kept by the columns' names: their numbers change with the columns that a list shows.
         """
-        name = f"order of {self.opts.label_lower}"
-        kept = request.session.get(name, "")
         if self.is_popup:
             return
+        name = f"order of {self.opts.label_lower}"
+        kept = request.session.get(name, "")
         if ORDER_VAR in self.params:
             numbers = [number for number in self.params[ORDER_VAR].split(".") if number]
             chosen = ".".join(f"{'-' * number.startswith('-')}{self._name_of(number)}" for number in numbers)

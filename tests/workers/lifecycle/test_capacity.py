@@ -89,7 +89,7 @@ def assert_refused(response: Any, status: int = 409) -> None:
 def at_once(count: int, call: Any) -> list[int]:
     """The statuses of that many calls from threads with connections of their own.
 
-    They come again after a 503 as workers do: on a busy machine the last of many waits for SQLite's one lock too long.
+    On SQLite they come again after a 503 as workers do: on a busy machine the last waits for its one lock too long.
     """
     barrier = Barrier(count)
     clients = [Client(raise_request_exception=False) for _ in range(count)]
@@ -97,7 +97,8 @@ def at_once(count: int, call: Any) -> list[int]:
     def run(number: int) -> int:
         try:
             barrier.wait(30)
-            answers = (int(call(number, clients[number]).status_code) for _ in range(5))
+            times = 5 if connection.vendor == "sqlite" else 1
+            answers = (int(call(number, clients[number]).status_code) for _ in range(times))
             return next((status for status in answers if status != HTTPStatus.SERVICE_UNAVAILABLE), 503)
         finally:
             connection.close()
