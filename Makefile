@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 help:
 	@echo 'make run    set up everything that is missing and serve on http://127.0.0.1:8000 (PORT=9000 make run)'
-	@echo 'make quick  run the tests that need neither a browser nor other processes, on SQLite (ARGS="-k name" chooses some)'
+	@echo 'make quick  try each behaviour that needs neither a browser nor other processes, on SQLite, with a few rows of each table (ARGS="-k name" chooses some)'
 	@echo 'make test   run all tests on PostgreSQL'
 	@echo 'make test-sqlite  run on SQLite the tests of what can differ there'
 	@echo 'make coverage  run all tests on PostgreSQL, and print which lines and branches of the product none of them reaches'
@@ -35,7 +35,7 @@ run: runtime
 	@exec .venv/bin/python manage.py quickstart $(ARGS)
 
 quick: development
-	TEST_DATABASE=sqlite $(PYTEST) -m 'not browser and not processes and not walk'
+	TEST_QUICK=yes TEST_DATABASE=sqlite $(PYTEST) -m 'not browser and not processes and not walk'
 
 test: development
 	@for program in chromium-headless-shell chromium chromium-browser google-chrome; do command -v $$program >/dev/null && exit 0; done; \

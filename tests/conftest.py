@@ -20,7 +20,7 @@ from tests.support.databases import empty_tables, fresh_database
 if TYPE_CHECKING:
     from tests.support.factories import Fleet
 
-pytest_plugins = ["tests.support.browser", "tests.support.circuits", "tests.support.servers"]
+pytest_plugins = ["tests.support.browser", "tests.support.circuits", "tests.support.quick", "tests.support.servers"]
 
 hypothesis.settings.register_profile("controlplane", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("controlplane")

@@ -18,8 +18,11 @@ from tests.support.commands import Commands
 from tests.support.databases import MakeDatabase
 from tests.support.processes import ROOT, ServerProcess, free_port
 
-#: What tests start servers with: fixtures, classes.
-STARTERS = {"control_plane", "temporal_server", "Commands", "ControlPlane", "PostgresqlServer", "ServerProcess"}
+#: What tests start servers and other programs with: fixtures, classes, Python's module.
+STARTERS = {
+    *("control_plane", "temporal_server", "Commands", "ControlPlane", "PostgresqlServer", "ServerProcess"),
+    "subprocess",
+}
 
 
 class TemporalServer(NamedTuple):
@@ -146,7 +149,7 @@ def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Tempo
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Marks the tests that start servers, by their fixtures, their folder, or what their module starts them with."""
+    """Marks the tests that start servers and programs, by fixture, by folder, or by what their module starts them with."""
     named = {*getattr(item, "fixturenames", ()), *vars(getattr(item, "module", None) or object)}
     if STARTERS & named or "running" in item.path.parts:
         item.add_marker(pytest.mark.processes)

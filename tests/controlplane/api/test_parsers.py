@@ -25,6 +25,7 @@ from controlplane.api.parsers import (
     parse_json,
 )
 from tests.support.odd_values import odd_values
+from tests.support.quick import examples
 from workers.models.instances import CUT
 
 pytestmark = pytest.mark.once
@@ -231,7 +232,7 @@ def test_bytes_that_are_not_utf_8_are_replaced_within_texts_alone() -> None:
 
 
 @given(odd_values, st.sampled_from([1, 300]))
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 def test_whatever_is_told_is_kept_within_the_limits_and_what_is_lost_is_said(value: Any, times: int) -> None:
     told = {"b": [value] * times}
     kept = member(json.dumps(told).encode())

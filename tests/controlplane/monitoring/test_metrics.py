@@ -243,6 +243,7 @@ def ask_until(service: Service, processes: int) -> int:
     return asked
 
 
+@pytest.mark.processes
 def test_all_processes_are_counted_also_those_that_ended(tmp_path: Path, migrated_database: MakeDatabase) -> None:
     service = Service(tmp_path, migrated_database("metrics"), METRICS_TOKEN=TOKEN, TMPDIR=str(tmp_path))
     service.start()

@@ -80,6 +80,7 @@ def test_nothing_else_of_a_request_is_sent(fleet: Fleet, collector: Collector) -
         assert secret.encode() not in sent
 
 
+@pytest.mark.processes
 def test_a_collector_that_is_away_holds_nobody_up(fleet: Fleet, collector: Collector) -> None:
     collector.shutdown()
     collector.server_close()

@@ -13,6 +13,7 @@ from environments.sealing.data_keys import seal_api_key
 from tests.support import factories
 from tests.support.calls import assert_refused, start
 from tests.support.factories import Fleet
+from tests.support.quick import examples
 from workers.configuration.effective import open_configuration, revision_of, sections_of, show_configuration
 from workers.models import Worker, WorkerQueue
 
@@ -60,7 +61,7 @@ def row_of(chain: tuple[int | None, ...]) -> int | None:
     return next((number for number in reversed(chain) if number is not None), None)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(temporal=CHAINS, litellm=CHAINS, telemetry=CHAINS)
 def test_whatever_the_levels_point_to_a_worker_gets_whole_sections_of_the_narrowest(
     fleet: Fleet,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from environments.models import Organization
 from tests.support import factories
 from tests.support.documents import ACME, apply, apply_all
+from tests.support.quick import examples
 from tests.support.yaml_documents import documents
 from workers.configuration.impact import compare, look
 from workers.fleet import Action, Applied, FleetError
@@ -85,7 +86,7 @@ def test_a_dry_run_tells_what_the_run_does_and_both_tell_what_workers_are_given(
     run_all_workers()
 
     @given(text=st.one_of(documents(may_be_wrong=False), moved()), prune=st.booleans())
-    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
     def check(text: str, prune: bool) -> None:
         with transaction.atomic():
             before = look(Organization.objects.values_list("pk", flat=True))

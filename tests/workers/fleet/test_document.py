@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from environments.models import AuditEvent
 from tests.support.documents import ACME, ENVIRON, LITELLM_SECRET, TEMPORAL_SECRET, apply, everything
+from tests.support.quick import examples
 from tests.support.special_files import SPECIAL_FILES, make_special_file
 from tests.support.yaml_documents import documents
 from workers.fleet import FleetError, document, export_document
@@ -309,7 +310,7 @@ TEXTS = st.one_of(
 
 @pytest.mark.django_db
 @given(text=TEXTS)
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), suppress_health_check=list(HealthCheck))
 def test_any_input_is_applied_or_refused_with_reasons(text: str) -> None:
     before = everything()
     with suppress(FleetError):

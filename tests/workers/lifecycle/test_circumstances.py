@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from environments.connections.levels import Section
 from tests.support import factories
 from tests.support.factories import Fleet
+from tests.support.quick import examples
 from workers.configuration.effective import sections_of
 from workers.lifecycle.circumstances import circumstances_of_queue, circumstances_of_worker
 from workers.models import Worker, WorkerInstance
@@ -33,7 +34,7 @@ def assert_same(read: Section[Any], resolved: Section[Any]) -> None:
 
 
 @given(pointing=st.lists(st.tuples(*[st.booleans()] * 3), min_size=4, max_size=4))
-@settings(max_examples=40, **DATABASE)
+@settings(max_examples=examples(40), **DATABASE)
 def test_the_connections_that_the_statement_chooses_are_those_of_the_rule(
     fleet: Fleet, pointing: list[tuple[bool, ...]]
 ) -> None:

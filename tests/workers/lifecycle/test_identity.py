@@ -35,6 +35,7 @@ from tests.support.places import (
     open_fleet,
     start,
 )
+from tests.support.quick import examples
 from workers.lifecycle.process import SUCCEEDED, Process
 from workers.models import DuplicatePolicy, Liveness, WorkerInstance, WorkerQueue
 
@@ -178,7 +179,7 @@ BEFORE = Select(lambda: WorkerInstance.objects.filter(SUCCEEDED))
 
 
 @given(told=EVIDENCE, kept=EVIDENCE)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_who_comes_after_whom_is_weighed_alike_in_python_and_in_the_database(
     fleet: Fleet, told: Any, kept: Any
 ) -> None:

@@ -25,6 +25,7 @@ from tests.support.heartbeats import (
     simple,
 )
 from tests.support.odd_values import odd_values
+from tests.support.quick import examples
 from workers.models import InstanceReport, Liveness, WorkerInstance
 from workers.models.instances import CUT
 
@@ -138,7 +139,7 @@ def test_an_odd_report_costs_no_worker_its_liveness(running: Fleet, body: bytes,
 
 
 @given(st.dictionaries(st.sampled_from(sorted(set(json.loads(FULL)) | {"novelty"})), odd_values, min_size=1))
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 def test_whatever_a_running_worker_tells_it_stays_online(running: Fleet, told: dict[str, Any]) -> None:
     silence(minutes=2)
     assert_accepted(heartbeat(running, json.dumps(told).encode()))
@@ -199,7 +200,7 @@ def test_a_goodbye_never_fails_for_its_text(running: Fleet, body: bytes, expecte
 
 
 @given(st.dictionaries(st.sampled_from(["reason", "exit_code", "error_message", "system_info"]), odd_values))
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 def test_whatever_a_goodbye_tells_it_ends_the_process(running: Fleet, told: dict[str, Any]) -> None:
     WorkerInstance.objects.update(stopped_at=None, stop_reason="", exit_code=None, error_message="")
     assume(len(body := json.dumps(told).encode()) <= 1024 * 1024)

@@ -25,6 +25,7 @@ from tests.support.duplicates import (
     start,
 )
 from tests.support.factories import Fleet
+from tests.support.quick import examples
 from workers.lifecycle.process import MAY_BE, Process
 from workers.models import Liveness, WorkerInstance
 
@@ -114,7 +115,7 @@ SENDERS = Select(lambda: WorkerInstance.objects.filter(MAY_BE))
 
 
 @given(told=EVIDENCE, kept=EVIDENCE)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_evidence_is_weighed_alike_in_python_and_in_the_database(fleet: Fleet, told: Any, kept: Any) -> None:
     process = Process(*told)
     WorkerInstance.objects.update(**dict(zip(("hostname", "pid", "client_address"), kept, strict=True)))

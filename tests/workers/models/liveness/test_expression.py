@@ -22,6 +22,7 @@ from tests.support.liveness import (
     found,
     seconds,
 )
+from tests.support.quick import examples
 from workers.lifecycle.pulse import recovery
 from workers.models import LIVE, Liveness, Outage, Pulse, Worker, WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
@@ -176,7 +177,7 @@ def silences(draw: st.DrawFn, heart: Heart | None) -> dict[str, Any]:
 
 @pytest.mark.sqlite
 @given(data=st.data(), now=st.sampled_from([NOW, NOW.replace(microsecond=0)]))
-@settings(max_examples=20, **DATABASE)
+@settings(max_examples=examples(20), **DATABASE)
 def test_the_expression_agrees_with_the_rule_in_plain_python(
     crew: list[WorkerInstance], data: st.DataObject, now: datetime
 ) -> None:

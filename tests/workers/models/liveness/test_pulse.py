@@ -23,6 +23,7 @@ from tests.support.liveness import (
     pulse,
     seconds,
 )
+from tests.support.quick import examples
 from workers.lifecycle.pulse import INTERVAL, beat, recovery
 from workers.models import LIVE, Liveness, Outage, Pulse, WorkerInstance
 
@@ -211,7 +212,7 @@ def histories(draw: st.DrawFn, longest_interval: int) -> dict[str, Any]:
 
 
 @given(history=histories(longest_interval=600))
-@settings(max_examples=12, phases=WITHOUT_SHRINKING, **DATABASE)
+@settings(max_examples=examples(12), phases=WITHOUT_SHRINKING, **DATABASE)
 def test_a_worker_that_beats_every_ten_minutes_or_faster_is_never_offline_however_often_we_are_away(
     fleet: Fleet, history: dict[str, Any]
 ) -> None:
@@ -219,7 +220,7 @@ def test_a_worker_that_beats_every_ten_minutes_or_faster_is_never_offline_howeve
 
 
 @given(history=histories(longest_interval=3600))
-@settings(max_examples=12, phases=WITHOUT_SHRINKING, **DATABASE)
+@settings(max_examples=examples(12), phases=WITHOUT_SHRINKING, **DATABASE)
 def test_a_worker_that_beats_at_any_interval_is_never_offline_however_often_we_are_away(
     fleet: Fleet, history: dict[str, Any]
 ) -> None:
