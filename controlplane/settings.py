@@ -139,6 +139,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
+USE_I18N = False
 FORMAT_MODULE_PATH = ["controlplane.formats"]
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # served straight from the packages: no collectstatic step to forget

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections import Counter, deque
+from contextlib import suppress
 from typing import IO, Any, NoReturn
 
 from django.http import HttpRequest, UnreadablePostError
@@ -40,6 +41,8 @@ PARAMETER = r'(?:(?!charset\b)[\w.+-]+\s*=\s*(?:"[^"\r\n]*"|[\w.+/:-]+)\s*)?'
 MEDIA_TYPE = re.compile(
     rf'application/json\s*(;\s*{PARAMETER})*(;\s*charset\s*=\s*("utf-?8"|utf-?8)\s*(;\s*{PARAMETER})*)?', re.IGNORECASE
 )
+#: A text that may be a key which is too long, where no text has an escape.
+LONG = re.compile(rf'"[^"]{{{MAX_KEY_LENGTH + 1}}}')
 #: A text of JSON, closed or not, or a bracket outside of one; possessive, so that no text is looked at twice.
 TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 
@@ -148,13 +151,45 @@ def parse_json(body: bytes) -> Any:
     if not body.strip():
         _refuse("missing", "Field required")
     text = body.decode("utf-8", "replace")
-    if text.count("[") + text.count("{") > MANY_BRACKETS:
+    brackets = text.count("[") + text.count("{")
+    if _is_plain(text, brackets):
+        with suppress(_OddError, ValueError):
+            return PLAIN.decode(text)
+    if brackets > MANY_BRACKETS:
         text = _shallow(text)
     value = _loads(text)
     if not isinstance(value, dict):
         return None if value is UNKEPT else value
     repeated = value.keys_told_twice if isinstance(value, _Repeating) else ()
     return {_storable(name): None if name in repeated else _member(member) for name, member in value.items()}
+
+
+class _OddError(Exception):
+    """Something that is not kept as it is."""
+
+
+def _is_plain(text: str, brackets: int) -> bool:
+    """Whether a text is so small and plain, as nearly all are, that nothing in it can be beyond a limit.
+
+    What may still be odd in it, its numbers and its repeated keys, PLAIN meets.
+    """
+    return (
+        len(text) <= MAX_STRING_LENGTH
+        and brackets < MAX_DEPTH
+        and brackets + text.count(",") < MAX_VALUES - 2
+        and "\\" not in text
+        and CUT not in text
+        and not LONG.search(text)
+    )
+
+
+def _only_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else _be_odd()
+
+
+def _be_odd(_text: str = "") -> NoReturn:
+    raise _OddError
 
 
 class _Repeating(dict[str, Any]):
@@ -277,6 +312,14 @@ def _integer(digits: str) -> Any:
 def _number(digits: str) -> Any:
     number = float(digits)
     return number if math.isfinite(number) else UNKEPT
+
+
+PLAIN = json.JSONDecoder(
+    object_pairs_hook=_only_object,
+    parse_constant=_be_odd,
+    parse_int=lambda digits: int(digits) if len(digits) < MAX_INTEGER_DIGITS else _be_odd(),
+    parse_float=lambda digits: number if math.isfinite(number := float(digits)) else _be_odd(),
+)
 
 
 def _refuse_size(limit: int) -> NoReturn:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cached_property
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -66,7 +67,7 @@ class Attempt:
         """The key's row; 401 when there is no usable one."""
         return self.key.row
 
-    @property
+    @cached_property
     def process(self) -> Process:
         return Process.of(self.system_info, self.client)
 

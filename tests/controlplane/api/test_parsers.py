@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rest_framework.exceptions import UnsupportedMediaType
 
+from controlplane.api import parsers
 from controlplane.api.parsers import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -240,6 +241,26 @@ def test_whatever_is_told_is_kept_within_the_limits_and_what_is_lost_is_said(val
     assert_storable(kept, MAX_DEPTH - 1)
     assert count_of(kept) <= MAX_VALUES - 1
     assert lost or same(kept, cleaned(json.loads(json.dumps(told))))
+
+
+@pytest.mark.parametrize(
+    "text", ["1", '"x"', "[]", "{}", "NaN", "1e999", "9" * 400, f'"{"k" * 600}"', '"caf\\u00e9"', '{"_cut":1}']
+)
+@pytest.mark.parametrize("form", ['{"m":%s}', '{"m":{"k":%s}}', '{"m":1,"m":%s}', '{"m":{"k":1,"k":%s}}', "[%s]", "%s"])
+def test_a_plain_body_is_read_as_any_other(form: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = parse_json((form % text).encode())
+    monkeypatch.setattr(parsers, "_is_plain", lambda *_: False)
+    assert parse_json((form % text).encode()) == found
+
+
+@given(st.dictionaries(st.text(), odd_values))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
+def test_any_plain_body_is_read_as_any_other(value: dict[str, Any]) -> None:
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    with pytest.MonkeyPatch.context() as patch:
+        found = parse_json(body)
+        patch.setattr(parsers, "_is_plain", lambda *_: False)
+        assert parse_json(body) == found
 
 
 def assert_storable(value: Any, depth: int) -> None:
