@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 from controlplane.api.parsers import BodyTooLargeError, InvalidBodyError
 from controlplane.engines.troubles import DATABASE_AWAY, ROWS_LOCKED, TOOK_TOO_LONG, Trouble, trouble_of
 from controlplane.monitoring.metrics import UNOPENED
+from controlplane.serving.bulkhead import TooManyBodiesError
 from controlplane.serving.proxies import network_of
 from environments.admin.error_page import error_page
 from environments.connections.levels import ConfigurationIncompleteError
@@ -59,6 +60,7 @@ STATUSES: dict[type[Exception], tuple[int, str | None]] = {
     CannotOpenError: (503, "A stored credential cannot be opened at the moment."),
     BodyTooLargeError: (413, None),
     UnreadablePostError: (400, "The body could not be read."),
+    TooManyBodiesError: (503, "Too many requests at once."),
 }
 #: DRF's validation codes as the contract's `type` and `msg`; never the input's own value.
 VALIDATION = {

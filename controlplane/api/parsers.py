@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter, deque
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import IO, Any, NoReturn
 
 from django.http import HttpRequest, UnreadablePostError
@@ -17,11 +17,13 @@ from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 
+from controlplane.serving.bulkhead import bulkhead
 from workers.models.instances import CUT
 
 NOT_JSON = "The body must be application/json in UTF-8."
 COMPRESSED = "The body must not be compressed."
 
+NO_SHARE = nullcontext()
 MAX_BYTES = 64 * 1024
 #: Each member of a body is counted with the body itself.
 MAX_DEPTH = 32
@@ -84,8 +86,9 @@ class StrictJSONParser(BaseParser):
 
     def parse(self, stream: IO[Any], media_type: str | None = None, parser_context: Any = None) -> Any:  # noqa: ARG002
         """The body's JSON value; `stream` is the Django request, and the view says how large it may be."""
-        view = parser_context["view"]
-        return parse_body(stream, limit=getattr(view, "max_bytes", MAX_BYTES), is_optional=view.is_body_optional)  # type: ignore[arg-type]  # DRF calls it a stream
+        view, sender = parser_context["view"], parser_context["request"].auth
+        limit, share = getattr(view, "max_bytes", MAX_BYTES), bulkhead.body(sender.organization_id)
+        return parse_body(stream, limit, is_optional=view.is_body_optional, share=share)  # type: ignore[arg-type]  # DRF calls it a stream
 
 
 class SentBody:
@@ -127,20 +130,31 @@ class SentBody:
         return body
 
 
-def parse_body(request: HttpRequest, limit: int = MAX_BYTES, *, is_optional: bool = False) -> Any:
-    """The JSON value of the request's body; none at all is an error, since the contract requires one, or `{}`."""
-    body = SentBody(request)
-    if is_optional and body.is_absent:
-        return {}
-    content_type = request.META.get("CONTENT_TYPE", "")
-    if (content_type or not body.is_absent) and not MEDIA_TYPE.fullmatch(content_type):
-        raise UnsupportedMediaType(content_type, NOT_JSON)
-    if (
-        body.coding not in {"", "chunked"}
-        or request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity"
-    ):
-        raise UnsupportedMediaType(content_type, COMPRESSED)
-    return parse_json(body.read(limit))
+def parse_body(
+    request: HttpRequest,
+    limit: int = MAX_BYTES,
+    *,
+    is_optional: bool = False,
+    share: AbstractContextManager[None] = NO_SHARE,
+) -> Any:
+    """The JSON value of the request's body; none at all is an error, since the contract requires one, or `{}`.
+
+    `share` is entered for as long as the body may come slowly.
+    """
+    with share:
+        body = SentBody(request)
+        if is_optional and body.is_absent:
+            return {}
+        content_type = request.META.get("CONTENT_TYPE", "")
+        if (content_type or not body.is_absent) and not MEDIA_TYPE.fullmatch(content_type):
+            raise UnsupportedMediaType(content_type, NOT_JSON)
+        if (
+            body.coding not in {"", "chunked"}
+            or request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity"
+        ):
+            raise UnsupportedMediaType(content_type, COMPRESSED)
+        sent = body.read(limit)
+    return parse_json(sent)
 
 
 def parse_json(body: bytes) -> Any:

@@ -4,6 +4,7 @@ What waits for the database or another server holds one of the process's few thr
 readers ask of the API hold at most half of some of them each, and never all of these; what comes beyond that is
 refused at once, which frees its thread. A worker's calls are not counted among these. The last thread, as the last
 place of people and of readers, is for those who hold up nobody: one person, or one tenant, never has them all for long.
+A body that comes slowly holds a thread, too, so those of one tenant hold at most half of them.
 """
 
 import binascii
@@ -13,12 +14,12 @@ import threading
 import time
 import weakref
 from base64 import urlsafe_b64decode
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -87,12 +88,19 @@ class Place:
             self.leave()
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
-    """Whether a worker's call has a thread, and what it was answered."""
+    """Whether a worker's call has a thread and a lane, since when it reads its body, and what it was answered."""
 
     has_thread: bool
+    began: float
+    has_lane: bool = False
+    reads_since: float | None = None
     status: int = 0
+
+
+class TooManyBodiesError(Exception):
+    """The organization sends as many bodies at once as may hold threads."""
 
 
 class Bulkhead:
@@ -102,16 +110,18 @@ class Bulkhead:
         shared = threads if shared is None else shared
         self._half, self._most_shared = max(1, shared // 2), max(1, shared - 1)
         self._all_but_one = max(1, threads - 1)
+        self._most_bodies = max(1, threads // 2)
         self.lock = threading.RLock()  # a response may be forgotten, and leave, while its thread has it
         self.places: set[Place] = set()
         self._lanes: SimpleQueue[None] = SimpleQueue()
         for _ in range(LANES):
             self._lanes.put(None)
-        #: When each call of a worker began.
-        self._calls: dict[int, float] = {}
+        self._calls: set[Call] = set()
+        #: How many bodies each organization is sending.
+        self._bodies: Counter[str] = Counter()
         #: When a call of an organization waited in vain.
         self._in_vain: dict[str, float] = {}
-        self._numbers = count()
+        self._thread = threading.local()
 
     def held(self, kind: Kind) -> int:
         """How many places requests of a kind hold."""
@@ -133,30 +143,68 @@ class Bulkhead:
             return place
 
     def _take_lane(self) -> bool:
-        """Waits for a lane, but not for long; whether it has one."""
+        """Waits for a lane, but not for long; whether it has one. Who waits for a slow body gives way."""
         try:
             self._lanes.get(timeout=PATIENCE)
         except Empty:
+            since = time.monotonic() - PATIENCE
+            with self.lock:
+                for call in self._calls:
+                    if call.has_lane and call.reads_since is not None and call.reads_since < since:
+                        call.has_lane = False
+                        return True
             return False
         return True
 
     @contextmanager
     def worker(self, authorization: str) -> Iterator["Call"]:
         """A worker's call, for as long as it is entered; without a thread for it if it is not to take the last one."""
-        number = next(self._numbers)
         # With more than all but one at once there are threads enough, as in other servers.
         is_last = len(self._calls) + len(self.places) == self._all_but_one
-        call = Call(has_thread=not (is_last and self._waits_in_vain(authorization)))
-        self._calls[number] = time.monotonic()
-        has_lane = self._take_lane()
+        call = Call(not (is_last and self._waits_in_vain(authorization)), time.monotonic())
+        self._calls.add(call)
+        self._thread.call = call
+        call.has_lane = self._take_lane()
         try:
             yield call
         finally:
-            if has_lane:
+            with self.lock:
+                self._calls.discard(call)
+            if call.has_lane:
                 self._lanes.put(None)
             now = time.monotonic()
-            if self._calls.pop(number) < now - HELD_UP and call.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            if call.began < now - HELD_UP and call.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self._in_vain[organization_in(authorization)] = now
+
+    @contextmanager
+    def body(self, organization_id: str) -> Iterator[None]:
+        """The body of a worker's call, for as long as it is read; TooManyBodiesError if there is no thread for it.
+
+        A body may come slowly, and holds its thread until it is there. The bodies of one organization hold at most half
+        of the threads, and where half are held already, one.
+        """
+        until = time.monotonic() + PATIENCE
+        while not self._takes_body(organization_id):
+            if time.monotonic() > until:
+                raise TooManyBodiesError
+            time.sleep(PATIENCE / 4)
+        call: Call | None = getattr(self._thread, "call", None)
+        try:
+            if call:
+                call.reads_since = time.monotonic()
+            yield
+        finally:
+            if call:
+                call.reads_since = None
+            with self.lock:
+                self._bodies[organization_id] -= 1
+
+    def _takes_body(self, organization_id: str) -> bool:
+        with self.lock:
+            if self._bodies[organization_id] and self._bodies.total() >= self._most_bodies:
+                return False
+            self._bodies += Counter({organization_id: 1})  # which forgets those that send none
+            return True
 
     def _waits_in_vain(self, authorization: str) -> bool:
         """Whether a call of the same organization did so lately."""

@@ -1,9 +1,11 @@
 """A running control plane of one process: what people and readers wait for holds up no other tenant's starts."""
 
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from typing import NamedTuple
 
@@ -11,7 +13,9 @@ import psycopg
 import pytest
 from django.db import connection
 
+from controlplane.serving.server import THREADS
 from tests.drills.service import Fleet, Service
+from tests.support.circuits import wait_until
 from tests.support.crawler import Console
 from tests.support.databases import MakeDatabase
 
@@ -43,10 +47,10 @@ class Answer(NamedTuple):
 
 
 class Neighbours:
-    """A service with a person who is signed in, a reader and a worker."""
+    """A service with a person who is signed in, a reader and a worker, and another tenant that sends slowly."""
 
-    def __init__(self, service: Service, fleet: Fleet, console: Console) -> None:
-        self.service, self.fleet = service, fleet
+    def __init__(self, service: Service, fleet: Fleet, slow: Fleet, console: Console) -> None:
+        self.service, self.fleet, self.slow = service, fleet, slow
         self.cookies = "; ".join(f"{each.name}={each.value}" for each in console.cookies)
 
     def look(self) -> Answer:
@@ -56,8 +60,30 @@ class Neighbours:
         return self._ask("GET", "/api/v1/worker-queues", Authorization=f"Bearer {self.fleet.api_key}")
 
     def start(self) -> Answer:
-        path, key = f"/api/v1/workers/{self.fleet.worker_ids[0]}/start", f"Bearer {self.fleet.api_key}"
+        return self._start(self.fleet)
+
+    def start_slow_tenant(self) -> Answer:
+        return self._start(self.slow)
+
+    def _start(self, fleet: Fleet) -> Answer:
+        path, key = f"/api/v1/workers/{fleet.worker_ids[0]}/start", f"Bearer {fleet.api_key}"
         return self._ask("POST", path, b"{}", Authorization=key, **{"Content-Type": "application/json"})
+
+    @contextmanager
+    def sending_slowly(self, calls: int, framing: str) -> Iterator[list[socket.socket]]:
+        """So many starts of the slow tenant of which the body has begun and does not end."""
+        head = (
+            f"POST /api/v1/workers/{self.slow.worker_ids[0]}/start HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Authorization: Bearer {self.slow.api_key}\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+        )
+        with ExitStack() as opened:
+            sent = [
+                opened.enter_context(socket.create_connection(("127.0.0.1", self.service.port), timeout=10))
+                for _ in range(calls)
+            ]
+            for each in sent:
+                each.sendall(head.encode())
+            yield sent
 
     def _ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         began = time.monotonic()
@@ -71,11 +97,11 @@ class Neighbours:
 @pytest.fixture(scope="module")
 def neighbours(tmp_path_factory: pytest.TempPathFactory, migrated_database: MakeDatabase) -> Iterator[Neighbours]:
     service = Service(tmp_path_factory.mktemp("neighbours"), migrated_database("neighbours"), processes=1)
-    fleet = service.create_fleet(1)
+    fleet, slow = service.create_fleet(1), service.create_fleet(1, "slow")
     account = ("createsuperuser", "--noinput", "--username", "person", "--email", "person@example.com")
     service.set_up(*account, environ={"DJANGO_SUPERUSER_PASSWORD": "a-persons-password"})
     service.start()
-    yield Neighbours(service, fleet, Console(service.url, "person", "a-persons-password"))
+    yield Neighbours(service, fleet, slow, Console(service.url, "person", "a-persons-password"))
     service.stop()
 
 
@@ -145,3 +171,17 @@ def test_a_crowd_of_people_and_readers_leaves_a_thread_for_starts(neighbours: Ne
         assert all(answer.status == 503 and answer.retry_after for answer in answers)
         assert sum(answer.seconds < PROMPT for answer in answers) > len(answers) / 2
     assert neighbours.look().status == neighbours.read().status == 200
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+def test_bodies_that_come_slowly_hold_up_no_other_tenant(neighbours: Neighbours, framing: str) -> None:
+    with neighbours.sending_slowly(30, framing) as sent:
+        starts = starts_meanwhile(neighbours)
+        own = neighbours.start_slow_tenant()
+        refused = [each for each in sent if select.select([each], [], [], 0)[0]]
+        answers = {each.recv(100).split(b"\r\n")[0] for each in refused}
+    assert_served(starts)
+    assert own.status in {200, 503}
+    assert answers == {b"HTTP/1.1 503 Service Unavailable"}
+    assert len(refused) == len(sent) - THREADS // 2
+    wait_until(lambda: neighbours.start_slow_tenant().status == 200)

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import threading
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,7 +17,7 @@ from pytest_django import Settings
 
 from controlplane.middleware.circuit import CircuitMiddleware
 from controlplane.serving import bulkhead as module
-from controlplane.serving.bulkhead import Bulkhead, Kind, bulkhead, kind_of
+from controlplane.serving.bulkhead import LANES, PATIENCE, Bulkhead, Kind, TooManyBodiesError, bulkhead, kind_of
 from tests.support import factories
 from tests.support.calls import assert_error_shape, fresh_fleet, heartbeat, shared_client, start
 from tests.support.factories import Fleet
@@ -379,3 +381,50 @@ def test_a_call_that_is_not_to_take_the_last_thread_is_503(
         assert response.status_code == 503
         assert int(response["Retry-After"]) > 0
     assert start(fleet).status_code == 200
+
+
+def test_bodies_of_one_organization_hold_half_of_the_threads_and_of_each_further_one_a_thread() -> None:
+    bulkhead = Bulkhead(8)
+    with ExitStack() as sent:
+        for _ in range(4):
+            sent.enter_context(bulkhead.body("acme"))
+        with pytest.raises(TooManyBodiesError):
+            sent.enter_context(bulkhead.body("acme"))
+        sent.enter_context(bulkhead.body("globex"))
+        with pytest.raises(TooManyBodiesError):
+            sent.enter_context(bulkhead.body("globex"))
+    for organization_id in ("acme", "globex"):
+        with bulkhead.body(organization_id):
+            pass
+
+
+def test_a_body_waits_a_moment_for_one_that_is_about_to_end() -> None:
+    bulkhead = Bulkhead(2)
+    with ExitStack() as sent:
+        sent.enter_context(bulkhead.body("acme"))
+        threading.Timer(PATIENCE / 2, sent.close).start()
+        with bulkhead.body("acme"):
+            pass
+
+
+def test_who_reads_a_slow_body_gives_its_lane_to_who_computes() -> None:
+    bulkhead, is_read, is_over = Bulkhead(8), threading.Barrier(LANES + 1), threading.Event()
+
+    def read() -> None:
+        with bulkhead.worker(""), bulkhead.body("acme"):
+            is_read.wait()
+            is_over.wait()
+
+    readers = [threading.Thread(target=read) for _ in range(LANES)]
+    for reader in readers:
+        reader.start()
+    is_read.wait()
+    time.sleep(PATIENCE)
+    with ExitStack() as calls:
+        assert all(calls.enter_context(bulkhead.worker("")).has_lane for _ in range(LANES))
+        assert not calls.enter_context(bulkhead.worker("")).has_lane
+    is_over.set()
+    for reader in readers:
+        reader.join()
+    with ExitStack() as calls:
+        assert [calls.enter_context(bulkhead.worker("")).has_lane for _ in range(LANES + 1)] == [True] * LANES + [False]
