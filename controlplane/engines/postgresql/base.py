@@ -5,19 +5,33 @@ sent, would hold a thread for ever.
 """
 
 import select
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import psycopg
 from django.db.backends.postgresql import base
+from psycopg._preparing import Prepare, PrepareManager
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 
 from controlplane.engines.circuit import circuit
 from controlplane.engines.postgresql import poolers
 from controlplane.engines.troubles import ErrorWrapper, Trouble, trouble_in_sqlstate
 
 LOCK_NOT_AVAILABLE = "55P03"
+
+
+class Prepared(PrepareManager):
+    """The prepared statements of a connection, which outlive a transaction that is taken back, as PostgreSQL's do.
+
+    The driver would forget them all, in case the transaction has made what they are about. Then what one caller is
+    refused would cost the thread's next starts ten milliseconds of planning each.
+    """
+
+    def _should_discard(self, prep: Prepare, results: Sequence[PGresult]) -> bool:
+        return super()._should_discard(prep, [result for result in results if result.command_status != b"ROLLBACK"])
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -27,6 +41,10 @@ class BoundedConnection(psycopg.Connection[Any]):
     longest_answer: float | None = None
     #: Why it was given up, if it was: that is said of whatever is asked of it afterwards, too.
     trouble: Trouble | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepared = Prepared()
 
     def wait[RV](self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Waits for the server; OperationalError, with the connection closed, after `longest_answer` seconds.
