@@ -22,7 +22,6 @@ from workers.reports.attention import (
     NOW,
     Running,
     crash_looping_since,
-    incomplete_queues,
     live_among,
     on_looping_hosts,
     refused_starts,
@@ -30,6 +29,7 @@ from workers.reports.attention import (
     stale,
 )
 from workers.reports.charts import HOUR, Chart, hourly_chart
+from workers.reports.incomplete import incomplete_queues
 
 #: How many queues and starts are shown; a list has the rest.
 MOST_QUEUES = 8

@@ -14,8 +14,9 @@ from workers.lifecycle.pulse import recovery
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import ApiKey, Liveness, Worker, WorkerQueue
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
-from workers.reports.attention import incomplete_queues, refused_starts, running
+from workers.reports.attention import refused_starts, running
 from workers.reports.expiries import OVERDUE_FOR
+from workers.reports.incomplete import incomplete_queues
 
 
 class QueueFigure(NamedTuple):
