@@ -13,7 +13,7 @@ from environments.database.tenancy import TenantOwned
 from environments.encryption import VERSION
 from environments.endpoints.validators import is_http_url, is_label, is_otlp_endpoint, is_target
 from environments.fields import SealedField
-from environments.models.fields import is_slug
+from environments.models.fields import SlugField, slug_check
 
 #: What a connection's last verification found.
 VERIFICATION = ("verified_at", "verified_revision", "verification_problem", "verification_latency_ms")
@@ -23,7 +23,7 @@ class Connection(TenantOwned):
     """A named third-party endpoint of an organization."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = models.CharField(max_length=63, validators=[is_slug])
+    name = SlugField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     verified_at = models.DateTimeField(null=True, editable=False)
     verified_revision = models.CharField(
@@ -45,6 +45,7 @@ class Connection(TenantOwned):
         ordering: ClassVar[list[str]] = ["organization", "name"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             *TenantOwned.Meta.constraints,
+            slug_check("name"),
             models.UniqueConstraint(fields=["organization", "name"], name="%(app_label)s_%(class)s_name_once"),
         ]
 
