@@ -37,6 +37,9 @@ class Connection(TenantOwned):
     verification_problem = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
     verification_latency_ms = models.PositiveIntegerField("latency in ms", null=True, editable=False)
 
+    #: The pointer by which levels name one, and what it is called where that is plain.
+    POINTER: ClassVar[str]
+    SECTION: ClassVar[str]
     #: The fields that tell what a worker connects to.
     ENDPOINT: ClassVar[tuple[str, ...]] = ()
 
@@ -106,6 +109,7 @@ class CredentialConnection(Connection):
 class TemporalConnection(CredentialConnection):
     """Where an organization's Temporal is, and the API key for it."""
 
+    POINTER, SECTION = "temporal_connection", "Temporal"
     ENDPOINT = ("host", "namespace", "is_tls_enabled", "requires_api_key", "api_key_fingerprint")
 
     host = models.CharField(max_length=260, validators=[is_target], help_text="host:port, without a scheme")
@@ -119,6 +123,7 @@ class TemporalConnection(CredentialConnection):
 class LiteLLMConnection(CredentialConnection):
     """Where an organization's LiteLLM gateway is, and the API key for it."""
 
+    POINTER, SECTION = "litellm_connection", "LiteLLM"
     ENDPOINT = ("api_url", "requires_api_key", "api_key_fingerprint")
 
     api_url = models.CharField("API URL", max_length=500, validators=[is_http_url])
@@ -141,6 +146,7 @@ class Sampler(models.TextChoices):
 class TelemetrySettings(Connection):
     """The five OpenTelemetry fields that workers are given; their defaults are the contract's."""
 
+    POINTER, SECTION = "telemetry_settings", "telemetry"
     ENDPOINT = ("otel_enabled", "otel_exporter_otlp_endpoint")
 
     otel_enabled = models.BooleanField("enabled", default=True)
@@ -168,3 +174,9 @@ class TelemetrySettings(Connection):
 
     class Meta(Connection.Meta):
         verbose_name_plural = "telemetry settings"
+
+
+#: All kinds, in the order of a start's answer; those with a credential are what no worker can do without.
+CREDENTIAL_KINDS: tuple[Any, ...] = (TemporalConnection, LiteLLMConnection)
+CONNECTION_KINDS: tuple[Any, ...] = (*CREDENTIAL_KINDS, TelemetrySettings)
+CONNECTION_POINTERS = tuple(str(kind.POINTER) for kind in CONNECTION_KINDS)

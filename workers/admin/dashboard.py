@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from environments import times
 from environments.admin.signed_in import staff_of
+from environments.models.connections import CONNECTION_KINDS
 from environments.roles import Staff
 from workers.admin.states import LIVENESS_COLORS, outage_of
 from workers.admin.workers.filters import CRASH_LOOP, DUPLICATE, INCOMPLETE, OUTDATED, REFUSED
@@ -121,21 +122,14 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
         ),
         *(
             (
-                trouble.failing,
-                (f"{FAILING[kind]} that fails verification", f"{FAILING[kind]}s that fail verification"),
-                list_of(f"environments_{kind}", verified="no"),
+                attention.connections[names.model_name].failing,
+                (f"{names.verbose_name} failing verification", f"{names.verbose_name_plural} failing verification"),
+                list_of(f"environments_{names.model_name}", verified="no"),
             )
-            for kind, trouble in attention.connections.items()
+            for names in (kind._meta for kind in CONNECTION_KINDS)
         ),
     ]
     return [(count, one if count == 1 else many, url) for count, (one, many), url in found if count]
-
-
-FAILING = {
-    "temporalconnection": "Temporal connection",
-    "litellmconnection": "LiteLLM connection",
-    "telemetrysettings": "telemetry endpoint",
-}
 
 
 def _first_steps(request: HttpRequest, staff: Staff) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from django.utils.safestring import SafeString
 
 from environments import times
 from environments.models import Role
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from workers.admin.inheritance import InheritingAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import InOrganizationForm, ShowsLiveness, ending, state_badge

@@ -21,7 +21,7 @@ from django.db.models import (
 from django.db.models.functions import Cast, Concat
 
 from environments.database.statements import Parameter, kept
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from environments.roles import Staff
 from workers.configuration.effective import is_outdated
 from workers.configuration.revisions import GROUP, Group, queues_of, revisions_in

@@ -9,7 +9,8 @@ from django.http import HttpRequest
 
 from environments import times
 from environments.admin.signed_in import staff_of
-from environments.models import CredentialConnection, LiteLLMConnection, TemporalConnection
+from environments.models import CredentialConnection
+from environments.models.connections import CREDENTIAL_KINDS
 from workers.admin.states import outage_of
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import WorkerInstance
@@ -91,7 +92,7 @@ class RunsOnFilter(admin.SimpleListFilter):
 
 def _connection(request: HttpRequest, identifier: str) -> CredentialConnection | None:
     """The connection of either kind, if the person may see it."""
-    for model in (TemporalConnection, LiteLLMConnection):
+    for model in CREDENTIAL_KINDS:
         found: CredentialConnection | None
         found = staff_of(request).within(model.objects.filter(pk=identifier), "organization").first()
         if found:

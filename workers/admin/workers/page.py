@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from environments.connections.levels import ConfigurationIncompleteError
 from environments.models import AuditEvent
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from workers.admin.api_keys.covering import keys_by_id, keys_covering
 from workers.admin.links import link_to, list_of
 from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, is_recovering, state_of
