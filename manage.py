@@ -6,7 +6,7 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
-from django.db import OperationalError, ProgrammingError
+from django.db import IntegrityError, OperationalError, ProgrammingError
 
 from controlplane import releases
 from controlplane.startup import private_files, secrets_file
@@ -36,7 +36,7 @@ def main() -> None:
         sys.exit(1)
     except ImproperlyConfigured as error:
         sys.exit(f"Configuration: {error}")
-    except (OperationalError, ProgrammingError) as error:
+    except (IntegrityError, OperationalError, ProgrammingError) as error:
         if "--traceback" in sys.argv:
             raise
         reason = str(error).partition("\n")[0]
@@ -48,6 +48,8 @@ def _advice_for(error: Exception) -> str:
 
     if trouble_of(error) is Trouble.LOCKED:
         return "Somebody else holds what this needs: try again."
+    if isinstance(error, IntegrityError):
+        return "What this would store does not fit with what is there, such as a name that is taken."
     return "Is it there, and are its migrations applied (python manage.py migrate)?"
 
 

@@ -86,7 +86,7 @@ class InvitationView(View):
                 # Hashed before the transaction, lest others wait for what takes a third of a second.
                 accept(invitation, form.save(commit=False), client_address=address, now=times.now())
             except IntegrityError:
-                if not User.objects.filter(username=form.cleaned_data["username"]).exists():
+                if not User.objects.filter(username__iexact=form.cleaned_data["username"]).exists():
                     raise NotOpenError from None
                 form.add_error("username", TAKEN)  # by somebody meanwhile
             else:

@@ -8,6 +8,7 @@ from allauth.socialaccount.models import SocialAccount
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -21,6 +22,18 @@ admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
+class PersonForm(UserChangeForm):
+    """A person, whose name to sign in with is nobody else's in whatever case, as Django sees to for a new one."""
+
+    def clean_username(self) -> str:
+        """ValidationError for another one's."""
+        username = str(self.cleaned_data["username"])
+        if User.objects.filter(username__iexact=username).exclude(pk=self.instance.pk).exists():
+            msg = "Somebody has this name already, in upper or lower case."
+            raise ValidationError(msg)
+        return username
+
+
 @admin.register(User)
 class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):  # type: ignore[type-arg]  # not generic when run
     """People who may sign in; what they see then, their memberships say. Only superusers get here."""
@@ -28,7 +41,7 @@ class ConsoleUserAdmin(UserAdmin, ConsoleAdmin):  # type: ignore[type-arg]  # no
     empty = "Nobody may sign in yet."
     reader_role = writer_role = None
     made_at = "date_joined"
-    form = UserChangeForm
+    form = PersonForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_filter = ()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 
 from controlplane.doctor.clocks import ADVICE, MOST_SKEW
 from controlplane.doctor.findings import Finding, Level, many, note
@@ -20,7 +20,7 @@ def examine_api_keys(now: datetime) -> Iterator[Finding]:
     since = now - UNUSED_AFTER
     starts = WorkerStart.objects.filter(api_key=OuterRef("pk"), started_at__gte=since).order_by()
     processes = WorkerInstance.objects.filter(api_key_id=OuterRef("pk"), last_heartbeat_at__gte=since).order_by()
-    usable = _usable(now)
+    usable = ApiKey.objects.usable(now)
     unused = usable.filter(~Exists(starts), ~Exists(processes), created_at__lt=since)
     what = f"Usable API keys that were not used for {UNUSED_AFTER.days} days"
     advice = "Revoke them: python manage.py revoke_api_key ID --reason unused."
@@ -37,11 +37,12 @@ def examine_api_keys(now: datetime) -> Iterator[Finding]:
 def examine_signing_keys(now: datetime) -> Iterator[Finding]:
     """Usable API keys by the key that signed them: one that is missing, one that is not the active one any more."""
     ring = settings.API_KEY_SIGNING_KEYS
-    used = dict(_usable(now).order_by("signing_key_id").values_list("signing_key_id").annotate(Count("pk")))
+    usable = ApiKey.objects.usable(now)
+    used = dict(usable.order_by("signing_key_id").values_list("signing_key_id").annotate(Count("pk")))
     for key_id, count in used.items():
         if key_id not in ring:
             what = f"API keys signed with {key_id}, which is not in API_KEY_SIGNING_KEYS: they are refused"
-            names = _names(_usable(now).filter(signing_key_id=key_id))
+            names = _names(usable.filter(signing_key_id=key_id))
             advice = "Put the signing key back, or issue other API keys and revoke these."
             yield from many(Level.PROBLEM, SIGNATURES, what=what, names=names, advice=advice)
         elif key_id != ring.active.id:
@@ -50,10 +51,6 @@ def examine_signing_keys(now: datetime) -> Iterator[Finding]:
     for key_id in set(ring) - set(used) - {ring.active.id}:
         text = f"Signing key {key_id} of the ring has signed no usable API key."
         yield note(SIGNATURES, text, "Put it first if it is the next one; remove it if it is retired.")
-
-
-def _usable(now: datetime) -> QuerySet[ApiKey]:
-    return ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None)
 
 
 def _names(keys: QuerySet[ApiKey]) -> Iterable[str]:

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from controlplane.doctor.findings import Finding, Level, many, note
 from workers.lifecycle.refusals import REFUSED_FOR
-from workers.models import Liveness, RefusedStart, Worker, WorkerInstance
+from workers.models import Liveness, RefusedStart, Worker, WorkerInstance, WorkerQueue
 from workers.models.paths import PATH
-from workers.reports.attention import first_missing, incomplete_queues, refused_starts
+from workers.reports.attention import refused_starts
+from workers.reports.incomplete import first_missing, incomplete_queues, queues_of_own_connections
 
 STARTS = "starts"
 #: Time enough to bring a new worker up.
@@ -17,7 +19,7 @@ NEVER_STARTED_AFTER = timedelta(days=7)
 
 
 def examine_starts(now: datetime) -> Iterator[Finding]:
-    """Workers and hosts whose latest start was refused, and queues in which none would be answered."""
+    """Workers and hosts whose latest start was refused."""
     found = list(refused_starts(now - REFUSED_FOR).order_by("organization", "-occurred_at"))
     ids = [row.worker_id for row in found if row.worker_id]
     paths = {pk: "/".join(path) for pk, *path in Worker.objects.filter(pk__in=ids).values_list("pk", *PATH)}
@@ -32,12 +34,22 @@ def examine_starts(now: datetime) -> Iterator[Finding]:
     advice = "Mend what the reason names; the API key's page has its latest refused start."
     what = "Hosts whose latest start in a queue was refused"
     yield from many(Level.PROBLEM, STARTS, what=what, names=told[False], advice=advice)
-    parts = ("organization_id", "environment__name", "name")
-    rows = incomplete_queues().annotate(missing=first_missing()).order_by(*parts).values_list(*parts, "missing")
-    queues = (f"{'/'.join(path)}: {missing}" for *path, missing in rows.iterator())
+
+
+def examine_incomplete() -> Iterator[Finding]:
+    """Queues in which starts would be refused for want of a connection, and those that serve named workers only."""
     advice = "Let a level point to the connection that is missing, or disable the queue."
     what = "Worker queues whose configuration is incomplete, so that starts are refused"
-    yield from many(Level.PROBLEM, STARTS, what=what, names=queues, advice=advice)
+    yield from many(Level.PROBLEM, STARTS, what=what, names=_lacking(incomplete_queues()), advice=advice)
+    advice = "Let a level point to the connection that is missing, if workers are to register or start in the queue."
+    what = "Worker queues in which only workers with connections of their own start"
+    yield from many(Level.NOTE, STARTS, what=what, names=_lacking(queues_of_own_connections()), advice=advice)
+
+
+def _lacking(queues: QuerySet[WorkerQueue, Any]) -> Iterator[str]:
+    parts = ("organization_id", "environment__name", "name")
+    rows = queues.annotate(missing=first_missing()).order_by(*parts).values_list(*parts, "missing")
+    return (f"{'/'.join(path)}: {missing}" for *path, missing in rows.iterator())
 
 
 def examine_running(now: datetime) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = []
+    dependencies = [("auth", "0012_alter_user_first_name_max_length")]
 
     operations = [
         migrations.CreateModel(
@@ -52,5 +52,11 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(condition=models.Q(("id", 1)), name="controlplane_one_database_mark")
                 ],
             },
+        ),
+        # Forms look first whether a name to sign in with is free in any case; of two at once only the database sees both.
+        # The table is Django's, so the model cannot say it. The lookup `iexact` uses this index, too.
+        migrations.RunSQL(
+            "CREATE UNIQUE INDEX controlplane_username_once ON auth_user (UPPER(username))",
+            "DROP INDEX controlplane_username_once",
         ),
     ]

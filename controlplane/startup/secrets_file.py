@@ -1,13 +1,14 @@
 """The file of generated secrets that quickstart starts from."""
 
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane.startup import env
+from controlplane.startup import env, env_file
 from environments.encryption import generate_key, key_entry
 
 #: How each secret setting is made, by the kind that `manage.py generate_key` takes.
@@ -38,11 +39,30 @@ def ensure() -> None:
         raise ImproperlyConfigured(msg) from None
 
 
-def _append(path: Path, secrets_made: list[tuple[str, str]]) -> None:
+def keep_port() -> str:
+    """Has the file tell the port that quickstart was given, so that later commands tell workers the same address.
+
+    Where there is no file, the environment says everything. Returns what to do where it cannot be written, or "".
+    """
+    path, port = env.env_file(), os.environ.get("PORT")
+    if not port or not path.exists():
+        return ""
+    line = env_file.parse(env_file.read(path), path).get("PORT")
+    try:
+        if line is None:
+            _append(path, [("PORT", port)])
+        elif line.value != port:
+            _replace(path.resolve(), line.number, f"PORT={port}")
+    except OSError as error:
+        return f"{path} cannot be written ({error.strerror}): set PORT={port} for other commands, too."
+    return ""
+
+
+def _append(path: Path, settings: list[tuple[str, str]]) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
         before = file.read()
-        lines = [f"{name}={value}\n" for name, value in secrets_made]
+        lines = [f"{name}={value}\n" for name, value in settings]
         if not before:
             lines.insert(
                 0, "# Made by manage.py quickstart. Without these keys the database cannot be read: keep a copy.\n"
@@ -52,6 +72,19 @@ def _append(path: Path, secrets_made: list[tuple[str, str]]) -> None:
         file.write("".join(lines).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _replace(path: Path, number: int, line: str) -> None:
+    """Puts a line in the place of another one; whatever happens, the file has all its keys."""
+    parts = re.split(rb"(\r\n|\r|\n)", path.read_bytes())
+    parts[2 * (number - 1)] = line.encode()
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(b"".join(parts))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def use_throwaway_secrets() -> None:

@@ -160,9 +160,14 @@ def _shown(value: Any) -> Value:
     if isinstance(value, dict | list):
         text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
         return Value(_cut(text), is_nested=True)
+    return Value(_cut(text_of(value)))
+
+
+def text_of(value: Any) -> str:
+    """A recorded value as a person reads it."""
     if isinstance(value, bool):
-        return Value("yes" if value else "no")
-    return Value("" if value is None else _cut(str(value)))
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def _cut(text: str) -> str:

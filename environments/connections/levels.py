@@ -7,13 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 from environments.models import HasConnections, LiteLLMConnection, TelemetrySettings, TemporalConnection
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_KINDS, CONNECTION_POINTERS, CREDENTIAL_KINDS
 
 #: What each section is called, by the pointer that levels have to its connection, in the order of `Sections`.
-SECTIONS = dict(zip(CONNECTION_POINTERS, ("Temporal", "LiteLLM", "telemetry"), strict=True))
+SECTIONS = {kind.POINTER: kind.SECTION for kind in CONNECTION_KINDS}
 
 #: The sections that every worker needs.
-REQUIRED_POINTERS = CONNECTION_POINTERS[:2]
+REQUIRED_POINTERS = tuple(kind.POINTER for kind in CREDENTIAL_KINDS)
 REQUIRED = tuple(SECTIONS[pointer] for pointer in REQUIRED_POINTERS)
 
 

@@ -27,18 +27,7 @@ class Migration(migrations.Migration):
             name="LiteLLMConnection",
             fields=[
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                (
-                    "name",
-                    models.CharField(
-                        max_length=63,
-                        validators=[
-                            django.core.validators.RegexValidator(
-                                "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z",
-                                "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.",
-                            )
-                        ],
-                    ),
-                ),
+                ("name", environments.models.fields.SlugField(max_length=63)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ("verified_at", models.DateTimeField(editable=False, null=True)),
                 (
@@ -104,6 +93,10 @@ class Migration(migrations.Migration):
                 "abstract": False,
                 "constraints": [
                     models.CheckConstraint(
+                        condition=models.Q(("name__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
+                        name="environments_litellmconnection_name_is_slug",
+                    ),
+                    models.CheckConstraint(
                         condition=models.Q(
                             ("sealed_api_key__startswith", "cp1."),
                             models.Q(("requires_api_key", False), ("sealed_api_key", "")),
@@ -111,7 +104,7 @@ class Migration(migrations.Migration):
                         ),
                         name="environments_litellmconnection_key_is_sealed",
                         violation_error_message="An API key is required, or say that this server takes none.",
-                    )
+                    ),
                 ],
             },
         ),
@@ -246,18 +239,7 @@ class Migration(migrations.Migration):
             name="TelemetrySettings",
             fields=[
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                (
-                    "name",
-                    models.CharField(
-                        max_length=63,
-                        validators=[
-                            django.core.validators.RegexValidator(
-                                "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z",
-                                "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.",
-                            )
-                        ],
-                    ),
-                ),
+                ("name", environments.models.fields.SlugField(max_length=63)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ("verified_at", models.DateTimeField(editable=False, null=True)),
                 (
@@ -341,9 +323,13 @@ class Migration(migrations.Migration):
                 "ordering": ["organization", "name"],
                 "abstract": False,
                 "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("name__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
+                        name="environments_telemetrysettings_name_is_slug",
+                    ),
                     models.UniqueConstraint(
                         fields=("organization", "name"), name="environments_telemetrysettings_name_once"
-                    )
+                    ),
                 ],
             },
         ),
@@ -362,18 +348,7 @@ class Migration(migrations.Migration):
             name="TemporalConnection",
             fields=[
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                (
-                    "name",
-                    models.CharField(
-                        max_length=63,
-                        validators=[
-                            django.core.validators.RegexValidator(
-                                "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z",
-                                "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.",
-                            )
-                        ],
-                    ),
-                ),
+                ("name", environments.models.fields.SlugField(max_length=63)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ("verified_at", models.DateTimeField(editable=False, null=True)),
                 (
@@ -449,6 +424,10 @@ class Migration(migrations.Migration):
                 "ordering": ["organization", "name"],
                 "abstract": False,
                 "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("name__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
+                        name="environments_temporalconnection_name_is_slug",
+                    ),
                     models.UniqueConstraint(
                         fields=("organization", "name"), name="environments_temporalconnection_name_once"
                     ),

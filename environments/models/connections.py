@@ -13,7 +13,7 @@ from environments.database.tenancy import TenantOwned
 from environments.encryption import VERSION
 from environments.endpoints.validators import is_http_url, is_label, is_otlp_endpoint, is_target
 from environments.fields import SealedField
-from environments.models.fields import is_slug
+from environments.models.fields import SlugField, slug_check
 
 #: What a connection's last verification found.
 VERIFICATION = ("verified_at", "verified_revision", "verification_problem", "verification_latency_ms")
@@ -23,7 +23,7 @@ class Connection(TenantOwned):
     """A named third-party endpoint of an organization."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = models.CharField(max_length=63, validators=[is_slug])
+    name = SlugField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     verified_at = models.DateTimeField(null=True, editable=False)
     verified_revision = models.CharField(
@@ -37,6 +37,9 @@ class Connection(TenantOwned):
     verification_problem = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
     verification_latency_ms = models.PositiveIntegerField("latency in ms", null=True, editable=False)
 
+    #: The pointer by which levels name one, and what it is called where that is plain.
+    POINTER: ClassVar[str]
+    SECTION: ClassVar[str]
     #: The fields that tell what a worker connects to.
     ENDPOINT: ClassVar[tuple[str, ...]] = ()
 
@@ -45,6 +48,7 @@ class Connection(TenantOwned):
         ordering: ClassVar[list[str]] = ["organization", "name"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             *TenantOwned.Meta.constraints,
+            slug_check("name"),
             models.UniqueConstraint(fields=["organization", "name"], name="%(app_label)s_%(class)s_name_once"),
         ]
 
@@ -105,6 +109,7 @@ class CredentialConnection(Connection):
 class TemporalConnection(CredentialConnection):
     """Where an organization's Temporal is, and the API key for it."""
 
+    POINTER, SECTION = "temporal_connection", "Temporal"
     ENDPOINT = ("host", "namespace", "is_tls_enabled", "requires_api_key", "api_key_fingerprint")
 
     host = models.CharField(max_length=260, validators=[is_target], help_text="host:port, without a scheme")
@@ -118,6 +123,7 @@ class TemporalConnection(CredentialConnection):
 class LiteLLMConnection(CredentialConnection):
     """Where an organization's LiteLLM gateway is, and the API key for it."""
 
+    POINTER, SECTION = "litellm_connection", "LiteLLM"
     ENDPOINT = ("api_url", "requires_api_key", "api_key_fingerprint")
 
     api_url = models.CharField("API URL", max_length=500, validators=[is_http_url])
@@ -140,6 +146,7 @@ class Sampler(models.TextChoices):
 class TelemetrySettings(Connection):
     """The five OpenTelemetry fields that workers are given; their defaults are the contract's."""
 
+    POINTER, SECTION = "telemetry_settings", "telemetry"
     ENDPOINT = ("otel_enabled", "otel_exporter_otlp_endpoint")
 
     otel_enabled = models.BooleanField("enabled", default=True)
@@ -167,3 +174,9 @@ class TelemetrySettings(Connection):
 
     class Meta(Connection.Meta):
         verbose_name_plural = "telemetry settings"
+
+
+#: All kinds, in the order of a start's answer; those with a credential are what no worker can do without.
+CREDENTIAL_KINDS: tuple[Any, ...] = (TemporalConnection, LiteLLMConnection)
+CONNECTION_KINDS: tuple[Any, ...] = (*CREDENTIAL_KINDS, TelemetrySettings)
+CONNECTION_POINTERS = tuple(str(kind.POINTER) for kind in CONNECTION_KINDS)

@@ -13,7 +13,7 @@ is_tags = RegexValidator(r"^[^\x00-\x1f\x7f]*\Z", "Use words parted by commas.")
 
 
 class SlugField(models.CharField):  # type: ignore[type-arg]  # Django's fields are not generic when run
-    """A name that becomes part of a Temporal task queue name."""
+    """A name in lower case: those of levels and workers become parts of Temporal task queue names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"max_length": 63, "validators": [is_slug], **kwargs})

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from environments.database.removal import ENDED_ALONG
 from environments.database.tenancy import TenantOwned, same_organization
+from environments.models.connections import CONNECTION_POINTERS
 from environments.models.fields import SlugField, TagsField, slug_check
 
 
@@ -38,9 +39,6 @@ class HasConnections(models.Model):
 
     class Meta:
         abstract = True
-
-
-CONNECTION_POINTERS = ("temporal_connection", "litellm_connection", "telemetry_settings")
 
 
 class Organization(HasConnections):

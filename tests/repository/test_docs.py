@@ -120,9 +120,9 @@ def test_architecture_has_each_room_and_no_other() -> None:
     assert {room for cell in tables for room in re.findall(r"`([\w/]+/)`", cell)} == rooms
 
 
-def test_each_decision_has_its_number_a_date_and_four_parts() -> None:
+def test_each_decision_has_a_number_of_its_own_a_date_and_four_parts() -> None:
     records = sorted((ROOT / "docs" / "design" / "decisions").glob("0*.md"))
-    assert [record.name[:4] for record in records] == [f"{number:04}" for number in range(1, len(records) + 1)]
+    assert len({record.name[:4] for record in records}) == len(records)
     for record in records:
         title, _, state, *_ = record.read_text().splitlines()
         assert title.startswith(f"# {record.name[:4]}. ")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.startup.secrets_file import KINDS
-from tests.support.processes import ROOT, ServerProcess, free_port
+from tests.support.processes import ROOT, ServerProcess, ask, free_port
 
 PARTS = ("controlplane", "environments", "workers", "templates", "examples", "manage.py")
 SECRETS = [name for name, _ in KINDS.values()]
@@ -60,13 +60,7 @@ class Clone:
         )
 
     def request(self, method: str, path: str, body: str = "", **headers: str) -> tuple[int, Any, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
-        finally:
-            connection.close()
+        return ask(f"127.0.0.1:{self.port}", method, path, body, headers)
 
     def is_live(self) -> bool:
         with suppress(OSError, http.client.HTTPException):

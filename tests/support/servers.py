@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.commands import Commands
 from tests.support.databases import MakeDatabase
-from tests.support.processes import ROOT, ServerProcess, free_port
+from tests.support.processes import ROOT, ServerProcess, ask, free_port
 
 #: What tests start servers and other programs with: fixtures, classes, Python's module.
 STARTERS = {
@@ -99,13 +99,7 @@ class ControlPlane:
             data = dumps(json)
             sent_headers.setdefault("Content-Type", "application/json")
         body = data.encode() if isinstance(data, str) else data
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
-        try:
-            connection.request(method, path, body, sent_headers)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
-        finally:
-            connection.close()
+        return ask(urlsplit(self.url).netloc, method, path, body, sent_headers)
 
     def log_text(self) -> str:
         """Everything that the control plane has written since it was last started, but for what quickstart printed."""

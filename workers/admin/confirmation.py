@@ -1,6 +1,7 @@
 """Pages that tell what a change does to the fleet before they save it."""
 
 import hashlib
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.template.response import TemplateResponse
 
 from environments import audit, times
 from environments.admin.console import TYPED_NAME, ConsoleAdmin, is_typed
+from environments.admin.trail import text_of
 from workers.configuration.impact import (
     CannotStart,
     CutOff,
@@ -94,12 +96,7 @@ class ConfirmedAdmin(ConsoleAdmin):
             "changes": [self._shown(name, *values) for name, values in _changes_of(obj).items()],
             **_figures(told["impact"]),
             "was_asked": CONFIRMED in request.POST and not told["is_mistyped"],
-            "fields": [
-                (name, value)
-                for name, values in request.POST.lists()
-                if name not in {"csrfmiddlewaretoken", CONFIRMED, TYPED_NAME, *told["kept"], *self.secret_fields}
-                for value in values
-            ]
+            "fields": replayed(request, leave_out={TYPED_NAME, *told["kept"], *self.secret_fields})
             + list(told["kept"].items()),
         }
         return TemplateResponse(request, "admin/workers/confirm_change.html", context)
@@ -113,18 +110,18 @@ class ConfirmedAdmin(ConsoleAdmin):
             before, after = texts.get(before, before), texts.get(after, after)
         if isinstance(field, models.DateTimeField):
             before, after = _moment(before), _moment(after)
-        return str(field.verbose_name), _text(before), _text(after)
+        return str(field.verbose_name), text_of(before) or "empty", text_of(after) or "empty"
+
+
+def replayed(request: HttpRequest, *, leave_out: Collection[str] = ()) -> list[tuple[str, str]]:
+    """What was posted, for a page that asks before the same is posted again."""
+    left_out = {"csrfmiddlewaretoken", CONFIRMED, *leave_out}
+    return [(name, value) for name, values in request.POST.lists() if name not in left_out for value in values]
 
 
 def _moment(value: Any) -> str:
     """A time as people read it; the trail has it to the microsecond."""
     return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S} UTC" if value else ""
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "empty" if value in (None, "") else str(value)
 
 
 def _changes_of(obj: Any) -> dict[str, list[Any]]:

@@ -8,10 +8,12 @@ from django.urls import reverse
 
 from environments import times
 from environments.admin.signed_in import staff_of
+from environments.models.connections import CONNECTION_KINDS
 from environments.roles import Staff
+from workers.admin.links import list_of
 from workers.admin.states import LIVENESS_COLORS, outage_of
 from workers.admin.workers.filters import CRASH_LOOP, DUPLICATE, INCOMPLETE, OUTDATED, REFUSED
-from workers.models import LIVE, Liveness
+from workers.models import LIVE, ApiKey, Liveness, Worker, WorkerQueue
 from workers.reports.dashboard import Attention, Dashboard, first_steps, look_at_fleet
 
 #: What the chart may show: the name in the address, and how many hours.
@@ -42,11 +44,6 @@ def context_of(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def list_of(model: str, **filters: Any) -> str:
-    """The address of a list of the console, filtered."""
-    return reverse(f"admin:{model}_changelist", query=filters)
-
-
 def _tiles(dashboard: Dashboard) -> list[dict[str, Any]]:
     """How many workers are in each state, with their color and list."""
     return [
@@ -54,7 +51,7 @@ def _tiles(dashboard: Dashboard) -> list[dict[str, Any]]:
             "label": str(liveness),
             "count": count,
             "color": LIVENESS_COLORS.get(liveness, "") if count else "",
-            "url": list_of("workers_worker", liveness=str(liveness)),
+            "url": list_of(Worker, liveness=str(liveness)),
         }
         for liveness, count in dashboard.workers.items()
     ]
@@ -67,7 +64,7 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
         (
             attention.refused_workers,
             ("worker whose latest start was refused", "workers whose latest start was refused"),
-            list_of("workers_worker", attention=REFUSED),
+            list_of(Worker, attention=REFUSED),
         ),
         (
             attention.refused_hosts,
@@ -77,42 +74,42 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
         (
             attention.incomplete_queues,
             ("worker queue whose configuration is incomplete", "worker queues whose configuration is incomplete"),
-            list_of("workers_workerqueue", configuration=INCOMPLETE),
+            list_of(WorkerQueue, configuration=INCOMPLETE),
         ),
         (
             attention.crash_looping,
             ("worker in a crash loop", "workers in a crash loop"),
-            list_of("workers_worker", attention=CRASH_LOOP),
+            list_of(Worker, attention=CRASH_LOOP),
         ),
         (
             attention.looping_hosts,
             ("host in a crash loop", "hosts in a crash loop"),
-            list_of("workers_worker", attention=CRASH_LOOP),
+            list_of(Worker, attention=CRASH_LOOP),
         ),
         (
             attention.doubled,
             ("worker that is two processes", "workers that are two processes each"),
-            list_of("workers_worker", attention=DUPLICATE),
+            list_of(Worker, attention=DUPLICATE),
         ),
         (
             attention.duplicates,
             ("process running beside a newer one", "processes running beside a newer one"),
-            list_of("workers_worker", attention=DUPLICATE),
+            list_of(Worker, attention=DUPLICATE),
         ),
         (
             attention.offline,
             ("worker offline", "workers offline"),
-            list_of("workers_worker", liveness=str(Liveness.OFFLINE)),
+            list_of(Worker, liveness=str(Liveness.OFFLINE)),
         ),
         (
             attention.outdated,
             ("worker with an outdated configuration", "workers with an outdated configuration"),
-            list_of("workers_worker", attention=OUTDATED),
+            list_of(Worker, attention=OUTDATED),
         ),
         (
             attention.expiring_keys,
             ("API key that expires within 30 days", "API keys that expire within 30 days"),
-            list_of("workers_apikey", state="expiring"),
+            list_of(ApiKey, state="expiring"),
         ),
         (
             expiring,
@@ -121,21 +118,14 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
         ),
         *(
             (
-                trouble.failing,
-                (f"{FAILING[kind]} that fails verification", f"{FAILING[kind]}s that fail verification"),
-                list_of(f"environments_{kind}", verified="no"),
+                attention.connections[names.model_name].failing,
+                (f"{names.verbose_name} failing verification", f"{names.verbose_name_plural} failing verification"),
+                list_of(names.model, verified="no"),
             )
-            for kind, trouble in attention.connections.items()
+            for names in (kind._meta for kind in CONNECTION_KINDS)
         ),
     ]
     return [(count, one if count == 1 else many, url) for count, (one, many), url in found if count]
-
-
-FAILING = {
-    "temporalconnection": "Temporal connection",
-    "litellmconnection": "LiteLLM connection",
-    "telemetrysettings": "telemetry endpoint",
-}
 
 
 def _first_steps(request: HttpRequest, staff: Staff) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 
 from environments.connections.levels import Layer, Level, Section, resolve
 from environments.models import Environment, HasConnections
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.models import Worker, WorkerQueue
 

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 
 from environments.admin.signed_in import staff_of
 from environments.models import Environment, Organization
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.admin.inheritance import InheritingAdmin
 

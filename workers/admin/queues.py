@@ -3,18 +3,19 @@
 from typing import Any
 
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from environments import times
 from environments.models import Role
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from workers.admin.inheritance import InheritingAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import InOrganizationForm, ShowsLiveness, ending, state_badge
 from workers.admin.workers.filters import ConfigurationFilter
 from workers.models import WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
+from workers.reports.incomplete import told_of
 
 
 class WorkerQueueForm(InOrganizationForm):
@@ -38,6 +39,7 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     fixed_fields = ("environment",)
     autocomplete_fields = ("environment", *CONNECTION_POINTERS)
     readonly_fields = ("id",)
+    change_form_outer_before_template = "admin/workers/workerqueue/incomplete.html"
     fieldsets = (
         (None, {"fields": ("environment", "name", "display_name", "description", "tags", "id")}),
         (
@@ -50,6 +52,14 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     def with_liveness(self, rows: Any, *, may_be_held: bool) -> Any:
         """With the number of live processes."""
         return rows.annotate(live=live_in_queue(times.now(), may_be_held=may_be_held))
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **kwargs: Any
+    ) -> HttpResponse:
+        """Says whose starts are refused for want of a connection."""
+        if obj:
+            context["incomplete"] = told_of(obj)
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def consequences(self, obj: WorkerQueue, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling and draining, for the processes that run."""

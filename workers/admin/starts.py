@@ -8,25 +8,20 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 
 from environments import times
 from environments.admin.console import MOST_SEARCHED, RecordsAdmin
 from environments.admin.periods import PeriodFilter
-from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
+from environments.models.connections import CONNECTION_KINDS
 from environments.moments import moment
 from workers.admin.links import link_to, shown, told
 from workers.admin.states import ShowsLiveness, badge, liveness_badge
 from workers.admin.workers.start_history import difference_between, start_before
 from workers.configuration.effective import is_outdated, missing_in, revision_for
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerStart
+from workers.models.starts import version_column
 from workers.reports.differences import MOST_LINES
-
-#: What a start was given: its columns `temporal_connection_id`, `temporal_api_key_version` and so on.
-CONNECTIONS = (
-    ("Temporal", "temporal_connection", TemporalConnection),
-    ("LiteLLM", "litellm_connection", LiteLLMConnection),
-    ("Telemetry", "telemetry_settings", TelemetrySettings),
-)
 
 
 class StartedWithin(PeriodFilter):
@@ -128,7 +123,7 @@ class WorkerStartAdmin(RecordsAdmin):
     @admin.display(description="connections")
     def connections(self, row: WorkerStart) -> SafeString:
         """Each with the version of its API key then, and the one now where that is another."""
-        given = ((title, _connection(row, name, model)) for title, name, model in CONNECTIONS)
+        given = ((capfirst(kind.SECTION), _connection(row, kind)) for kind in CONNECTION_KINDS)
         return format_html_join("", "<div>{}: {}</div>", given)
 
     @admin.display(description="difference to the start before")
@@ -261,14 +256,14 @@ def _revision(given: str, worker: Worker | None) -> SafeString:
     return format_html("<code>{}</code> {}", given, badge if is_outdated(given, now) else "")
 
 
-def _connection(start: WorkerStart, name: str, model: Any) -> str:
+def _connection(start: WorkerStart, kind: Any) -> str:
     """Which one, with the version of its API key if it had one."""
-    identifier = getattr(start, f"{name}_id")
+    identifier = getattr(start, f"{kind.POINTER}_id")
     if identifier is None:
         return "none, so the defaults"
-    found = model.objects.filter(pk=identifier, organization=start.organization_id).first()
+    found = kind.objects.filter(pk=identifier, organization=start.organization_id).first()
     link = shown(link_to(found)) if found else f"{identifier}, no longer known"
-    version = getattr(start, f"{name.removesuffix('_connection')}_api_key_version", None)
+    version = getattr(start, version_column(kind), None)
     if not version:
         return link
     now = getattr(found, "api_key_version", version)

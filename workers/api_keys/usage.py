@@ -7,13 +7,16 @@ told from the processes that run now, since those outlive any number of later st
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import batched
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.models import Count, Max, OuterRef, QuerySet, Subquery
 
-from environments.models import AuditEvent, LiteLLMConnection, TemporalConnection
+from environments.models import AuditEvent
+from environments.models.connections import CREDENTIAL_KINDS
 from workers.models import ApiKey, Refusal, Worker, WorkerInstance, WorkerStart
+from workers.models.starts import version_column
 
 #: Of how many of its latest starts a key's use is told.
 LATEST_STARTS = 1_000
@@ -64,7 +67,8 @@ class AddressUse:
 class Credential(NamedTuple):
     """One version of one connection's API key."""
 
-    kind: str
+    #: The `_meta` of the connection's model.
+    kind: Any
     connection_id: UUID
     version: int
 
@@ -82,9 +86,6 @@ class CredentialUse:
     def is_current(self) -> bool:
         """Whether the connection still has this version of its API key."""
         return self.connection is not None and self.connection.api_key_version == self.credential.version
-
-
-CREDENTIAL_MODELS: dict[str, Any] = {"temporalconnection": TemporalConnection, "litellmconnection": LiteLLMConnection}
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,7 @@ def history_of(key: ApiKey, now: datetime) -> History:
     """What the key's latest starts tell; four statements."""
     ledger = WorkerStart.objects.filter(api_key=key.pk, organization=key.organization_id).order_by("-started_at")
     columns = ("started_at", "worker_id", "worker_name", "client_address")
-    credentials = [
-        f"{kind}_{part}" for kind in ("temporal", "litellm") for part in ("connection_id", "api_key_version")
-    ]
+    credentials = [name for kind in CREDENTIAL_KINDS for name in (f"{kind.POINTER}_id", version_column(kind))]
     starts = list(ledger.values_list(*columns, *credentials)[: LATEST_STARTS + 1])
     told = starts[:LATEST_STARTS]
     return History(
@@ -203,18 +202,16 @@ def _addresses(starts: list[tuple[Any, ...]]) -> Shown[AddressUse]:
 def _credentials(starts: list[tuple[Any, ...]], organization_id: str) -> Shown[CredentialUse]:
     """With the connections that are there still, as above."""
     found: dict[Credential, CredentialUse] = {}
-    for started_at, _, _, _, temporal_id, temporal_version, litellm_id, litellm_version in starts:
-        for credential in (
-            Credential("temporalconnection", temporal_id, temporal_version),
-            Credential("litellmconnection", litellm_id, litellm_version),
-        ):
-            if credential.version:  # a server that takes no key has version 0
+    for started_at, _, _, _, *given in starts:
+        for kind, (connection_id, version) in zip(CREDENTIAL_KINDS, batched(given, 2), strict=True):
+            credential = Credential(kind._meta, connection_id, version)
+            if version:  # a server that takes no key has version 0
                 found.setdefault(credential, CredentialUse(credential, started_at)).count += 1
     shown = Shown.of(found.values())
-    for kind, model in CREDENTIAL_MODELS.items():
-        ids = {use.credential.connection_id for use in shown.rows if use.credential.kind == kind}
-        rows = model.objects.filter(organization=organization_id).in_bulk(ids) if ids else {}
+    for kind in CREDENTIAL_KINDS:
+        ids = {use.credential.connection_id for use in shown.rows if use.credential.kind == kind._meta}
+        rows = kind.objects.filter(organization=organization_id).in_bulk(ids) if ids else {}
         for use in shown.rows:
-            if use.credential.kind == kind:
+            if use.credential.kind == kind._meta:
                 use.connection = rows.get(use.credential.connection_id)
     return shown

@@ -99,15 +99,21 @@ def revision_of(configuration: WorkerConfiguration[str]) -> str:
     return _digest(json.dumps(given, sort_keys=True, separators=(",", ":")))
 
 
-def revision_for(worker: Worker) -> str:
-    """The revision of what the worker would be given now; while something is missing, it names that.
+def revision_or_reason(worker: Worker) -> tuple[str, str]:
+    """The revision of what the worker would be given now and "", or "" and what is missing for it.
 
     The worker has to be loaded with its chain.
     """
     try:
-        return revision_of(show_configuration(worker, sections_of(worker)))
+        return revision_of(show_configuration(worker, sections_of(worker))), ""
     except ConfigurationIncompleteError as error:
-        return _digest(str(error))
+        return "", str(error)
+
+
+def revision_for(worker: Worker) -> str:
+    """The same revision; while something is missing, it names that."""
+    revision, reason = revision_or_reason(worker)
+    return revision or _digest(reason)
 
 
 def missing_in(revision: str) -> str:

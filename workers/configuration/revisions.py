@@ -12,8 +12,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from environments.database.statements import Select
-from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_KINDS, CONNECTION_POINTERS
 from workers.configuration.effective import revision_for
 from workers.models import Worker, WorkerQueue
 
@@ -59,10 +58,7 @@ def queues_of(groups: Iterable[Group]) -> dict[UUID, WorkerQueue]:
 def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group]) -> dict[Group, str]:
     """The revision of each group, whose queues are at hand; "" where a queue was deleted meanwhile."""
     groups = set(groups)
-    rows = [
-        _rows(model, {group[index] for group in groups})
-        for index, model in enumerate((TemporalConnection, LiteLLMConnection, TelemetrySettings), 1)
-    ]
+    rows = [_rows(kind, {group[index] for group in groups}) for index, kind in enumerate(CONNECTION_KINDS, 1)]
     specimen = Worker()  # one for all: making it takes as long as finding out what it would be given
     found = {group: queue for group in groups if (queue := queues.get(group.queue_id))}
     known = {group: revision_for(_like(specimen, group, queue, rows)) for group, queue in found.items()}

@@ -15,7 +15,7 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from workers.models import Worker, WorkerQueue
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ WORKER_QUEUE = Kind("worker_queue", WorkerQueue, parent="environment", children=
 ENVIRONMENT = Kind("environment", Environment, parent="organization", children={"worker_queues": WORKER_QUEUE})
 #: Lists of connections; a kind's name is also that of the field that points to one.
 CONNECTIONS = {
-    "temporal_connections": Kind("temporal_connection", TemporalConnection, parent="organization"),
-    "litellm_connections": Kind("litellm_connection", LiteLLMConnection, parent="organization"),
-    "all_telemetry_settings": Kind("telemetry_settings", TelemetrySettings, parent="organization"),
+    "temporal_connections": Kind(TemporalConnection.POINTER, TemporalConnection, parent="organization"),
+    "litellm_connections": Kind(LiteLLMConnection.POINTER, LiteLLMConnection, parent="organization"),
+    "all_telemetry_settings": Kind(TelemetrySettings.POINTER, TelemetrySettings, parent="organization"),
 }
 ORGANIZATION = Kind("organization", Organization, key="id", children={**CONNECTIONS, "environments": ENVIRONMENT})

@@ -14,7 +14,7 @@ from django.db import IntegrityError, connection, models, transaction
 
 from environments.database.for_many import ForMany, insert_of
 from environments.models import AuditEvent, Organization
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind
 from workers.fleet.plan import Plan
 from workers.fleet.prune import BATCH, with_history

@@ -1,12 +1,17 @@
 """The ledger of starts."""
 
 import uuid
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 
 from environments.models import Organization
 from workers.models.workers import Worker
+
+
+def version_column(kind: Any) -> str:
+    """The column that tells which version of its API key a connection of this kind had."""
+    return f"{kind.POINTER.removesuffix('_connection')}_api_key_version"
 
 
 class WorkerStart(models.Model):

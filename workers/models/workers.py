@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from environments.database.tenancy import TenantOwned, same_organization
 from environments.models import HasConnections
+from environments.models.connections import CONNECTION_POINTERS
 from environments.models.fields import SlugField, TagsField, slug_check
-from environments.models.organizations import CONNECTION_POINTERS
 from workers.models.liveness import is_held, liveness_of
 from workers.models.queues import WorkerQueue
 

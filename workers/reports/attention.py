@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.models import (
-    Case,
     CharField,
     Count,
     DateTimeField,
@@ -18,15 +17,13 @@ from django.db.models import (
     QuerySet,
     UUIDField,
     Value,
-    When,
 )
 from django.db.models.functions import Cast, Concat
 
-from environments.connections.levels import REQUIRED_POINTERS, SECTIONS
 from environments.database.statements import Parameter, kept
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from environments.roles import Staff
-from workers.configuration.effective import is_outdated, lacking
+from workers.configuration.effective import is_outdated
 from workers.configuration.revisions import GROUP, Group, queues_of, revisions_in
 from workers.models import LIVE, RefusedStart, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.instances import InstanceQuerySet
@@ -152,20 +149,3 @@ def refused_starts(moment: datetime | Value) -> QuerySet[RefusedStart, Any]:
     answered = WorkerStart.objects.filter(api_key=OuterRef("api_key"), started_at__gt=OuterRef("occurred_at"))
     is_worker = Q(worker_id__isnull=False) & Exists(worker) & ~Exists(newer)
     return lately.filter(is_worker | Q(worker_id=None) & ~Exists(answered.order_by()))
-
-
-def incomplete_queues() -> QuerySet[WorkerQueue, Any]:
-    """Those that may be used and have no Temporal or no LiteLLM connection at any level."""
-    missing = Q(*map(_lacks, REQUIRED_POINTERS), _connector=Q.OR)
-    return WorkerQueue.objects.filter(missing, is_disabled=False)
-
-
-def first_missing() -> Case:
-    """What an incomplete queue lacks, to annotate queues with; of two connections the one that a start would name."""
-    cases = (When(_lacks(pointer), then=Value(lacking(SECTIONS[pointer]))) for pointer in REQUIRED_POINTERS)
-    return Case(*cases, default=Value(""), output_field=CharField())
-
-
-def _lacks(pointer: str) -> Q:
-    levels = (pointer, f"environment__{pointer}", f"organization__{pointer}")
-    return Q(*((f"{level}__isnull", True) for level in levels))

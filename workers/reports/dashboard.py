@@ -11,7 +11,8 @@ from django.db.models import Case, CharField, Count, DateField, DateTimeField, E
 from django.db.models.functions import Cast, TruncHour
 
 from environments.database.statements import Parameter, kept
-from environments.models import Environment, LiteLLMConnection, Organization, TelemetrySettings, TemporalConnection
+from environments.models import Environment, LiteLLMConnection, Organization, TemporalConnection
+from environments.models.connections import CONNECTION_KINDS, CREDENTIAL_KINDS
 from environments.roles import Staff
 from workers.configuration.revisions import queues_of
 from workers.lifecycle.refusals import REFUSED_FOR
@@ -22,7 +23,6 @@ from workers.reports.attention import (
     NOW,
     Running,
     crash_looping_since,
-    incomplete_queues,
     live_among,
     on_looping_hosts,
     refused_starts,
@@ -30,13 +30,13 @@ from workers.reports.attention import (
     stale,
 )
 from workers.reports.charts import HOUR, Chart, hourly_chart
+from workers.reports.incomplete import incomplete_queues
 
 #: How many queues and starts are shown; a list has the rest.
 MOST_QUEUES = 8
 LATEST_STARTS = 10
 MOST_REFUSED = 8
 SOON = timedelta(days=max(EXPIRY_WARNING_DAYS))
-CONNECTIONS: tuple[Any, ...] = (TemporalConnection, LiteLLMConnection, TelemetrySettings)
 WORKERS, CRASH_LOOPING, EXPIRING_KEYS = "workers", "crash looping", "expiring keys"
 LOOPING_HOSTS, DOUBLED = "looping hosts", "doubled"
 REFUSED_WORKERS, REFUSED_HOSTS, INCOMPLETE_QUEUES = "refused workers", "refused hosts", "incomplete queues"
@@ -49,7 +49,7 @@ KINDS = {
     REFUSED_WORKERS,
     REFUSED_HOSTS,
     INCOMPLETE_QUEUES,
-    *(model._meta.model_name for model in CONNECTIONS),
+    *(model._meta.model_name for model in CONNECTION_KINDS),
 }
 
 
@@ -145,7 +145,7 @@ def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool 
         duplicates=duplicates.total(),
         doubled=tallies[DOUBLED].first,
         expiring_keys=tallies[EXPIRING_KEYS].first,
-        connections={model._meta.model_name: Trouble(*tallies[model._meta.model_name]) for model in CONNECTIONS},
+        connections={model._meta.model_name: Trouble(*tallies[model._meta.model_name]) for model in CONNECTION_KINDS},
     )
     return Dashboard(
         workers={liveness: counts[liveness] for liveness in Liveness},
@@ -188,7 +188,7 @@ def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
     keys = ApiKey.objects.without_short_lived().filter(revoked_at=None, expires_at__gt=NOW, expires_at__lte=soon)
     duplicates = WorkerInstance.objects.duplicates(NOW, may_be_held=may_be_held)
     doubled = WorkerInstance.objects.doubled(NOW, may_be_held=may_be_held)
-    is_failing = ~Q(verification_problem="")
+    is_failing, expires = ~Q(verification_problem=""), Q(api_key_expires_on__lte=last_day)
     parts = [
         _tally(staff, Worker.objects, Value(WORKERS)),
         _tally(staff, Worker.objects.filter(pk__in=looping.values("worker_id")), Value(CRASH_LOOPING)),
@@ -198,10 +198,10 @@ def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
         _tally(staff, incomplete_queues(), Value(INCOMPLETE_QUEUES)),
         _tally(staff, keys, Value(EXPIRING_KEYS)),
         _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
-        _tally(staff, TelemetrySettings.objects, Value("telemetrysettings"), is_failing),
         *(
-            _tally(staff, model.objects, Value(model._meta.model_name), is_failing, Q(api_key_expires_on__lte=last_day))
-            for model in (TemporalConnection, LiteLLMConnection)
+            _tally(staff, kind.objects, Value(kind._meta.model_name), is_failing, second)
+            for kind in CONNECTION_KINDS
+            for second in [expires if kind in CREDENTIAL_KINDS else None]
         ),
     ]
     return parts[0].union(*parts[1:], all=True).order_by()

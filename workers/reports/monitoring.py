@@ -8,14 +8,15 @@ from uuid import UUID
 
 from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, Value, When
 
-from environments.models import LiteLLMConnection, TemporalConnection
+from environments.models.connections import CREDENTIAL_KINDS
 from environments.roles import EVERYWHERE
 from workers.lifecycle.pulse import recovery
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import ApiKey, Liveness, Worker, WorkerQueue
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
-from workers.reports.attention import incomplete_queues, refused_starts, running
+from workers.reports.attention import refused_starts, running
 from workers.reports.expiries import OVERDUE_FOR
+from workers.reports.incomplete import incomplete_queues
 
 
 class QueueFigure(NamedTuple):
@@ -100,7 +101,7 @@ def count_expiries(now: datetime) -> Iterator[ExpiryFigure]:
     """
     keys = ApiKey.objects.without_short_lived().filter(Q(expires_at=None) | Q(expires_at__gt=now - OVERDUE_FOR))
     yield from _expiries(keys.filter(revoked_at=None, replaced_by=None), "expires_at", now)
-    for model in (TemporalConnection, LiteLLMConnection):
+    for model in CREDENTIAL_KINDS:
         # A credential is good for the whole of its last day.
         yield from _expiries(model.objects.all(), "api_key_expires_on", now.date() - timedelta(days=1))
 

@@ -11,6 +11,7 @@ from django.db.models import Count, Max, Q, Sum
 from environments import audit
 from environments.audit import Provenance
 from environments.models import Environment
+from environments.models.connections import CONNECTION_POINTERS
 from workers.configuration.effective import revision_of_queue
 from workers.models import (
     LIVE,
@@ -132,7 +133,7 @@ def measure_queue(queue: WorkerQueue, now: datetime) -> QueueMetrics:
 def configuration_of(queue: WorkerQueue) -> QueueConfiguration:
     """The version of what a worker of the queue would be given; the queue has to be loaded with its chain."""
     levels = (queue, queue.environment, queue.organization)
-    pointers = ("temporal_connection_id", "litellm_connection_id", "telemetry_settings_id")
+    pointers = [f"{pointer}_id" for pointer in CONNECTION_POINTERS]
     ids = {level.pk for level in levels} | {getattr(level, name) for level in levels for name in pointers}
     history = audit.provenance_of({identifier for identifier in ids if identifier}, queue.organization_id)
     changed_at = [found.updated_at for found in history.values()]

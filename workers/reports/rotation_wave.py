@@ -9,8 +9,9 @@ from typing import Any
 
 from django.db.models import Count, Max, OuterRef, Q, Subquery
 
-from environments.models import AuditEvent, CredentialConnection, TemporalConnection
+from environments.models import AuditEvent, CredentialConnection
 from workers.models import LIVE, Liveness, WorkerInstance, WorkerStart
+from workers.models.starts import version_column
 
 #: How many versions are shown, the newest first, and how many events tell when each was set.
 MOST_VERSIONS = 20
@@ -80,11 +81,10 @@ def _processes(connection: CredentialConnection, now: datetime) -> Any:
 
     Each with the `version` that it was given of the connection's API key, None if it was given another connection.
     """
-    kind = "temporal" if isinstance(connection, TemporalConnection) else "litellm"
     # An instance's id is its start's. A subquery, since PostgreSQL expects a single row of a join by both ids.
-    start = WorkerStart.objects.filter(**{"pk": OuterRef("pk"), f"{kind}_connection_id": connection.pk}).order_by()
+    start = WorkerStart.objects.filter(**{"pk": OuterRef("pk"), f"{connection.POINTER}_id": connection.pk}).order_by()
     processes = WorkerInstance.objects.current_or_live(now, organization=connection.organization_id, stopped_at=None)
-    return processes.annotate(version=Subquery(start.values(f"{kind}_api_key_version")[:1])).order_by()
+    return processes.annotate(version=Subquery(start.values(version_column(connection))[:1])).order_by()
 
 
 def _told_by_the_trail(connection: CredentialConnection) -> dict[int, dict[str, Any]]:

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from controlplane.quickstart import DemoMissingError, Quickstart, prepare, temporal_of
 from controlplane.serving.server import serve
-from controlplane.startup import env
+from controlplane.startup import env, secrets_file
 from environments.management.command import ControlPlaneCommand
 from environments.models import TemporalConnection
 from workers.api_keys.issuing import issued_key
@@ -38,6 +38,8 @@ class Command(ControlPlaneCommand):
         port = env.port()
         if not options["no_serve"]:
             _require_free_port(port)
+        if problem := secrets_file.keep_port():
+            self.stderr.write(problem)
         call_command("migrate", verbosity=0, interactive=False)
         try:
             found = prepare(now=timezone.now(), temporal=options["temporal"])

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
@@ -100,14 +101,15 @@ def test_of_two_at_once_one_is_first(acme: Organization) -> None:
     assert not User.objects.filter(username="carol").exists()
 
 
+@pytest.mark.parametrize("spelled", [str, str.upper])
 def test_of_two_who_choose_one_name_at_once_one_is_told_that_it_is_taken(
-    acme: Organization, client: Client, monkeypatch: pytest.MonkeyPatch
+    acme: Organization, client: Client, monkeypatch: pytest.MonkeyPatch, spelled: Callable[[str], str]
 ) -> None:
     """Somebody takes it between the look whether it is free and the insert, while the password is hashed."""
     token, set_password = token_of(invited(acme)), User.set_password
 
     def slowly(user: User, password: str | None) -> None:
-        User.objects.create(username=user.username)
+        User.objects.create(username=spelled(user.username))
         set_password(user, password)
 
     monkeypatch.setattr(User, "set_password", slowly)

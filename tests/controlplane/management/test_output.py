@@ -95,6 +95,15 @@ def test_closed_output_is_no_traceback_and_takes_nobodys_place(environ: dict[str
     assert ("have to be open" in done.stderr) is (closed == 1)
 
 
+def test_what_the_database_refuses_is_said_in_a_sentence(run: Any) -> None:
+    """Django looks for the same name only, so of two that differ in case it hears from the database."""
+    for name in ("root", "Root"):
+        done = run("createsuperuser", "--noinput", f"--username={name}", "--email=root@example.com")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Database: ")
+    assert done.stderr.endswith("such as a name that is taken.\n")
+
+
 def test_every_command_of_ours_shares_how_it_prints() -> None:
     ours = {name: app for name, app in get_commands().items() if app in {"controlplane", "environments", "workers"}}
     for name in ours.keys() - WITHOUT_FORMAT:

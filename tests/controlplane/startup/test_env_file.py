@@ -1,7 +1,6 @@
 """Settings as people write them, in `.env`, in the environment and in files: read, or refused by name and line."""
 
 import os
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -9,67 +8,10 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from controlplane.startup import secrets_file
-from environments.encryption import Key, encode, generate_key, key_entry
-from tests.support.processes import ROOT
+from environments.encryption import encode
+from tests.support.boots import GOOD, RING, SECRET, TOKEN, Boot
 
 pytestmark = pytest.mark.once
-
-RING, SECRET, TOKEN = key_entry(Key("ek-1", bytes(range(32)))), "s3cr3t-" * 10, "t0k3n-" * 8
-GOOD = {
-    "SECRET_KEY": SECRET,
-    "ENCRYPTION_KEYS": RING,
-    "API_KEY_SIGNING_KEYS": key_entry(generate_key("acp-1")),
-    "CONTROL_PLANE_URL": "https://cp.example.com",
-    "DATABASE_URL": "postgresql://controlplane:hidden@127.0.0.1:1/controlplane",
-}
-ALL = (
-    *GOOD,
-    "ALLOWED_HOSTS",
-    "CONNECTION_HOSTS",
-    "DATABASE_STATEMENT_TIMEOUT",
-    "DEBUG",
-    "METRICS_TOKEN",
-    "OIDC_CLIENT_ID",
-    "OIDC_CLIENT_SECRET",
-    "OIDC_NAME",
-    "OIDC_SERVER_URL",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "PORT",
-    "REQUIRE_SECOND_FACTOR",
-    "TRUSTED_PROXIES",
-)
-
-
-class Boot:
-    """Loads the settings as a process that begins does, from this file and this environment alone."""
-
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.path, self._monkeypatch = path, monkeypatch
-
-    def __call__(self, file: str | bytes = b"", **environ: str) -> dict[str, Any]:
-        for name in ALL:
-            for each in (name, f"{name}_FILE"):
-                self._monkeypatch.setenv(each, "")  # so that what the file adds is undone, too
-                self._monkeypatch.delenv(each)
-        self._monkeypatch.setenv("CONTROL_PLANE_ENV_FILE", str(self.path))
-        for name, value in environ.items():
-            self._monkeypatch.setenv(name, value)
-        if not self.path.exists():
-            self.path.write_bytes(file if isinstance(file, bytes) else file.encode())
-            self.path.chmod(0o600)
-        return runpy.run_path(str(ROOT / "controlplane" / "settings.py"))
-
-    def fails(self, file: str | bytes = b"", **environ: str) -> str:
-        with pytest.raises(ImproperlyConfigured) as caught:
-            self(file, **environ)
-        assert "hidden" not in str(caught.value)
-        assert RING.partition(":")[2] not in str(caught.value)
-        return str(caught.value)
-
-
-@pytest.fixture
-def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boot:
-    return Boot(tmp_path / ".env", monkeypatch)
 
 
 def written(template: str = "{}={}", **more: str) -> str:
@@ -353,22 +295,3 @@ def test_a_key_whose_file_is_empty_is_to_be_put_back_first(boot: Boot, tmp_path:
 
 def test_a_key_that_is_nowhere_is_to_be_made(boot: Boot) -> None:
     assert "generate_key encryption" in boot.fails("# nothing\n", SECRET_KEY=SECRET)
-
-
-@pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n\n"])
-def test_what_quickstart_adds_begins_a_line_of_its_own(boot: Boot, end: str) -> None:
-    boot.fails(f"PORT=8123{end}")
-    secrets_file.ensure()
-    assert boot()["SECRET_KEY"]
-    assert os.environ["PORT"] == "8123"
-    assert boot.path.read_text().count("_KEYS=") == 2
-
-
-def test_where_quickstart_cannot_write_it_says_so(boot: Boot, tmp_path: Path) -> None:
-    boot.path = tmp_path / "missing" / ".env"
-    with pytest.MonkeyPatch.context() as patch:
-        for name in GOOD:
-            patch.delenv(name, raising=False)
-        patch.setenv("CONTROL_PLANE_ENV_FILE", str(boot.path))
-        with pytest.raises(ImproperlyConfigured, match=f"{boot.path} cannot be written"):
-            secrets_file.ensure()

@@ -14,7 +14,7 @@ from tests.support.factories import Fleet
 pytestmark = pytest.mark.sqlite
 
 
-#: (table, column) of every name that becomes part of a task queue's name.
+#: (table, column) of every name that is written in lower case, so that no two differ in case only.
 SLUGS = {
     f"{model._meta.label_lower}.{field.name}": (model, field)
     for app in ("environments", "workers")
@@ -65,11 +65,16 @@ def _store(fleet: Fleet, model: Any, field: Any, slug: str) -> None:
     if model is Organization:
         Organization.objects.create(id=slug, name="x")
     else:
+        if model is TelemetrySettings:
+            factories.create_telemetry(fleet.organization)
         model._default_manager.filter(organization=fleet.organization).update(**{field.name: slug})
 
 
 def test_the_slugs_are_found() -> None:
     assert {"environments.organization.id", "environments.environment.name", "workers.workerqueue.name"} <= set(SLUGS)
+    assert {
+        f"environments.{kind}.name" for kind in ("temporalconnection", "litellmconnection", "telemetrysettings")
+    } <= set(SLUGS)
 
 
 @pytest.mark.parametrize("slug", BAD_SLUGS.values(), ids=BAD_SLUGS)

@@ -167,7 +167,7 @@ def test_writes_nothing_outside_its_folder(served: Served) -> None:
 def test_the_secrets_are_for_the_owner_s_eyes_only(served: Served) -> None:
     env_file = served.root / ".env"
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
-    assert re.findall(r"^([A-Z_]+)=.+$", env_file.read_text(), re.MULTILINE) == SECRETS
+    assert re.findall(r"^([A-Z_]+)=.+$", env_file.read_text(), re.MULTILINE) == [*SECRETS, "PORT"]
     database = [served.root / "var", *(served.root / "var").glob("*.sqlite3*")]
     assert [path for path in database if path.stat().st_mode & 0o077] == []
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from tests.support import factories
 from tests.support.factories import Fleet
 from workers.configuration.effective import revision_for, revision_of_queue

@@ -11,7 +11,7 @@ from django.utils.text import capfirst
 from environments import times
 from environments.admin.paginator import MOST_ROWS
 from environments.admin.signed_in import staff_of
-from environments.models import LiteLLMConnection, TemporalConnection
+from environments.models.connections import CREDENTIAL_KINDS
 from workers.admin.api_keys.listing import color_of_warning, target_of
 from workers.models import ApiKey
 from workers.reports.expiries import (
@@ -28,7 +28,6 @@ from workers.reports.expiries import (
 
 MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])", re.ASCII)
 ENDLESS_SHOWN = 50
-CONNECTIONS = (TemporalConnection, LiteLLMConnection)
 
 
 def calendar_of(request: HttpRequest, keys: Any) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def calendar_of(request: HttpRequest, keys: Any) -> dict[str, Any]:
     first = _month_asked(request, today)
     connections = {
         str(model._meta.model_name): staff_of(request).within(model._default_manager.all(), "organization")
-        for model in CONNECTIONS
+        for model in CREDENTIAL_KINDS
     }
     sources = Sources(keys, connections)
     endless = keys.filter(expires_at=None, revoked_at=None)
@@ -53,7 +52,7 @@ def calendar_of(request: HttpRequest, keys: Any) -> dict[str, Any]:
         "endless": list(endless[:ENDLESS_SHOWN]),
         "endless_count": endless.order_by()[: MOST_ROWS + 1].count(),
         "most_rows": MOST_ROWS,
-        "undated": [_undated(model, rows) for model, rows in zip(CONNECTIONS, connections.values(), strict=True)],
+        "undated": [_undated(model, rows) for model, rows in zip(CREDENTIAL_KINDS, connections.values(), strict=True)],
         "weekdays": list(day_name),
     }
 

@@ -23,7 +23,7 @@ from workers.admin.api_keys.forms import TARGETS, IssueForm, RevokeForm, RotateF
 from workers.admin.api_keys.key_page import context_of, uses_of
 from workers.admin.api_keys.listing import ExpiryDayFilter, KeyColumns, KeyList, StateFilter
 from workers.admin.api_keys.whose import key_in
-from workers.admin.confirmation import CONFIRMED
+from workers.admin.confirmation import CONFIRMED, replayed
 from workers.api_keys.issuing import (
     ApiKeyError,
     IssuedApiKey,
@@ -205,19 +205,13 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
 
     def _ask_for_organization(self, request: HttpRequest, organization: Organization) -> HttpResponse:
         workers = Worker.objects.filter(organization=organization).order_by()[: MOST_COUNTED + 1].count()
-        fields = [
-            (name, value)
-            for name, values in request.POST.lists()
-            if name not in {"csrfmiddlewaretoken", CONFIRMED}
-            for value in values
-        ]
         context = {
             "organization": organization,
             "mark": organization.pk,
             "workers": workers,
             "is_more": workers > MOST_COUNTED,
             "most": MOST_COUNTED,
-            "fields": fields,
+            "fields": replayed(request),
             "key_name": request.POST.get("name", ""),
         }
         return self._page(request, "confirm", title="A key for a whole organization?", **context)

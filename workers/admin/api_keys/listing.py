@@ -6,16 +6,16 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.db.models import Q
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from environments import times
 from environments.admin.searches import BoundedList
+from environments.models import Organization
 from environments.moments import moment
+from workers.admin.links import link_to, shown
 from workers.admin.states import badge
 from workers.api_keys.usage import last_used, still_used
 from workers.models import ApiKey, Scope
@@ -24,12 +24,6 @@ from workers.reports.expiries import ending
 
 #: Days before the expiry from which on it is urgent.
 URGENT_DAYS = 3
-TARGET_ROUTES = {
-    Scope.WORKER: "workers_worker",
-    Scope.QUEUE: "workers_workerqueue",
-    Scope.ENVIRONMENT: "environments_environment",
-    Scope.ORGANIZATION: "environments_organization",
-}
 
 
 def state_of(key: ApiKey, now: datetime) -> tuple[str, str]:
@@ -51,16 +45,14 @@ def color_of_warning(days: int) -> str:
     return "danger" if days <= URGENT_DAYS else "warning"
 
 
-def link(route: str, identifier: Any, text: Any) -> SafeString:
-    """A link to the page of a row of the console."""
-    return format_html('<a class="cp-link" href="{}">{}</a>', reverse(f"admin:{route}_change", args=[identifier]), text)
-
-
 def target_of(key: ApiKey) -> SafeString:
-    """What the key is for, as a link; needs what it is for to be loaded."""
-    is_whole = key.scope == Scope.ORGANIZATION
-    identifier = key.organization_id if is_whole else getattr(key, f"{key.scope}_id")
-    return link(TARGET_ROUTES[Scope(key.scope)], identifier, identifier if is_whole else key.target)
+    """What the key is for, as a link; needs what it is for to be loaded, but for an organization."""
+    return organization_of(key) if key.scope == Scope.ORGANIZATION else shown(link_to(key.target))
+
+
+def organization_of(key: ApiKey) -> SafeString:
+    """A link to the key's organization."""
+    return shown(link_to(Organization(pk=key.organization_id)))
 
 
 class KeyColumns:
@@ -81,7 +73,7 @@ class KeyColumns:
 
     @admin.display(description="organization", ordering="organization")
     def tenant(self, row: ApiKey) -> SafeString:
-        return link("environments_organization", row.organization_id, row.organization_id)
+        return organization_of(row)
 
     @admin.display(description="state")
     def state(self, row: ApiKey) -> SafeString:
@@ -109,24 +101,18 @@ class KeyList(BoundedList):
             row.last_used_at = found.get(row.pk)
 
 
-def _usable(keys: Any, now: datetime) -> Any:
-    return keys.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None)
-
-
 #: Filter value -> its text, and which keys it leaves.
 STATES: dict[str, tuple[str, Callable[[Any, datetime], Any]]] = {
-    "usable": ("Usable", _usable),
+    "usable": ("Usable", lambda keys, now: keys.usable(now)),
     "expiring": (
         f"Expiring within {EXPIRY_WARNING_DAYS[0]} days",
         lambda keys, now: (
-            _usable(keys, now)
-            .without_short_lived()
-            .filter(expires_at__lte=now + timedelta(days=EXPIRY_WARNING_DAYS[0]))
+            keys.usable(now).without_short_lived().filter(expires_at__lte=now + timedelta(days=EXPIRY_WARNING_DAYS[0]))
         ),
     ),
     "replaced": (
         "Rotated, but still used",
-        lambda keys, now: still_used(_usable(keys, now).filter(replaced_by__isnull=False), now),
+        lambda keys, now: still_used(keys.usable(now).filter(replaced_by__isnull=False), now),
     ),
     "endless": ("Never expiring", lambda keys, _: keys.filter(expires_at=None, revoked_at=None)),
     "expired": ("Expired", lambda keys, now: keys.filter(revoked_at=None, expires_at__lte=now)),

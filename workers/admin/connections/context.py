@@ -10,9 +10,7 @@ from environments.endpoints.hosts import HostError, read_host_and_port
 from environments.models import (
     CredentialConnection,
     Environment,
-    LiteLLMConnection,
     Organization,
-    TelemetrySettings,
     TemporalConnection,
 )
 from workers.admin.api_keys.listing import color_of_warning
@@ -23,13 +21,8 @@ from workers.models import Worker, WorkerQueue
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
 from workers.reports.rotation_wave import VersionInUse, wave_of
 
-#: The levels that may point to a connection, the widest first, and by which of its pointers.
+#: The levels that may point to a connection, the widest first.
 LEVELS: tuple[Any, ...] = (Organization, Environment, WorkerQueue, Worker)
-POINTERS: dict[Any, str] = {
-    TemporalConnection: "temporal_connection",
-    LiteLLMConnection: "litellm_connection",
-    TelemetrySettings: "telemetry_settings",
-}
 MOST_LINKS = 20
 
 
@@ -104,7 +97,7 @@ def _is_loopback(text: str) -> bool:
 def _users_of(row: Verifiable) -> list[Users]:
     found = []
     for level in LEVELS:
-        rows = level.objects.filter(**{POINTERS[type(row)]: row.pk}).order_by("pk")
+        rows = level.objects.filter(**{row.POINTER: row.pk}).order_by("pk")
         if level is WorkerQueue:
             rows = rows.select_related("environment")
         shown = list(rows[: MOST_LINKS + 1])

@@ -9,22 +9,23 @@ from django.http import HttpRequest
 
 from environments import times
 from environments.admin.signed_in import staff_of
-from environments.models import CredentialConnection, LiteLLMConnection, TemporalConnection
+from environments.models import CredentialConnection
+from environments.models.connections import CREDENTIAL_KINDS
 from workers.admin.states import outage_of
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import WorkerInstance
 from workers.reports.attention import (
     CRASH_LOOP_WINDOW,
     crash_looping,
-    incomplete_queues,
     on_looping_hosts,
     outdated,
     refused_starts,
 )
+from workers.reports.incomplete import incomplete_queues, incomplete_workers, queues_of_own_connections
 from workers.reports.rotation_wave import running_on
 
 CRASH_LOOP, DUPLICATE, OUTDATED, REFUSED = "crash-loop", "duplicate", "outdated", "refused"
-INCOMPLETE = "incomplete"
+INCOMPLETE, OF_OWN = "incomplete", "own"
 RUNS_ON = re.compile(r"(?P<connection>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(?P<version>[0-9]{1,9})", re.ASCII)
 
 
@@ -37,6 +38,7 @@ class AttentionFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
         return [
             (REFUSED, "Start refused"),
+            (INCOMPLETE, "Incomplete configuration"),
             (CRASH_LOOP, "Crash loop"),
             (DUPLICATE, "Running twice"),
             (OUTDATED, "Outdated configuration"),
@@ -48,6 +50,8 @@ class AttentionFilter(admin.SimpleListFilter):
         if self.value() == REFUSED:
             refused = refused_starts(now - REFUSED_FOR).filter(worker_id__isnull=False)
             return queryset.filter(pk__in=refused.values("worker_id"))
+        if self.value() == INCOMPLETE:
+            return queryset.filter(pk__in=incomplete_workers().values("pk"))
         if self.value() == CRASH_LOOP:
             on_hosts = on_looping_hosts(now - CRASH_LOOP_WINDOW).values("worker_id")
             return queryset.filter(Q(pk__in=crash_looping(now).values("worker_id")) | Q(pk__in=on_hosts))
@@ -88,7 +92,7 @@ class RunsOnFilter(admin.SimpleListFilter):
 
 def _connection(request: HttpRequest, identifier: str) -> CredentialConnection | None:
     """The connection of either kind, if the person may see it."""
-    for model in (TemporalConnection, LiteLLMConnection):
+    for model in CREDENTIAL_KINDS:
         found: CredentialConnection | None
         found = staff_of(request).within(model.objects.filter(pk=identifier), "organization").first()
         if found:
@@ -97,15 +101,17 @@ def _connection(request: HttpRequest, identifier: str) -> CredentialConnection |
 
 
 class ConfigurationFilter(admin.SimpleListFilter):
-    """Worker queues in which no worker without connections of its own could start."""
+    """Worker queues that lack a connection which every worker needs."""
 
     title = "configuration"
     parameter_name = "configuration"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
-        return [(INCOMPLETE, "Incomplete")]
+        return [(INCOMPLETE, "Incomplete"), (OF_OWN, "Only workers' own connections")]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
-        if self.value() != INCOMPLETE:
-            return queryset
-        return queryset.filter(pk__in=incomplete_queues().values("pk"))
+        if self.value() == INCOMPLETE:
+            return queryset.filter(pk__in=incomplete_queues().values("pk"))
+        if self.value() == OF_OWN:
+            return queryset.filter(pk__in=queues_of_own_connections().values("pk"))
+        return queryset

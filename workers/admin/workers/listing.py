@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from environments import times
 from environments.admin.searches import BoundedList
 from environments.models import Role
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from environments.moments import moment
 from workers.admin.confirmation import refused
 from workers.admin.inheritance import InheritingAdmin

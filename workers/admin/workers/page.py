@@ -6,15 +6,15 @@ from typing import Any
 
 from django.db.models import Q
 
-from environments.connections.levels import ConfigurationIncompleteError
+from environments.admin.trail import text_of
 from environments.models import AuditEvent
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from workers.admin.api_keys.covering import keys_by_id, keys_covering
 from workers.admin.links import link_to, list_of
 from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, is_recovering, state_of
 from workers.admin.workers.start_history import past_starts, starts_of
 from workers.api_keys.tokens import UUID_TEXT
-from workers.configuration.effective import revision_of, sections_of, show_configuration
+from workers.configuration.effective import revision_or_reason, sections_of
 from workers.configuration.explanation import SECTION_FIELDS, fields_of
 from workers.lifecycle.heartbeats import LOG_LINE_LENGTH
 from workers.lifecycle.refusals import CALL_WITHIN, latest_foreign_refusal_at, refused_start_of
@@ -42,7 +42,7 @@ class ShownEvent:
 
 def overview_of(worker: Worker, outage: Outage | None, now: datetime) -> dict[str, Any]:
     """How the worker is at this moment; it has to be loaded with its chain."""
-    revision, problem = _revision(worker)
+    revision, problem = revision_or_reason(worker)
     processes = _processes(worker, revision, now)
     current = next((process for process in processes if process.is_current), None)
     is_outdated = current is not None and current.is_outdated and current.liveness in LIVE
@@ -119,14 +119,6 @@ def _states(worker: Worker) -> list[tuple[str, str]]:
     return [(f"{prefix}{state}", STATE_COLORS[state]) for state, prefix in found if state in STATE_COLORS]
 
 
-def _revision(worker: Worker) -> tuple[str, str]:
-    """The revision of what the worker would be given now, or "" and what is missing for it."""
-    try:
-        return revision_of(show_configuration(worker, sections_of(worker))), ""
-    except ConfigurationIncompleteError as error:
-        return "", str(error)
-
-
 def _first_change(worker: Worker, since: datetime) -> AuditEvent | None:
     """What made a process outdated that started then: the first event after it that changed what it was given."""
     levels = (worker, worker.queue, worker.queue.environment, worker.organization)
@@ -195,9 +187,7 @@ def _changes(event: AuditEvent, names: dict[str, str]) -> list[tuple[str, str, s
 
 
 def _value(value: Any, names: dict[str, str]) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = "" if value is None else names.get(str(value), str(value))
+    text = names.get(str(value)) or text_of(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 

@@ -7,11 +7,10 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db.models import Model
 
-from environments.connections.levels import ConfigurationIncompleteError
 from environments.management.command import ControlPlaneCommand
 from environments.management.printing import printable
 from workers.api_keys.tokens import UUID_TEXT
-from workers.configuration.effective import revision_of, sections_of, show_configuration
+from workers.configuration.effective import revision_or_reason
 from workers.configuration.explanation import Field, Setting, fields_of
 from workers.models import Worker
 from workers.models.paths import workers_at
@@ -28,10 +27,10 @@ class Command(ControlPlaneCommand):
 
     def handle(self, *, worker: str, **options: Any) -> None:
         row = _worker(worker)
-        revision, refusal = _revision(row)
+        revision, refusal = revision_or_reason(row)
         fields = fields_of(row, _name)
         if options["format"] == "json":
-            document = {"worker_id": str(row.pk), "revision": revision, "refusal": refusal}
+            document = {"worker_id": str(row.pk), "revision": revision or None, "refusal": refusal or None}
             self.stdout.write(json.dumps({**document, "fields": [_as_json(field) for field in fields]}))
         else:
             for line in (line for field in fields for line in _lines(field)):
@@ -40,14 +39,6 @@ class Command(ControlPlaneCommand):
         if refusal:
             msg = f"A start would be refused. {refusal}"
             raise CommandError(msg)
-
-
-def _revision(worker: Worker) -> tuple[str | None, str | None]:
-    """The revision of what the worker would be given, or what is missing for it."""
-    try:
-        return revision_of(show_configuration(worker, sections_of(worker))), None
-    except ConfigurationIncompleteError as error:
-        return None, str(error)
 
 
 def _worker(text: str) -> Worker:

@@ -15,7 +15,7 @@ from environments.models import (
     TelemetrySettings,
     TemporalConnection,
 )
-from environments.models.organizations import CONNECTION_POINTERS
+from environments.models.connections import CONNECTION_POINTERS
 from tests.support import factories
 from tests.support.console import REGISTERED, Model, errors_of, everything, form_of, row_of, status_of, url
 from tests.support.console_rows import each_model, new_row_like, request_of
