@@ -82,7 +82,8 @@ class StrictJSONParser(BaseParser):
     def parse(self, stream: IO[Any], media_type: str | None = None, parser_context: Any = None) -> Any:  # noqa: ARG002
         """The body's JSON value; `stream` is the Django request, and the view says how large it may be."""
         view = parser_context["view"]
-        return parse_body(stream, limit=getattr(view, "max_bytes", MAX_BYTES), is_optional=view.is_body_optional)  # type: ignore[arg-type]  # DRF calls it a stream
+        limit, is_exact = getattr(view, "max_bytes", MAX_BYTES), getattr(view, "is_exact", False)
+        return parse_body(stream, limit, is_optional=view.is_body_optional, is_exact=is_exact)  # type: ignore[arg-type]  # DRF calls it a stream
 
 
 class SentBody:
@@ -124,7 +125,9 @@ class SentBody:
         return body
 
 
-def parse_body(request: HttpRequest, limit: int = MAX_BYTES, *, is_optional: bool = False) -> Any:
+def parse_body(
+    request: HttpRequest, limit: int = MAX_BYTES, *, is_optional: bool = False, is_exact: bool = False
+) -> Any:
     """The JSON value of the request's body; none at all is an error, since the contract requires one, or `{}`."""
     body = SentBody(request)
     if is_optional and body.is_absent:
@@ -137,13 +140,14 @@ def parse_body(request: HttpRequest, limit: int = MAX_BYTES, *, is_optional: boo
         or request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity"
     ):
         raise UnsupportedMediaType(content_type, COMPRESSED)
-    return parse_json(body.read(limit))
+    return parse_json(body.read(limit), is_exact=is_exact)
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, *, is_exact: bool = False) -> Any:
     """The JSON value in UTF-8 bytes, cut to the limits; what is no UTF-8, NUL and lone surrogates become U+FFFD.
 
-    A member of the body that is there twice is null: which one was meant is not for us to say.
+    A member of the body that is there twice is null: which one was meant is not for us to say. With `is_exact` what
+    would be changed is refused instead: what people set up is kept as they gave it, or not at all.
     """
     if not body.strip():
         _refuse("missing", "Field required")
@@ -154,7 +158,22 @@ def parse_json(body: bytes) -> Any:
     if not isinstance(value, dict):
         return None if value is UNKEPT else value
     repeated = value.keys_told_twice if isinstance(value, _Repeating) else ()
+    if is_exact:
+        _require_exact(body, value, repeated)
     return {_storable(name): None if name in repeated else _member(member) for name, member in value.items()}
+
+
+def _require_exact(body: bytes, value: dict[str, Any], repeated: Any) -> None:
+    """Refuses what `parse_json` would change."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        _refuse("value_error", "It is not UTF-8")
+    for name, member in value.items():
+        kept = _member(member)
+        if name in repeated or _storable(name) != name or kept != member or body.count(b"{") > MANY_BRACKETS:
+            place = [name] if name.isidentifier() else []
+            _refuse("value_error", "It is too much, or has what cannot be kept exactly", *place)
 
 
 class _Repeating(dict[str, Any]):

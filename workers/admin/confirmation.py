@@ -1,6 +1,7 @@
 """Pages that tell what a change does to the fleet before they save it."""
 
 import hashlib
+import json
 from datetime import datetime
 from typing import Any
 
@@ -124,7 +125,9 @@ def _moment(value: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "empty" if value in (None, "") else str(value)
+    if isinstance(value, list | dict) and value:
+        return json.dumps(value, ensure_ascii=False)
+    return "empty" if value in (None, "", [], {}) else str(value)
 
 
 def _changes_of(obj: Any) -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ from environments.encryption import Secret
 from environments.endpoints.hosts import UnusableError
 from environments.endpoints.rules import check_secret
 from environments.models.connections import Connection
+from environments.models.json_fields import ObjectField, TagsField, words_of
 from environments.regular_files import MAX_SECRET_BYTES, UnreadableFileError, read_regular
 from workers.fleet.errors import FleetError, Problem
 from workers.fleet.kinds import ORGANIZATION, Kind, not_yet
@@ -37,7 +38,7 @@ VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 NAMED = {"env": "environment variable", "file": "file"}
 SECRET_FORM = "write {env: NAME} or {file: PATH}; a secret itself does not belong into this file"  # noqa: S105
 
-type Value = str | bool | int | float | date | UUID | None
+type Value = str | bool | int | float | date | UUID | list[Any] | dict[str, Any] | None
 
 
 @dataclass
@@ -375,7 +376,35 @@ def _date(node: yaml.Node) -> date:
         raise _UnreadableError(msg) from None
 
 
+def _tags(node: yaml.Node) -> list[str]:
+    """Words parted by commas, or a list of texts, which are kept as they are."""
+    return [_text(item) for item in node.value] if isinstance(node, yaml.SequenceNode) else words_of(_text(node))
+
+
+def _object(node: yaml.Node) -> dict[str, Any]:
+    if not isinstance(node, yaml.MappingNode):
+        msg = "expected fields, each as name: value"
+        raise _UnreadableError(msg)
+    found = {_text(key): _json(value) for key, value in node.value}
+    if len(found) != len(node.value):
+        msg = "has a field twice"
+        raise _UnreadableError(msg)
+    return found
+
+
+def _json(node: yaml.Node) -> Any:
+    """What the node is in JSON."""
+    if isinstance(node, yaml.MappingNode):
+        return _object(node)
+    if isinstance(node, yaml.SequenceNode):
+        return [_json(item) for item in node.value]
+    scalars = {"null": lambda _: None, "bool": _boolean, "int": _integer, "float": _number}
+    return scalars.get(node.tag.rpartition(":")[2], _text)(node)
+
+
 READERS: tuple[tuple[type[Any], Callable[[yaml.Node], Value]], ...] = (
+    (TagsField, _tags),
+    (ObjectField, _object),
     (models.BooleanField, _boolean),
     (models.IntegerField, _integer),
     (models.FloatField, _number),

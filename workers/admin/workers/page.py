@@ -122,7 +122,7 @@ def _states(worker: Worker) -> list[tuple[str, str]]:
 def _revision(worker: Worker) -> tuple[str, str]:
     """The revision of what the worker would be given now, or "" and what is missing for it."""
     try:
-        return revision_of(show_configuration(worker, sections_of(worker))), ""
+        return revision_of(show_configuration(worker, sections_of(worker)), worker.queue), ""
     except ConfigurationIncompleteError as error:
         return "", str(error)
 

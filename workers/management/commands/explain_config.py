@@ -45,7 +45,7 @@ class Command(ControlPlaneCommand):
 def _revision(worker: Worker) -> tuple[str | None, str | None]:
     """The revision of what the worker would be given, or what is missing for it."""
     try:
-        return revision_of(show_configuration(worker, sections_of(worker))), None
+        return revision_of(show_configuration(worker, sections_of(worker)), worker.queue), None
     except ConfigurationIncompleteError as error:
         return None, str(error)
 
