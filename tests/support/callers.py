@@ -36,6 +36,8 @@ CALLERS = (*UNUSABLE, "another organization", *OF_THE_ORGANIZATION, WORKERS_ROLE
 STARTING_A_WORKER = "       401 401 401 401 401   404    200 200 200 200   403  403  403   200"
 OF_A_RUNNING_WORKER = "     401 401 401 401 401   404    204 204 204 204   403  403  403   204"
 OF_A_QUEUE = "              401 401 401 401 401   404    200 200 200 403   403  403  403   200"
+#: Each organization has one of the name.
+OF_A_QUEUE_BY_NAME = "      401 401 401 401 401   200    200 200 200 403   403  403  403   200"
 RELEASING = "               401 401 401 401 401   404    204 204 204 403   403  403  403   204"
 OF_AN_ENVIRONMENT = "       401 401 401 401 401   404    200 200 403 403   403  403  403   200"
 LIST = "                    401 401 401 401 401   200    200 200 200 200   200  200  200   200"
@@ -76,7 +78,7 @@ MATRIX = {
     "POST /api/v1/environments/{environment_id}/worker-queues": MAKING_A_QUEUE,
     "GET /api/v1/environments/{environment_id}/worker-command": OF_AN_ENVIRONMENT,
     "GET /api/v1/workers": LIST,
-    "GET /api/v1/workers/{runner_name}": OF_A_QUEUE,
+    "GET /api/v1/workers/{runner_name}": OF_A_QUEUE_BY_NAME,
     "GET /api/health": PUBLIC,
     "GET /api/health/detailed": PUBLIC,
     "GET /api/ready": PUBLIC,

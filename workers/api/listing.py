@@ -21,7 +21,7 @@ def page(request: Request, rows: QuerySet[Any]) -> tuple[list[Any], dict[str, st
 def part(asked: dict[str, Any], rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
     """The part that is asked for, in the order of the rows, and how many there are in all."""
     start = asked["offset"]
-    return list(rows[start : start + asked["limit"]]), {"X-Total-Count": str(rows.order_by().count())}
+    return list(rows[start : start + asked["limit"]]), {"X-Total-Count": str(rows.count())}
 
 
 def each(serializer_class: type[Serializer[Any]], rows: Any) -> Any:

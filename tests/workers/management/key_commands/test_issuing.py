@@ -43,6 +43,7 @@ def test_issue_prints_json(fleet: Fleet) -> None:
         "name": "ci",
         "organization_id": fleet.organization.id,
         "scope": "worker",
+        "role": "worker",
         "target": str(fleet.worker),
         "expires_at": row.expires_at.isoformat() if row.expires_at else None,
     }
