@@ -191,11 +191,11 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         cleaned = form.cleaned_data
         target = cleaned[cleaned["scope"]]
         request.unconfirmed, request.issued_api_key = None, None  # type: ignore[attr-defined]  # up to response_add
+        if not self._may_hand_out(request, cleaned["role"], cleaned["scope"], target):
+            raise PermissionDenied
         if isinstance(target, Organization) and request.POST.get(CONFIRMED) != target.pk:
             request.unconfirmed = target  # type: ignore[attr-defined]  # as above
             return
-        if not self._may_hand_out(request, cleaned["role"], cleaned["scope"], target):
-            raise PermissionDenied
         issued = issue_api_key(
             target,
             name=cleaned["name"],
