@@ -118,6 +118,17 @@ STATUSES = {
     "GET /api/v1/environments": {"200", "422"} | WITH_KEY,
     "GET /api/v1/environments/{environment_id}": {"200", "404"} | WITH_KEY,
     "GET /api/v1/environments/{environment_id}/worker-queues": {"200", "404", "422"} | WITH_KEY,
+    "GET /api/v1/environments/{environment_id}/worker-command": {"200", "404", "409"} | WITH_KEY,
+    "GET /api/v1/workers": {"200", "422"} | WITH_KEY,
+    "GET /api/v1/workers/{runner_name}": {"200", "404"} | WITH_KEY,
+    "POST /api/v1/environments": {"201", "409"} | WITH_BODY,
+    "PATCH /api/v1/environments/{environment_id}": {"200", "404", "409"} | WITH_BODY,
+    "DELETE /api/v1/environments/{environment_id}": {"204", "404", "409"} | WITH_KEY,
+    "POST /api/v1/environments/{environment_id}/worker-queues": {"201", "404", "409"} | WITH_BODY,
+    "PATCH /api/v1/worker-queues/{queue_id}": {"200", "404", "409"} | WITH_BODY,
+    "DELETE /api/v1/worker-queues/{queue_id}": {"204", "404", "409"} | WITH_KEY,
+    "GET /api/health/detailed": {"200"} | ALWAYS,
+    "GET /api/ready": {"200"} | ALWAYS,
 }
 
 

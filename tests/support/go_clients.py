@@ -102,7 +102,10 @@ class GoClient:
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer's JSON; GoError for any status but 2xx, with the text by which the command line tells what it is."""
         sent = b"" if body is None else json.dumps(body).encode()
-        headers = {"HTTP_AUTHORIZATION": f"{self.scheme} {self.token}", "HTTP_USER_AGENT": "Go-http-client/1.1"}
+        headers: dict[str, Any] = {
+            "HTTP_AUTHORIZATION": f"{self.scheme} {self.token}",
+            "HTTP_USER_AGENT": "Go-http-client/1.1",
+        }
         response = shared_client().generic(method, f"/api/v1{path}", sent, "application/json", **headers)
         if not 200 <= response.status_code < 300:
             msg = f"API error (status {response.status_code}): {response.content.decode()}"
