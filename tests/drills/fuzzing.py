@@ -23,8 +23,15 @@ from tests.drills.service import Fleet, Service, prepared_server
 from tests.support.conformance import START, Change, Ids, as_generated, for_these, operations_of, try_operation
 from tests.support.databases import THROWAWAY
 
-PUBLIC = frozenset({"GET /api/health"})
-LISTS = frozenset({"GET /api/v1/environments", "GET /api/v1/worker-queues"})
+PUBLIC = frozenset({"GET /api/health", "GET /api/health/detailed", "GET /api/ready"})
+LISTS = frozenset(
+    {
+        "GET /api/v1/environments",
+        "GET /api/v1/worker-queues",
+        "GET /api/v1/workers",
+        "GET /api/v1/workers/{runner_name}",  # by a name, of which each organization may have one
+    }
+)
 #: It names its environment by a name, which means the own organization's; the document's example may be one of its names.
 REGISTER = "POST /api/v1/workers/register"
 #: What alone is answered with credentials.
@@ -121,6 +128,7 @@ def ids_of(service: Service, fleet: Fleet) -> Ids:
         "queue_id": queue["id"],
         "environment_id": environment["id"],
         "environment_name": environment["name"],
+        "runner_name": f"{environment['name']}.{queue['name']}",
     }
 
 
