@@ -2,8 +2,11 @@
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from environments.models import AuditEvent, Environment
@@ -165,6 +168,23 @@ def test_each_change_is_on_record_with_the_key_and_where_it_came_from(fleet: Fle
     )
     assert events.get(action="worker_queue.updated").changes == {"settings": [{}, {"a": 1}]}
     assert manager.call("GET", "/environments")[0]["name"] == "production"
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_the_statements_of_a_change_do_not_grow_with_the_fleet(fleet: Fleet, manager: GoClient, method: str) -> None:
+    def spent() -> int:
+        path = f"/environments/{fleet.environment.pk}/worker-queues"
+        if method != "POST":
+            path = f"/worker-queues/{factories.create_queue(fleet.environment, f'q-{uuid4().hex}').pk}"
+        body = {"POST": {"name": f"q-{uuid4().hex}"}, "PATCH": {"settings": {"a": 1}}, "DELETE": None}[method]
+        with CaptureQueriesContext(connection) as captured:
+            manager.call(method, path, body)
+        return len(captured)
+
+    before = spent()
+    for number in range(20):
+        factories.create_worker(factories.create_queue(fleet.environment, f"q{number}"), f"w{number}")
+    assert spent() == before <= 30
 
 
 def by_console(admin_client: Any, row: Any, values: dict[str, Any]) -> None:
