@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.forms.fields import InvalidJSONInput
 
 MOST_TAGS = 100
 LONGEST_TAG = 255
@@ -21,6 +22,8 @@ PLAIN_TAG = re.compile(r"[^\s,\[\x00-\x1f\x7f]([^,\x00-\x1f\x7f]*[^\s,\x00-\x1f\
 
 TAGS_HELP = "Words parted by commas, or a list in JSON."
 NO_TAGS = f"Use at most {MOST_TAGS} words of at most {LONGEST_TAG} characters each."
+#: What reading JSON raises, for Django's fields know only the first: not JSON, a number of many digits, and nesting.
+UNREADABLE = (ValueError, RecursionError)
 NO_OBJECT = "Use an object in JSON."
 TOO_LARGE = f"Use at most {MOST_BYTES:,} bytes of JSON, nested at most {DEEPEST} deep."
 UNKEPT = "It has a character or a number that cannot be stored."
@@ -85,7 +88,7 @@ class TagsFormField(forms.CharField):
             return words_of(text)
         try:
             return json.loads(text)
-        except ValueError:
+        except UNREADABLE:
             raise ValidationError(TAGS_HELP) from None
 
     def validate(self, value: Any) -> None:
@@ -107,8 +110,18 @@ class ObjectFormField(forms.JSONField):
     empty_values = [None, ""]
 
     def to_python(self, value: Any) -> Any:
-        found = super().to_python(value)
+        try:
+            found = super().to_python(value)
+        except UNREADABLE:
+            raise ValidationError(NO_OBJECT) from None
         return {} if found is None else found
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """What was typed, as it was typed where it is no JSON."""
+        try:
+            return super().bound_data(data, initial)
+        except UNREADABLE:
+            return InvalidJSONInput(data)
 
 
 class TagsField(models.JSONField):
