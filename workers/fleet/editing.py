@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.db.models import Model, ProtectedError, Q
 
@@ -91,12 +92,10 @@ def change[Row: (Environment, WorkerQueue)](row: Row, values: Mapping[str, Any],
     before = audit.snapshot(stored)
     for name, value in values.items():
         setattr(stored, name, value)
-    if stored.name != before["name"]:
-        _require_free_name(stored)
-        if live := _live_in(stored, editor.now):
-            msg = f"The name is part of the task queue that {_counted(live, 'live process', 'live processes')} poll."
-            raise InUseError(msg)
-    stored.full_clean()
+    _check(stored)
+    if stored.name != before["name"] and (live := _live_in(stored, editor.now)):
+        msg = f"The name is part of the task queue that {_counted(live, 'live process polls', 'live processes poll')}."
+        raise InUseError(msg)
     changes: dict[str, list[Any]] = audit.difference(before, audit.snapshot(stored))
     if changes:
         stored.save(update_fields=[*changes, "settings_hash"])
@@ -142,22 +141,26 @@ def delete_queue(queue: WorkerQueue, editor: Editor) -> None:
 
 
 def _create[Row: (Environment, WorkerQueue)](row: Row, editor: Editor) -> Row:
-    _require_free_name(row)
-    row.full_clean()
+    _check(row)
     row.save(force_insert=True)
     changes = audit.difference({}, audit.snapshot(row))
     audit.record(f"{audit.kind_of(row)}.created", row, actor=editor.actor, now=editor.now, changes=changes)
     return row
 
 
-def _require_free_name(row: Level) -> None:
-    beside: Any = type(row)._default_manager.exclude(pk=row.pk).filter(organization=row.organization_id, name=row.name)
-    if isinstance(row, WorkerQueue):
-        beside = beside.filter(environment=row.environment_id)
-    if beside.exists():
-        where = "environment" if isinstance(row, WorkerQueue) else "organization"
-        msg = f"Another {row._meta.verbose_name} of this {where} has this name."
-        raise NameTakenError(msg)
+def _check(row: Level) -> None:
+    """ValidationError with what the model's own rules say; NameTakenError where only the name is taken."""
+    try:
+        row.full_clean()
+    except ValidationError as error:
+        found = error.error_dict
+        if found.keys() == {NON_FIELD_ERRORS} and {each.code for each in found[NON_FIELD_ERRORS]} == {
+            "unique_together"
+        }:
+            where = "environment" if isinstance(row, WorkerQueue) else "organization"
+            msg = f"Another {row._meta.verbose_name} of this {where} has this name."
+            raise NameTakenError(msg) from error
+        raise
 
 
 def _live_in(row: Level, now: datetime) -> int:

@@ -128,7 +128,7 @@ def test_a_name_is_taken_once(fleet: Fleet, manager: GoClient) -> None:
 def test_what_live_processes_poll_is_not_renamed(fleet: Fleet, manager: GoClient, path: str) -> None:
     path = path.format(environment=fleet.environment.pk, queue=fleet.queue.pk)
     call(fleet, "start")
-    with pytest.raises(GoError, match=r"status 409.*task queue that 1 live process poll"):
+    with pytest.raises(GoError, match=r"status 409.*task queue that 1 live process polls"):
         manager.call("PATCH", path, {"name": "renamed"})
     call(fleet, "disconnect")
     assert manager.call("PATCH", path, {"name": "renamed"})["name"] == "renamed"
