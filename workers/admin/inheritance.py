@@ -23,7 +23,7 @@ class InheritingAdmin(ConfirmedAdmin):
 
     formfield_overrides: ClassVar[dict[Any, dict[str, Any]]] = {
         TagsField: {"widget": UnfoldAdminTextInputWidget},
-        ObjectField: {"widget": UnfoldAdminTextareaWidget},
+        ObjectField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 4})},
     }
 
     def render_change_form(
