@@ -6,7 +6,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
 from controlplane.api.errors import api_not_found
-from controlplane.api.health import HealthView, livez, readyz
+from controlplane.api.health import DetailedHealthView, HealthView, ReadyView, livez, readyz
 from controlplane.api.openapi import OneDocument
 from controlplane.console import inviting
 from controlplane.console.search import search
@@ -16,6 +16,8 @@ autocomplete = BoundedAutocomplete.as_view(admin_site=admin.site)
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("workers.api.urls")),
     path("api/health", HealthView.as_view()),
+    path("api/health/detailed", DetailedHealthView.as_view()),
+    path("api/ready", ReadyView.as_view()),
     path("api/openapi.json", SpectacularJSONAPIView.as_view(generator_class=OneDocument), name="openapi"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
     re_path(r"^api/", api_not_found),

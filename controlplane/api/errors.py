@@ -5,7 +5,14 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ObjectDoesNotExist, RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
+from django.core.exceptions import (
+    NON_FIELD_ERRORS,
+    ObjectDoesNotExist,
+    RequestDataTooBig,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+)
+from django.core.exceptions import ValidationError as InvalidFieldsError
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.views.debug import SafeExceptionReporterFilter
 from django.views.decorators.csrf import csrf_exempt
@@ -24,6 +31,8 @@ from environments.connections.levels import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
 from environments.limits import count, seconds_left
 from workers.api_keys.access import KeyOutOfScopeError, UnknownObjectError
+from workers.fleet.editing import InUseError, KeyMayNotManageError, NameTakenError
+from workers.installation.command_line import NoDefaultQueueError
 from workers.lifecycle.heartbeats import HeartbeatRefusedError
 from workers.lifecycle.starts import StartContendedError, StartRefusedError, WorkerDisabledError
 from workers.lifecycle.update_locks import NotTheHolderError, UpdateLockHeldError
@@ -50,6 +59,10 @@ TROUBLES = {
 STATUSES: dict[type[Exception], tuple[int, str | None]] = {
     UnknownObjectError: (404, NOT_FOUND),
     KeyOutOfScopeError: (403, "This API key does not reach that far."),
+    KeyMayNotManageError: (403, "This API key may not change anything: it takes a manager's key."),
+    NameTakenError: (409, None),
+    InUseError: (409, None),
+    NoDefaultQueueError: (409, None),
     WorkerDisabledError: (403, None),
     StartRefusedError: (409, None),
     HeartbeatRefusedError: (409, None),
@@ -85,9 +98,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
             return _unauthenticated(error, context["request"])
         case InvalidBodyError():
             return Response({"detail": [error.as_validation_error()]}, status=422)
-        case exceptions.ValidationError():
-            location = (getattr(error, "location", "body"),)
-            return Response({"detail": list(_validation_errors(error.get_full_details(), location))}, status=422)
+        case InvalidFieldsError() | exceptions.ValidationError():
+            return Response({"detail": list(_invalid_fields(error))}, status=422)
         case exceptions.Throttled():
             return _throttled()
     return _other(error, context["view"])
@@ -121,7 +133,7 @@ def _other(error: Exception, view: APIView) -> Response:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return _unavailable(detail or "")
     response = Response({"detail": detail or str(error)}, status=status)
-    if isinstance(error, KeyOutOfScopeError):
+    if isinstance(error, (KeyOutOfScopeError, KeyMayNotManageError)):
         response.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
     return response
 
@@ -154,6 +166,16 @@ def _validation_errors(details: Any, location: tuple[str | int, ...]) -> Any:
         return
     for name, inner in details.items():
         yield from _validation_errors(inner, location if name == "non_field_errors" else (*location, name))
+
+
+def _invalid_fields(error: InvalidFieldsError | exceptions.ValidationError) -> Any:
+    """The contract's ValidationError objects; a model's own rules have words of their own, without the value."""
+    if isinstance(error, exceptions.ValidationError):
+        yield from _validation_errors(error.get_full_details(), (getattr(error, "location", "body"),))
+        return
+    for name, messages in error.message_dict.items():
+        location = ["body"] if name == NON_FIELD_ERRORS else ["body", name]
+        yield {"loc": location, "msg": " ".join(messages), "type": "value_error"}
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -18,6 +18,7 @@ from controlplane.engines.troubles import DATABASE_AWAY
 from controlplane.releases import CURRENT
 from controlplane.serving.gate import gate, pooler_problem
 from controlplane.serving.restoration import Memory
+from environments import times
 from environments.sealing.checks import key_ring_problems
 
 logger = logging.getLogger(__name__)
@@ -63,16 +64,61 @@ class HealthSerializer(serializers.Serializer[dict[str, Any]]):
     status = serializers.CharField()
 
 
-class HealthView(APIView):
-    """Whether this control plane serves, for clients that ask before they start."""
+@extend_schema_serializer(component_name="Readiness")
+class ReadinessSerializer(serializers.Serializer[dict[str, Any]]):
+    """That calls are served, and the time here."""
+
+    status = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+
+
+@extend_schema_serializer(component_name="DetailedHealth")
+class DetailedHealthSerializer(ReadinessSerializer):
+    """The same by the names that existing clients look for; of what this control plane needs all is well, or none."""
+
+    api = serializers.CharField()
+    database = serializers.CharField()
+    redis = serializers.CharField()
+    temporal = serializers.CharField()
+
+
+class OpenView(APIView):
+    """Answers everybody, and nobody more than whether all is well."""
 
     authentication_classes = ()
     refusals: ClassVar[tuple[int, ...]] = ()
     default_response_headers: ClassVar[dict[str, str]] = {}
 
+    def well(self, **told: Any) -> Response:
+        """What is told when this control plane is ready to serve; else 503."""
+        if readiness_problems():
+            return Response({"detail": "Not ready."}, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return Response(told)
+
+
+class HealthView(OpenView):
+    """Whether this control plane serves, for clients that ask before they start."""
+
     @extend_schema(operation_id="get_health", responses=HealthSerializer)
     def get(self, request: Request) -> Response:  # noqa: ARG002  # a view
         """200 when this control plane is ready to serve, else 503."""
-        if readiness_problems():
-            return Response({"detail": "Not ready."}, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-        return Response({"status": "healthy"})
+        return self.well(status="healthy")
+
+
+class ReadyView(OpenView):
+    """The same in another client's words."""
+
+    @extend_schema(operation_id="get_readiness", responses=ReadinessSerializer)
+    def get(self, request: Request) -> Response:  # noqa: ARG002  # a view
+        """200 when this control plane is ready to serve, else 503."""
+        return self.well(status="ready", timestamp=times.now())
+
+
+class DetailedHealthView(OpenView):
+    """The same with a member for each part that a client may look for."""
+
+    @extend_schema(operation_id="get_detailed_health", responses=DetailedHealthSerializer)
+    def get(self, request: Request) -> Response:  # noqa: ARG002  # a view
+        """200 when this control plane is ready to serve, else 503. Redis is not used, and Temporal is not asked."""
+        parts = {"api": "healthy", "database": "healthy", "redis": "not used", "temporal": "not asked"}
+        return self.well(status="healthy", timestamp=times.now(), **parts)

@@ -27,7 +27,7 @@ Returns:
 """
 
 START_PATH = "/api/v1/workers/{worker_id}/start"
-SUCCESSES = {"200", "204"}
+SUCCESSES = {"200", "201", "204"}
 #: What a worker calls, in its order: by its own id, in a queue, or in an environment.
 WORKER_CALLS = [
     START_PATH,
@@ -42,10 +42,10 @@ WORKER_CALLS = [
 ERRORS = {
     "400": "Bad request",
     "401": "No API key, or one that is not valid",
-    "403": "The key does not reach that far, the worker is disabled, or the call came over plain HTTP",
+    "403": "The key does not reach that far or may change nothing, the worker is disabled, or it is plain HTTP",
     "404": "No such object in the key's organization",
     "405": "Method not allowed",
-    "409": "Not in its present state: disabled, draining, full, taken by another, or its configuration is incomplete",
+    "409": "Not in its present state: disabled, draining, full, taken by another, in use, or incompletely configured",
     "413": "The body is larger than 64 KiB, or that of a heartbeat or goodbye than 1 MiB",
     "415": "The body is not application/json in UTF-8",
     "429": "Too many requests",
@@ -56,6 +56,7 @@ RETRYABLE = {"429", "503"}
 EVERYWHERE = ("400", "403", "405", "503")
 WITH_KEY = ("401", "429")
 WITH_BODY = ("413", "415")
+WRITING = ("POST", "PATCH", "DELETE")
 
 
 class OneDocument(SchemaGenerator):
@@ -133,7 +134,7 @@ def _place_of(path: str) -> tuple[int, str]:
 
 def _tag_of(path: str) -> str:
     """What a call is about: a tag of the contract's where it has one."""
-    if path == "/api/health":
+    if not path.startswith("/api/v1/"):
         return "health"
     if path in WORKER_CALLS:
         return "workers"
@@ -166,6 +167,8 @@ def _add_refusals(operation: dict[str, Any], view: Any, method: str) -> None:
     """The statuses with which a view refuses, as its class tells: authentication, body, query, and its own."""
     has_body, has_query = "requestBody" in operation, any(p["in"] == "query" for p in operation.get("parameters", []))
     statuses = {*EVERYWHERE, *map(str, view.refusals)} - ({"409"} if method == "DELETE" else set())
+    if method in WRITING:
+        statuses |= {str(status) for status in getattr(view, "refusals_of_writing", ())}
     statuses |= {*WITH_KEY} if view.authentication_classes else set()
     if has_body:
         statuses |= {*WITH_BODY}

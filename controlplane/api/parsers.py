@@ -88,7 +88,8 @@ class StrictJSONParser(BaseParser):
         """The body's JSON value; `stream` is the Django request, and the view says how large it may be."""
         view, sender = parser_context["view"], parser_context["request"].auth
         limit, share = getattr(view, "max_bytes", MAX_BYTES), bulkhead.body(sender.organization_id)
-        return parse_body(stream, limit, is_optional=view.is_body_optional, share=share)  # type: ignore[arg-type]  # DRF calls it a stream
+        form = {"is_optional": view.is_body_optional, "is_exact": getattr(view, "is_exact", False)}
+        return parse_body(stream, limit, share=share, **form)  # type: ignore[arg-type]  # DRF calls it a stream
 
 
 class SentBody:
@@ -135,6 +136,7 @@ def parse_body(
     limit: int = MAX_BYTES,
     *,
     is_optional: bool = False,
+    is_exact: bool = False,
     share: AbstractContextManager[None] = NO_SHARE,
 ) -> Any:
     """The JSON value of the request's body; none at all is an error, since the contract requires one, or `{}`.
@@ -154,19 +156,20 @@ def parse_body(
         ):
             raise UnsupportedMediaType(content_type, COMPRESSED)
         sent = body.read(limit)
-    return parse_json(sent)
+    return parse_json(sent, is_exact=is_exact)
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, *, is_exact: bool = False) -> Any:
     """The JSON value in UTF-8 bytes, cut to the limits; what is no UTF-8, NUL and lone surrogates become U+FFFD.
 
-    A member of the body that is there twice is null: which one was meant is not for us to say.
+    A member of the body that is there twice is null: which one was meant is not for us to say. With `is_exact` what
+    would be changed is refused instead: what people set up is kept as they gave it, or not at all.
     """
     if not body.strip():
         _refuse("missing", "Field required")
     text = body.decode("utf-8", "replace")
     brackets = text.count("[") + text.count("{")
-    if _is_plain(text, brackets):
+    if not is_exact and _is_plain(text, brackets):
         with suppress(_OddError, ValueError):
             return PLAIN.decode(text)
     if brackets > MANY_BRACKETS:
@@ -175,6 +178,8 @@ def parse_json(body: bytes) -> Any:
     if not isinstance(value, dict):
         return None if value is UNKEPT else value
     repeated = value.keys_told_twice if isinstance(value, _Repeating) else ()
+    if is_exact:
+        _require_exact(body, value, repeated)
     return {_storable(name): None if name in repeated else _member(member) for name, member in value.items()}
 
 
@@ -204,6 +209,19 @@ def _only_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _be_odd(_text: str = "") -> NoReturn:
     raise _OddError
+
+
+def _require_exact(body: bytes, value: dict[str, Any], repeated: Any) -> None:
+    """Refuses what `parse_json` would change."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        _refuse("value_error", "It is not UTF-8")
+    for name, member in value.items():
+        kept = _member(member)
+        if name in repeated or _storable(name) != name or kept != member or body.count(b"{") > MANY_BRACKETS:
+            place = [name] if name.isidentifier() else []
+            _refuse("value_error", "It is too much, or has what cannot be kept exactly", *place)
 
 
 class _Repeating(dict[str, Any]):

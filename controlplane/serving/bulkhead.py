@@ -41,7 +41,9 @@ PATIENCE = 0.02
 #: All else that is read is a list, or is counted, and takes the longer the more there is.
 SHORT = re.compile(r"/api/v1/(environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?/?")
 #: Scripts that pages are broken without; they ask neither the database nor anybody else.
-UNCOUNTED = ("/api/health", "/admin/jsi18n/")
+UNCOUNTED = ("/api/health", "/api/ready", "/admin/jsi18n/")
+#: What managers change, which waits for locks and looks at much: no worker calls any of these.
+MANAGED = re.compile(r"/api/v1/(environments|worker-queues)(/[^/]+(/worker-queues)?)?/?")
 
 
 class Kind(Enum):
@@ -57,7 +59,8 @@ def kind_of(request: HttpRequest) -> Kind | None:
     path = request.path_info
     if path.startswith("/api/v1/"):
         is_read = request.method in {"GET", "HEAD"}
-        return Kind.READERS if is_read and not SHORT.fullmatch(path) else Kind.WORKERS
+        is_long = not SHORT.fullmatch(path) if is_read else MANAGED.fullmatch(path)
+        return Kind.READERS if is_long else Kind.WORKERS
     return Kind.PEOPLE if path.startswith(("/admin/", "/api/")) and not path.startswith(UNCOUNTED) else None
 
 

@@ -167,6 +167,8 @@ def text_of(value: Any) -> str:
     """A recorded value as a person reads it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False) if value else ""
     return "" if value is None else str(value)
 
 

@@ -8,6 +8,7 @@ import environments.database.tenancy
 import environments.endpoints.validators
 import environments.fields
 import environments.models.fields
+import environments.models.json_fields
 import uuid
 from django.conf import settings
 from django.db import migrations, models
@@ -461,8 +462,11 @@ class Migration(migrations.Migration):
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ("name", environments.models.fields.SlugField(max_length=63)),
                 ("display_name", models.CharField(blank=True, default="", max_length=200)),
-                ("description", models.CharField(blank=True, max_length=300)),
-                ("tags", environments.models.fields.TagsField(blank=True, default="", max_length=500)),
+                ("description", models.CharField(blank=True, max_length=2000)),
+                ("tags", environments.models.json_fields.TagsField(blank=True, default=list)),
+                ("settings", environments.models.json_fields.ObjectField(blank=True, default=dict)),
+                ("execution_environment", environments.models.json_fields.ObjectField(blank=True, default=dict)),
+                ("settings_hash", models.CharField(blank=True, default="", editable=False, max_length=12)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 (
                     "litellm_connection",

@@ -1,4 +1,4 @@
-"""Fields that several models have: slugs and tags."""
+"""Fields that several models have: slugs and labels."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from django.db.models import Q
 #: One part of a Temporal task queue name `{organization}.{environment}.{queue}`: a DNS label, so without the dot.
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 is_slug = RegexValidator(SLUG, "Use 1 to 63 lower-case letters, digits and '-', no '-' at either end.")
-is_tags = RegexValidator(r"^[^\x00-\x1f\x7f]*\Z", "Use words parted by commas.")
+is_labels = RegexValidator(r"^[^\x00-\x1f\x7f]*\Z", "Use words parted by commas.")
 
 
 class SlugField(models.CharField):  # type: ignore[type-arg]  # Django's fields are not generic when run
@@ -24,11 +24,11 @@ class SlugField(models.CharField):  # type: ignore[type-arg]  # Django's fields 
         return name, path, args, kwargs
 
 
-class TagsField(models.CharField):  # type: ignore[type-arg]  # as above
+class LabelsField(models.CharField):  # type: ignore[type-arg]  # as above
     """Words parted by commas, for people and programs to find things by."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        fixed = {"max_length": 500, "blank": True, "default": "", "validators": [is_tags]}
+        fixed = {"max_length": 500, "blank": True, "default": "", "validators": [is_labels]}
         super().__init__(*args, **{"help_text": "Words parted by commas.", **fixed, **kwargs})
 
     def deconstruct(self) -> tuple[str, str, Any, Any]:
@@ -36,11 +36,6 @@ class TagsField(models.CharField):  # type: ignore[type-arg]  # as above
         for fixed in ("validators", "help_text"):
             kwargs.pop(fixed, None)
         return name, path, args, kwargs
-
-
-def tag_list(tags: str) -> list[str]:
-    """The words of a TagsField."""
-    return [word for part in tags.split(",") if (word := part.strip())]
 
 
 def slug_check(field: str) -> models.CheckConstraint:

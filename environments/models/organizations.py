@@ -1,7 +1,7 @@
 """Organizations, their environments and their members."""
 
 import uuid
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -11,7 +11,14 @@ from django.utils import timezone
 from environments.database.removal import ENDED_ALONG
 from environments.database.tenancy import TenantOwned, same_organization
 from environments.models.connections import CONNECTION_POINTERS
-from environments.models.fields import SlugField, TagsField, slug_check
+from environments.models.execution import check_execution_environment
+from environments.models.fields import SlugField, slug_check
+from environments.models.json_fields import ObjectField, TagsField, digest_of
+
+#: Of the description of an environment or a queue.
+LONGEST_DESCRIPTION = 2_000
+SETTINGS_HELP = "An object in JSON for the tools that read it; no secrets, since whoever reads the row reads it."
+EXECUTION_HELP = "The same with the members env_vars, secrets (their names), integration_ids and mcp_servers."
 
 
 class HasConnections(models.Model):
@@ -39,6 +46,35 @@ class HasConnections(models.Model):
 
     class Meta:
         abstract = True
+
+
+class HasSettings(models.Model):
+    """A level with free settings, of which a start reads no more than `settings_hash`.
+
+    It is set wherever a row is checked or saved, so that it never tells of other settings than those beside it.
+    """
+
+    #: The fields that it stands for.
+    HASHED: ClassVar[tuple[str, ...]] = ("settings",)
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self._hash_settings()
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        super().clean()
+        self._hash_settings()
+
+    def _hash_settings(self) -> None:
+        self.settings_hash = digest_of(*(getattr(self, name) for name in self.HASHED))
+
+
+def settings_hash() -> models.CharField:  # type: ignore[type-arg]  # Django's fields are not generic when run
+    """The column of a level that has settings."""
+    return models.CharField(max_length=12, blank=True, default="", editable=False)
 
 
 class Organization(HasConnections):
@@ -104,14 +140,19 @@ class Membership(TenantOwned):
         return f"{self.user} in {self.organization_id}"
 
 
-class Environment(HasConnections, TenantOwned):
+class Environment(HasConnections, HasSettings, TenantOwned):
     """A stage of an organization, such as production."""
+
+    HASHED = ("settings", "execution_environment")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = SlugField()
     display_name = models.CharField(max_length=200, blank=True, default="")
-    description = models.CharField(max_length=300, blank=True)
+    description = models.CharField(max_length=LONGEST_DESCRIPTION, blank=True)
     tags = TagsField()
+    settings = ObjectField(help_text=SETTINGS_HELP)
+    execution_environment = ObjectField(validators=[check_execution_environment], help_text=EXECUTION_HELP)
+    settings_hash = settings_hash()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

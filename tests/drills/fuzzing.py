@@ -23,8 +23,17 @@ from tests.drills.service import Fleet, Service, prepared_server
 from tests.support.conformance import START, Change, Ids, as_generated, for_these, operations_of, try_operation
 from tests.support.databases import THROWAWAY
 
-PUBLIC = frozenset({"GET /api/health"})
-LISTS = frozenset({"GET /api/v1/environments", "GET /api/v1/worker-queues"})
+PUBLIC = frozenset({"GET /api/health", "GET /api/health/detailed", "GET /api/ready"})
+#: What other organizations have alike.
+NAMES = {"environment_name", "runner_name"}
+LISTS = frozenset(
+    {
+        "GET /api/v1/environments",
+        "GET /api/v1/worker-queues",
+        "GET /api/v1/workers",
+        "GET /api/v1/workers/{runner_name}",  # by a name, of which each organization may have one
+    }
+)
 #: It names its environment by a name, which means the own organization's; the document's example may be one of its names.
 REGISTER = "POST /api/v1/workers/register"
 #: What alone is answered with credentials.
@@ -86,7 +95,7 @@ def run(scale: Scale, directory: Path) -> Figure:
     service.start()
     campaign = Campaign([fleet.temporal_api_key, fleet.litellm_api_key, fleet.api_key])
     callers = callers_of(service, fleet, foreign)
-    wanted, row = scale.of(4_000, 50_000), scale.of(28, 110)  # a quick pass makes 4,260
+    wanted, row = scale.of(4_000, 50_000), scale.of(18, 75)  # a quick pass makes some 4,400
     for number in count(scale.seed):
         for operation, caller, mode in product(operations_of(service.url), callers, GenerationMode):
             campaign.attempt(caller, operation, mode, row=row, number=number)
@@ -103,8 +112,8 @@ def callers_of(service: Service, fleet: Fleet, foreign: Fleet) -> list[Caller]:
     own, others = ids_of(service, fleet), ids_of(service, foreign)
     key = {"Authorization": f"Bearer {fleet.api_key}"}
     secrets = [foreign.organization_id, foreign.api_key, foreign.temporal_api_key, foreign.litellm_api_key]
-    hidden = secrets + [text for name, text in others.items() if name != "environment_name"]
-    known = [fleet.organization_id, *(text for name, text in own.items() if name != "environment_name")]
+    hidden = secrets + [text for name, text in others.items() if name not in NAMES]
+    known = [fleet.organization_id, *(text for name, text in own.items() if name not in NAMES)]
     return [
         Caller("ids that name nothing", key, as_generated, {}, PUBLIC | LISTS | {REGISTER}, hidden),
         Caller("the key's own ids", key, for_these, own, None, hidden),
@@ -121,6 +130,7 @@ def ids_of(service: Service, fleet: Fleet) -> Ids:
         "queue_id": queue["id"],
         "environment_id": environment["id"],
         "environment_name": environment["name"],
+        "runner_name": f"{environment['name']}.{queue['name']}",
     }
 
 

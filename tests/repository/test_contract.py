@@ -118,6 +118,17 @@ STATUSES = {
     "GET /api/v1/environments": {"200", "422"} | WITH_KEY,
     "GET /api/v1/environments/{environment_id}": {"200", "404"} | WITH_KEY,
     "GET /api/v1/environments/{environment_id}/worker-queues": {"200", "404", "422"} | WITH_KEY,
+    "GET /api/v1/environments/{environment_id}/worker-command": {"200", "404", "409"} | WITH_KEY,
+    "GET /api/v1/workers": {"200", "422"} | WITH_KEY,
+    "GET /api/v1/workers/{runner_name}": {"200", "404"} | WITH_KEY,
+    "POST /api/v1/environments": {"201", "409"} | WITH_BODY,
+    "PATCH /api/v1/environments/{environment_id}": {"200", "404", "409"} | WITH_BODY,
+    "DELETE /api/v1/environments/{environment_id}": {"204", "404", "409"} | WITH_KEY,
+    "POST /api/v1/environments/{environment_id}/worker-queues": {"201", "404", "409"} | WITH_BODY,
+    "PATCH /api/v1/worker-queues/{queue_id}": {"200", "404", "409"} | WITH_BODY,
+    "DELETE /api/v1/worker-queues/{queue_id}": {"204", "404", "409"} | WITH_KEY,
+    "GET /api/health/detailed": {"200"} | ALWAYS,
+    "GET /api/ready": {"200"} | ALWAYS,
 }
 
 
@@ -159,12 +170,12 @@ def test_documents_how_an_operation_is_called(operations: dict[str, Any], label:
     operation = operations[label]
     assert operation["operationId"]
     assert operation.get("summary") or operation["description"]
-    assert operation.get("security") == ([{}] if label == "GET /api/health" else None)
+    assert operation.get("security") == (None if "/api/v1/" in label else [{}])
     parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", [])}
     in_the_path = re.findall(r"\{(\w+)\}", label)
     assert [name for name, parameter in parameters.items() if parameter["in"] == "path"] == in_the_path
     assert all(parameters[name]["required"] and parameters[name]["schema"]["type"] == "string" for name in in_the_path)
-    assert ("requestBody" in operation) == label.startswith("POST ")
+    assert ("requestBody" in operation) == label.startswith(("POST ", "PATCH "))
     if "requestBody" in operation:
         assert list(operation["requestBody"]["content"]) == ["application/json"]
         assert operation["requestBody"]["required"] == (label != "POST /api/v1/worker-queues/{queue_id}/start")

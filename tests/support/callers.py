@@ -16,7 +16,7 @@ from tests.support import documents, factories
 from tests.support.calls import told_by
 from tests.support.factories import ACTOR, Fleet
 from workers.api_keys.issuing import revoke_api_key, rotate_api_key
-from workers.models import Refusal, Worker, WorkerQueue
+from workers.models import KeyRole, Refusal, Worker, WorkerQueue
 
 UNUSABLE = ("no key", "malformed", "revoked", "expired", "rotated out")
 #: Keys of the object's organization by their scope; `another` is one that does not cover the object.
@@ -29,16 +29,27 @@ OF_THE_ORGANIZATION = (
     "another queue",
     "another worker",
 )
-CALLERS = (*UNUSABLE, "another organization", *OF_THE_ORGANIZATION)
-# Columns as in CALLERS:   none mal. rev. exp. rot. | org2 | org env que wor | env2 que2 wor2
-STARTING_A_WORKER = "       401 401 401 401 401   404    200 200 200 200   403  403  403"
-OF_A_RUNNING_WORKER = "     401 401 401 401 401   404    204 204 204 204   403  403  403"
-OF_A_QUEUE = "              401 401 401 401 401   404    200 200 200 403   403  403  403"
-RELEASING = "               401 401 401 401 401   404    204 204 204 403   403  403  403"
-OF_AN_ENVIRONMENT = "       401 401 401 401 401   404    200 200 403 403   403  403  403"
-LIST = "                    401 401 401 401 401   200    200 200 200 200   200  200  200"
-PUBLIC = "                  200 200 200 200 200   200    200 200 200 200   200  200  200"
-NOWHERE = "                 404 404 404 404 404   404    404 404 404 404   404  404  404"
+#: A key for all of the organization that is a worker's, while all others are managers' that can be.
+WORKERS_ROLE = "in a worker's role"
+CALLERS = (*UNUSABLE, "another organization", *OF_THE_ORGANIZATION, WORKERS_ROLE)
+# Columns as in CALLERS:   none mal. rev. exp. rot. | org2 | org env que wor | env2 que2 wor2 | role
+STARTING_A_WORKER = "       401 401 401 401 401   404    200 200 200 200   403  403  403   200"
+OF_A_RUNNING_WORKER = "     401 401 401 401 401   404    204 204 204 204   403  403  403   204"
+OF_A_QUEUE = "              401 401 401 401 401   404    200 200 200 403   403  403  403   200"
+#: Each organization has one of the name.
+OF_A_QUEUE_BY_NAME = "      401 401 401 401 401   200    200 200 200 403   403  403  403   200"
+RELEASING = "               401 401 401 401 401   404    204 204 204 403   403  403  403   204"
+OF_AN_ENVIRONMENT = "       401 401 401 401 401   404    200 200 403 403   403  403  403   200"
+LIST = "                    401 401 401 401 401   200    200 200 200 200   200  200  200   200"
+MAKING = "                  401 401 401 401 401   201    201 403 403 403   403  403  403   403"
+CHANGING_AN_ENVIRONMENT = " 401 401 401 401 401   404    200 200 403 403   403  403  403   403"
+MAKING_A_QUEUE = "          401 401 401 401 401   404    201 201 403 403   403  403  403   403"
+CHANGING_A_QUEUE = "        401 401 401 401 401   404    200 200 200 403   403  403  403   403"
+#: What is in use, as all of these is, cannot be deleted.
+DELETING_A_QUEUE = "        401 401 401 401 401   404    409 409 409 403   403  403  403   403"
+DELETING_AN_ENVIRONMENT = " 401 401 401 401 401   404    409 409 403 403   403  403  403   403"
+PUBLIC = "                  200 200 200 200 200   200    200 200 200 200   200  200  200   200"
+NOWHERE = "                 404 404 404 404 404   404    404 404 404 404   404  404  404   404"
 MATRIX = {
     "POST /api/v1/workers/register": OF_A_QUEUE,
     "POST /api/v1/workers/heartbeat": OF_A_RUNNING_WORKER,
@@ -56,16 +67,30 @@ MATRIX = {
     "GET /api/v1/worker-queues/{queue_id}/update-lock-status": OF_A_QUEUE,
     "POST /api/v1/worker-queues/{queue_id}/workers/{worker_id}/update-lock": OF_A_QUEUE,
     "DELETE /api/v1/worker-queues/{queue_id}/workers/{worker_id}/update-lock": RELEASING,
+    "PATCH /api/v1/worker-queues/{queue_id}": CHANGING_A_QUEUE,
+    "DELETE /api/v1/worker-queues/{queue_id}": DELETING_A_QUEUE,
     "GET /api/v1/environments": LIST,
+    "POST /api/v1/environments": MAKING,
     "GET /api/v1/environments/{environment_id}": OF_AN_ENVIRONMENT,
+    "PATCH /api/v1/environments/{environment_id}": CHANGING_AN_ENVIRONMENT,
+    "DELETE /api/v1/environments/{environment_id}": DELETING_AN_ENVIRONMENT,
     "GET /api/v1/environments/{environment_id}/worker-queues": OF_AN_ENVIRONMENT,
+    "POST /api/v1/environments/{environment_id}/worker-queues": MAKING_A_QUEUE,
+    "GET /api/v1/environments/{environment_id}/worker-command": OF_AN_ENVIRONMENT,
+    "GET /api/v1/workers": LIST,
+    "GET /api/v1/workers/{runner_name}": OF_A_QUEUE_BY_NAME,
     "GET /api/health": PUBLIC,
+    "GET /api/health/detailed": PUBLIC,
+    "GET /api/ready": PUBLIC,
     "GET /api/openapi.json": PUBLIC,
     "GET /api/docs": PUBLIC,
     "GET /api/": NOWHERE,
 }
 #: The path's part that names an object of ours; a lock's holder is any text.
 ID = re.compile(r"\{(?:queue_id|environment_id)\}|(?<=/v1/workers/)\{worker_id\}")
+#: Statuses of what a key that reaches the object is answered: what is in use is not deleted.
+SERVED = {200, 201, 204}
+IN_USE = {endpoint for endpoint, row in MATRIX.items() if row in {DELETING_A_QUEUE, DELETING_AN_ENVIRONMENT}}
 WITH_A_KEY = [endpoint for endpoint, row in MATRIX.items() if row not in {PUBLIC, NOWHERE}]
 
 
@@ -95,15 +120,22 @@ class World:
                 issued = factories.issue_key(self.fleet.organization)
                 rotate_api_key(issued.row.pk, actor=ACTOR, now=now, grace_period=timedelta(0))
             case _:
-                issued = factories.issue_key(self.target(caller))
+                issued = factories.issue_key(self.target(caller), role=role_of(caller))
         return f"Bearer {issued.token.reveal()}"
 
     def target(self, caller: str) -> Any:
+        if caller == WORKERS_ROLE:
+            return self.fleet.organization
         if caller == "another organization":
             return self.foreign.organization
         if caller.startswith("another "):
             return getattr(self, caller.replace("another", "other").replace(" ", "_"))
         return getattr(self.fleet, caller)
+
+
+def role_of(caller: str) -> KeyRole:
+    """A manager's, where there can be one."""
+    return KeyRole.WORKER if caller in {"worker", "another worker", WORKERS_ROLE} else KeyRole.MANAGER
 
 
 @functools.cache
@@ -120,6 +152,10 @@ def body_of(endpoint: str, fleet: Fleet) -> dict[str, Any]:
             "environment_name": fleet.environment.name,
         },
         "POST /api/v1/worker-queues/{queue_id}/workers/{worker_id}/update-lock": {"worker_id": "build-7"},
+        "POST /api/v1/environments": {"name": "made"},
+        "POST /api/v1/environments/{environment_id}/worker-queues": {"name": "made"},
+        "PATCH /api/v1/environments/{environment_id}": {"description": "changed"},
+        "PATCH /api/v1/worker-queues/{queue_id}": {"description": "changed"},
     }
     return bodies.get(endpoint, {})
 
@@ -134,6 +170,7 @@ def path_of(endpoint: str, fleet: Fleet, identifier: str | None = None) -> str:
         "worker_id": fleet.worker.pk,
         "queue_id": fleet.queue.pk,
         "environment_id": fleet.environment.pk,
+        "runner_name": f"{fleet.environment.name}.{fleet.queue.name}",
     }
     return re.sub(r"\{(\w+)\}", lambda found: str(ids[found[1]]), path)
 
@@ -150,10 +187,15 @@ def send(  # noqa: PLR0913  # the parts of a request that tests vary
 ) -> Any:
     headers: dict[str, Any] = {} if authorization is None else {"HTTP_AUTHORIZATION": authorization}
     method, data = endpoint.partition(" ")[0], b""
-    if method == "POST":
+    if method in {"POST", "PATCH"}:
         data = body if isinstance(body, bytes) else json.dumps(body_of(endpoint, fleet) | (body or {})).encode()
     path = path_of(endpoint, fleet, identifier)
     return strict_client().generic(method, path, data, content_type if data else "", **headers, **environ)
+
+
+def is_served(endpoint: str, response: Any) -> bool:
+    """Whether the call got as far as its object, and was answered as it is to be."""
+    return bool(response.status_code in ({409} if endpoint in IN_USE else SERVED))
 
 
 def seen_by_the_client(response: Any) -> tuple[int, bytes, str]:

@@ -97,7 +97,11 @@ def form_of(client: Client, address: str) -> dict[str, Any]:
     assert response.status_code == 200, response.content[:300]
     form = response.context["adminform"].form
     values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
-    return {name: "on" if value is True else value for name, value in values.items() if value not in {None, False}}
+    texts = {
+        name: form.fields[name].prepare_value(value) for name, value in values.items() if isinstance(value, list | dict)
+    }
+    sent = {name: value for name, value in (values | texts).items() if value is not None and value is not False}
+    return {name: "on" if value is True else value for name, value in sent.items()}
 
 
 def post_confirmed(client: Client, address: str, data: dict[str, Any]) -> Any:

@@ -22,8 +22,8 @@ QUEUE = {
     "organization_id": "str",
     "environment_id": "uuid",
     "name": "str",
-    "display_name": "str?",
-    "description": "str?",
+    "display_name": "text",
+    "description": "text",
     "status": "str",
     "max_workers": "int?",
     "heartbeat_interval": "int",
@@ -39,7 +39,7 @@ ENVIRONMENT = {
     "id": "uuid",
     "organization_id": "str",
     "name": "str",
-    "display_name": "str",
+    "display_name": "text",
     "description": "str?",
     "tags": "[str]",
     "settings": "{}",
@@ -51,6 +51,9 @@ ENVIRONMENT = {
     "idle_workers": "int",
     "busy_workers": "int",
     "execution_environment": "{}",
+    "variables": "{}",
+    "secrets": "[str]",
+    "integrations": "[str]",
 }
 WORKER = {
     "id": "uuid",
@@ -108,14 +111,25 @@ COMMAND = {
 }
 TYPES: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str) and value != "",
+    "text": lambda value: isinstance(value, str),
     "int": lambda value: type(value) is int,
     "number": lambda value: type(value) in {int, float},
     "bool": lambda value: type(value) is bool,
     "uuid": lambda value: isinstance(value, str) and str(UUID(value)) == value,
     "time": lambda value: isinstance(value, str) and RFC_3339.fullmatch(value) is not None,
     "[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    "[{}]": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
     "{}": lambda value: isinstance(value, dict),
 }
+TASK_QUEUE = {
+    "task_queue": "str",
+    "organization_id": "str",
+    "runner_name": "str",
+    "workers": "[{}]",
+    "worker_count": "int",
+    "approximate_backlog_count": "int?",
+}
+ENVIRONMENT_COMMAND = {"environment_name": "str", "command": "str", "namespace_status": "str"}
 #: Path, and the shape of the answer or of each of its rows.
 SHAPES = {
     "worker-queues": QUEUE,
@@ -127,12 +141,16 @@ SHAPES = {
     "worker-queues/{queue}/worker-command": COMMAND,
     "environments": ENVIRONMENT,
     "environments/{environment}": ENVIRONMENT,
+    "environments/{environment}/worker-command": ENVIRONMENT_COMMAND,
+    "workers": TASK_QUEUE,
+    "workers/production.default": TASK_QUEUE,
 }
 LISTS = {
     "worker-queues",
     "environments/{environment}/worker-queues",
     "worker-queues/{queue}/workers",
     "environments",
+    "workers",
 }
 DEPLOYMENT_TYPES = ("local", "docker", "kubernetes", "openshift")
 READINGS = [

@@ -6,6 +6,7 @@ import yaml
 from django.db.models import BooleanField, CharField, DateField, FloatField, IntegerField, TextField
 from hypothesis import strategies as st
 
+from environments.models.json_fields import ObjectField, TagsField
 from workers.fleet.kinds import ORGANIZATION, Kind
 
 # --- Any input ---------------------------------------------------------------------------------------------------------
@@ -38,6 +39,8 @@ FITTING: dict[type[Any], st.SearchStrategy[Any]] = {
         st.text(max_size=70), st.sampled_from(["127.0.0.1:7233", "https://acme.example", "always_on"])
     ),
     TextField: st.text(),
+    TagsField: st.one_of(st.text(max_size=70), st.lists(st.text(max_size=9), max_size=3)),
+    ObjectField: st.dictionaries(st.text(max_size=9), st.one_of(st.booleans(), st.integers(), st.text()), max_size=3),
 }
 
 

@@ -22,7 +22,8 @@ assert version("kubiya-sdk") == "2.1.6"
 url, key, method, *arguments = json.load(sys.stdin)
 client = ControlPlaneClient(api_key=key, base_url=url)
 try:
-    print(json.dumps(getattr(client.workers, method)(*arguments)))
+    service, _, method = method.rpartition(".")
+    print(json.dumps(getattr(getattr(client, service or "workers"), method)(*arguments)))
 except WorkerError as error:
     print(json.dumps({"error": str(error)}))
 """
@@ -82,3 +83,15 @@ def test_register_heartbeat_and_disconnect_are_recorded(
     assert status_of(default_queue, worker_id) == "busy"
     assert "Expecting value" in sdk("disconnect", worker_id, key=token)["error"]
     assert status_of(default_queue, worker_id) == "disconnected"
+
+
+def test_lists_who_polls_which_task_queue(sdk: Sdk, control_plane: ControlPlane) -> None:
+    key = issue(control_plane, "--organization", control_plane.organization_id)["api_key"]
+    name = f"{control_plane.environment}.default"
+    assert name in {row["runner_name"] for row in sdk("list", key=key)}
+    assert sdk("get", name, key=key)["task_queue"] == f"{control_plane.organization_id}.{name}"
+
+
+@pytest.mark.parametrize(("method", "status"), [("check", "healthy"), ("ready", "ready"), ("detailed", "healthy")])
+def test_asks_whether_all_is_well(sdk: Sdk, method: str, status: str) -> None:
+    assert sdk(f"health.{method}")["status"] == status

@@ -1,12 +1,14 @@
 """What an empty connection of a form means: what the levels above give."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.http import HttpRequest, HttpResponse
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from environments.connections.levels import Layer, Level, Section, resolve
 from environments.models import Environment, HasConnections
 from environments.models.connections import CONNECTION_POINTERS
+from environments.models.json_fields import ObjectField, TagsField
 from workers.admin.confirmation import ConfirmedAdmin
 from workers.models import Worker, WorkerQueue
 
@@ -18,6 +20,11 @@ LATER = "Empty inherits what the levels above have."
 
 class InheritingAdmin(ConfirmedAdmin):
     """Pages of levels below the organization, which inherit what they leave empty."""
+
+    formfield_overrides: ClassVar[dict[Any, dict[str, Any]]] = {
+        TagsField: {"widget": UnfoldAdminTextInputWidget},
+        ObjectField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 4})},
+    }
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **kwargs: Any

@@ -59,5 +59,6 @@ class EnvironmentAdmin(InheritingAdmin):
     autocomplete_fields = ("organization", *CONNECTION_POINTERS)
     fieldsets = (
         (None, {"fields": ("organization", "name", "display_name", "description", "tags")}),
+        ("Settings", {"fields": ("settings", "execution_environment")}),
         CONNECTIONS_FIELDSET,
     )

@@ -46,6 +46,7 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
             "Running",
             {"fields": ("heartbeat_interval", "max_workers", "duplicate_policy", "is_draining", "is_disabled")},
         ),
+        ("Settings", {"fields": ("settings",)}),
         CONNECTIONS_FIELDSET,
     )
 

@@ -1,4 +1,4 @@
-"""What readers ask of worker queues and environments."""
+"""Worker queues: what readers ask of them, and what managers make of them."""
 
 from typing import Any
 
@@ -9,14 +9,15 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import Serializer
 
 from environments import times
 from environments.models import Environment
 from workers.api.authentication import key_of
-from workers.api.requests import WorkerApiView, uuid_of, valid_query
+from workers.api.listing import each, page, part
+from workers.api.managing import ManagingView, editor_of
+from workers.api.requests import WorkerApiView, uuid_of, valid_body, valid_query
+from workers.api.serializers.management import QueueChangeSerializer, QueueCreateSerializer, queue_values
 from workers.api.serializers.queues import (
-    EnvironmentSerializer,
     PageSerializer,
     QueueConfigSerializer,
     QueueMetricsSerializer,
@@ -25,12 +26,12 @@ from workers.api.serializers.queues import (
     WorkerQueueSerializer,
     queue_status,
 )
-from workers.api_keys.access import environments_covered_by, reach
+from workers.api_keys.access import reach
+from workers.fleet.editing import change, create_queue, delete_queue
 from workers.installation.queue import DeploymentType, install_script, worker_command
 from workers.models import WorkerQueue
 from workers.reports.queues import (
     configuration_of,
-    describe_environments,
     describe_queues,
     instances_of,
     live_instances_of,
@@ -40,31 +41,6 @@ from workers.reports.queues import (
 
 #: How many processes of a queue are told of with those that ended: the ones heard of last.
 MOST_PROCESSES = 1_000
-
-
-class EnvironmentsView(WorkerApiView):
-    """The environments that the key reaches."""
-
-    refusals = ()
-
-    @extend_schema(
-        operation_id="list_environments", parameters=[PageSerializer], responses=EnvironmentSerializer(many=True)
-    )
-    def get(self, request: Request) -> Response:
-        """The environments that the key covers; none for a key of a queue or a worker."""
-        rows, headers = _page(request, environments_covered_by(key_of(request)))
-        return Response(_each(EnvironmentSerializer, describe_environments(rows, times.now())), headers=headers)
-
-
-class EnvironmentView(WorkerApiView):
-    """One environment."""
-
-    @extend_schema(operation_id="get_environment", responses=EnvironmentSerializer)
-    def get(self, request: Request, environment_id: str) -> Response:
-        """One environment and its live processes."""
-        row = reach(Environment.objects.all(), uuid_of(environment_id), key_of(request))
-        (described,) = describe_environments([row], times.now())
-        return Response(EnvironmentSerializer(described).data)
 
 
 class QueuesView(WorkerApiView):
@@ -80,7 +56,7 @@ class QueuesView(WorkerApiView):
         return _queues(request, WorkerQueue.objects.covered_by(key_of(request)))
 
 
-class EnvironmentQueuesView(WorkerApiView):
+class EnvironmentQueuesView(ManagingView):
     """The worker queues of one environment."""
 
     @extend_schema(
@@ -89,19 +65,42 @@ class EnvironmentQueuesView(WorkerApiView):
         responses=WorkerQueueSerializer(many=True),
     )
     def get(self, request: Request, environment_id: str) -> Response:
-        """The worker queues of one environment."""
+        """The worker queues of one environment, `default` first."""
         environment = reach(Environment.objects.all(), uuid_of(environment_id), key_of(request))
         return _queues(request, WorkerQueue.objects.filter(environment=environment))
 
+    @extend_schema(
+        operation_id="create_worker_queue", request=QueueCreateSerializer, responses={201: WorkerQueueSerializer}
+    )
+    def post(self, request: Request, environment_id: str) -> Response:
+        """Create a worker queue in the environment."""
+        identifier = uuid_of(environment_id)
+        values = queue_values(valid_body(request, QueueCreateSerializer))
+        environment = reach(Environment.objects.all(), identifier, key_of(request))
+        return _shown(create_queue(environment, values, editor_of(request)), 201)
 
-class QueueView(WorkerApiView):
+
+class QueueView(ManagingView):
     """One worker queue."""
 
     @extend_schema(operation_id="get_worker_queue", responses=WorkerQueueSerializer)
     def get(self, request: Request, queue_id: str) -> Response:
         """One worker queue and its live processes."""
-        (described,) = describe_queues([_queue(request, queue_id)], times.now())
-        return Response(WorkerQueueSerializer(described).data)
+        return _shown(_queue(request, queue_id))
+
+    @extend_schema(operation_id="update_worker_queue", request=QueueChangeSerializer, responses=WorkerQueueSerializer)
+    def patch(self, request: Request, queue_id: str) -> Response:
+        """Change a worker queue. Members that are left out stay as they are."""
+        uuid_of(queue_id)
+        told = valid_body(request, QueueChangeSerializer)
+        queue = _queue(request, queue_id)
+        return _shown(change(queue, queue_values(told, queue), editor_of(request)))
+
+    @extend_schema(operation_id="delete_worker_queue", responses={204: None})
+    def delete(self, request: Request, queue_id: str) -> Response:
+        """Delete a worker queue with its ephemeral workers, all of which have to have ended."""
+        delete_queue(_queue(request, queue_id), editor_of(request))
+        return Response(status=204)
 
 
 class ProcessesSerializer(PageSerializer):
@@ -122,12 +121,12 @@ class QueueWorkersView(WorkerApiView):
     )
     def get(self, request: Request, queue_id: str) -> Response:
         """The processes that live or, if asked for, the latest of each worker, too; heard of last comes first."""
-        queue, page = _queue(request, queue_id), valid_query(request, ProcessesSerializer)
+        queue, asked = _queue(request, queue_id), valid_query(request, ProcessesSerializer)
         now = times.now()
-        is_live = page["status"] == "live"
+        is_live = asked["status"] == "live"
         found = live_instances_of(queue, now) if is_live else instances_of(now, worker__queue=queue)[:MOST_PROCESSES]
-        rows, headers = _part(page, found)
-        return Response(_each(WorkerDetailSerializer, with_reports(rows)), headers=headers)
+        rows, headers = part(asked, found)
+        return Response(each(WorkerDetailSerializer, with_reports(rows)), headers=headers)
 
 
 class QueueConfigView(WorkerApiView):
@@ -196,19 +195,10 @@ def _queue(request: Request, queue_id: str) -> WorkerQueue:
 
 
 def _queues(request: Request, queues: QuerySet[WorkerQueue]) -> Response:
-    rows, headers = _page(request, queues.select_related("environment"))
-    return Response(_each(WorkerQueueSerializer, describe_queues(rows, times.now())), headers=headers)
+    rows, headers = page(request, queues.select_related("environment"))
+    return Response(each(WorkerQueueSerializer, describe_queues(rows, times.now())), headers=headers)
 
 
-def _page(request: Request, rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
-    return _part(valid_query(request, PageSerializer), rows)
-
-
-def _part(page: dict[str, Any], rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
-    """The part that is asked for, and how many rows there are in all."""
-    start = page["offset"]
-    return list(rows[start : start + page["limit"]]), {"X-Total-Count": str(rows.count())}
-
-
-def _each(serializer_class: type[Serializer[Any]], rows: Any) -> Any:
-    return serializer_class(rows, many=True).data
+def _shown(queue: WorkerQueue, status: int = 200) -> Response:
+    (described,) = describe_queues([queue], times.now())
+    return Response(WorkerQueueSerializer(described).data, status=status)

@@ -2,9 +2,10 @@
 
 from django.urls import path
 
-from workers.api import heartbeats, queues, starts, update_locks
+from workers.api import environments, heartbeats, queues, starts, task_queues, update_locks
 
 QUEUE = "worker-queues/<str:queue_id>"
+ENVIRONMENT = "environments/<str:environment_id>"
 WORKER = "workers/<str:worker_id>"
 
 urlpatterns = [
@@ -23,7 +24,10 @@ urlpatterns = [
     path(f"{QUEUE}/install-script", queues.InstallScriptView.as_view()),
     path(f"{QUEUE}/update-lock-status", update_locks.UpdateLockStatusView.as_view()),
     path(f"{QUEUE}/workers/<path:worker_id>/update-lock", update_locks.UpdateLockView.as_view()),
-    path("environments", queues.EnvironmentsView.as_view()),
-    path("environments/<str:environment_id>", queues.EnvironmentView.as_view()),
-    path("environments/<str:environment_id>/worker-queues", queues.EnvironmentQueuesView.as_view()),
+    path("environments", environments.EnvironmentsView.as_view()),
+    path(ENVIRONMENT, environments.EnvironmentView.as_view()),
+    path(f"{ENVIRONMENT}/worker-queues", queues.EnvironmentQueuesView.as_view()),
+    path(f"{ENVIRONMENT}/worker-command", environments.EnvironmentCommandView.as_view()),
+    path("workers", task_queues.TaskQueuesView.as_view()),
+    path("workers/<str:runner_name>", task_queues.TaskQueueView.as_view()),
 ]

@@ -14,13 +14,14 @@ from environments.audit import Actor
 from environments.encryption import Secret
 from environments.models import Environment, Organization
 from workers.api_keys import tokens
-from workers.models import ApiKey, Scope, Worker, WorkerQueue
+from workers.models import ApiKey, KeyRole, Scope, Worker, WorkerQueue
 
 DEFAULT_LIFETIME = timedelta(days=90)
 LONGEST_LIFETIME = timedelta(days=730)
 DEFAULT_GRACE_PERIOD = timedelta(hours=24)
 NAME_LENGTH = 200
 REASON_LENGTH = 300
+NOTHING_TO_MANAGE = "A manager's key is for a queue, an environment or an organization: one worker has nothing in it."
 LONGEST_GRACE_PERIOD = timedelta(days=30)
 #: Keys that one transaction revokes: their workers' calls wait for it.
 BATCH = 200
@@ -49,8 +50,11 @@ def issue_api_key(  # noqa: PLR0913  # a key has these parts; each is named at t
     now: datetime,
     lifetime: timedelta | None = DEFAULT_LIFETIME,
     no_expiry_reason: str = "",
+    role: KeyRole = KeyRole.WORKER,
 ) -> IssuedApiKey:
     """A new key for an organization, environment, queue or worker; `lifetime` None needs a reason."""
+    if role == KeyRole.MANAGER and isinstance(target, Worker):
+        raise ApiKeyError(NOTHING_TO_MANAGE)
     if not name.strip() or len(name) > NAME_LENGTH:
         msg = f"Name the key, in at most {NAME_LENGTH} characters: say what it is for."
         raise ApiKeyError(msg)
@@ -64,7 +68,8 @@ def issue_api_key(  # noqa: PLR0913  # a key has these parts; each is named at t
         msg = f"A key lives at least a moment and at most {LONGEST_LIFETIME.days} days."
         raise ApiKeyError(msg)
     expires_at = None if lifetime is None else now + lifetime
-    row = ApiKey(name=name, expires_at=expires_at, no_expiry_reason=no_expiry_reason if lifetime is None else "")
+    reason = no_expiry_reason if lifetime is None else ""
+    row = ApiKey(name=name, role=role, expires_at=expires_at, no_expiry_reason=reason)
     _aim(row, target)
     return _issue(row, actor=actor, now=now)
 
@@ -89,6 +94,7 @@ def rotate_api_key(
         organization_id=old.organization_id,
         name=old.name,
         scope=old.scope,
+        role=old.role,
         worker_id=old.worker_id,
         queue_id=old.queue_id,
         environment_id=old.environment_id,
@@ -153,6 +159,7 @@ def issued_key(issued: IssuedApiKey) -> dict[str, Any]:
         "name": row.name,
         "organization_id": row.organization_id,
         "scope": row.scope,
+        "role": row.role,
         "target": str(row.target),
         "expires_at": row.expires_at and row.expires_at.isoformat(),
         "api_key": issued.token.reveal(),
@@ -184,7 +191,7 @@ def _issue(row: ApiKey, *, actor: Actor, now: datetime) -> IssuedApiKey:
     row.id = uuid4()
     row.created_at, row.created_by = now, actor.name
     token, row.token_hash, row.signing_key_id = tokens.mint(
-        api_key_id=row.id, organization_id=row.organization_id, now=now, expires_at=row.expires_at
+        api_key_id=row.id, organization_id=row.organization_id, name=row.name, now=now, expires_at=row.expires_at
     )
     row.save(force_insert=True)
     audit.record("api_key.issued", row, actor=actor, now=now, changes=audit.difference({}, audit.snapshot(row)))

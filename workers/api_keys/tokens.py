@@ -88,12 +88,17 @@ class Minted(NamedTuple):
     signing_key_id: str
 
 
-def mint(*, api_key_id: UUID, organization_id: str, now: datetime, expires_at: datetime | None) -> Minted:
-    """A token signed with the active signing key; `expires_at` None never expires."""
+def mint(*, api_key_id: UUID, organization_id: str, name: str, now: datetime, expires_at: datetime | None) -> Minted:
+    """A token signed with the active signing key; `expires_at` None never expires.
+
+    The command line shows `organization` and `email`, in which it looks for whose a token is; they decide nothing.
+    """
     token = WorkerToken()
     token.payload |= {
         "sub": str(api_key_id),
         "org": organization_id,
+        "organization": organization_id,
+        "email": name,
         "jti": secrets.token_urlsafe(32),
         "iat": int(now.timestamp()),
         "nbf": int(now.timestamp()),

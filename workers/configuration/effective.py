@@ -89,13 +89,17 @@ def open_configuration(
     return WorkerConfiguration(**{**vars(shown), **opened})
 
 
-def revision_of(configuration: WorkerConfiguration[str]) -> str:
+def revision_of(configuration: WorkerConfiguration[str], queue: WorkerQueue) -> str:
     """12 hexadecimal digits that change exactly when what a worker is given changes, a rotated secret included.
 
     Computed from fingerprints, so it reveals no secret; without the worker's id, so that workers which are given the
-    same have the same revision.
+    same have the same revision. The settings of the queue and its environment, which the command line applies when it
+    starts a worker, are part of it.
     """
     given = {name: value for name, value in vars(configuration).items() if name != "worker_id"}
+    settings_hashes = [queue.settings_hash, queue.environment.settings_hash]
+    if any(settings_hashes):
+        given["settings"] = settings_hashes
     return _digest(json.dumps(given, sort_keys=True, separators=(",", ":")))
 
 
@@ -105,7 +109,7 @@ def revision_or_reason(worker: Worker) -> tuple[str, str]:
     The worker has to be loaded with its chain.
     """
     try:
-        return revision_of(show_configuration(worker, sections_of(worker))), ""
+        return revision_of(show_configuration(worker, sections_of(worker)), worker.queue), ""
     except ConfigurationIncompleteError as error:
         return "", str(error)
 

@@ -74,6 +74,10 @@ NOT_IN_DOCUMENT = frozenset({"organization", "environment", "api_key_version", "
 POINTERS = frozenset({"queue", *(kind.name for kind in CONNECTIONS.values())})
 
 
+#: How a field that is empty in a new row differs from none.
+ABSENT: tuple[list[Any], ...] = ([None, ""], [None, []], [None, {}])
+
+
 class Journal:
     """The changes of one run, and the events of the audit trail that tell of them."""
 
@@ -112,7 +116,7 @@ class Journal:
                 self.names.get(value, value) if name in POINTERS else value for value in values
             ]
             for name, values in changed.items()
-            if name not in NOT_IN_DOCUMENT and values != [None, ""]
+            if name not in NOT_IN_DOCUMENT and values not in ABSENT
         }
 
 

@@ -1,16 +1,12 @@
 """A fleet's document: reads its YAML into entries that know their lines; touches no database."""
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
-from uuid import UUID
 
 import yaml
-from django.db import models
 
 from environments.encryption import Secret
 from environments.endpoints.hosts import UnusableError
@@ -19,6 +15,7 @@ from environments.models.connections import Connection
 from environments.regular_files import MAX_SECRET_BYTES, UnreadableFileError, read_regular
 from workers.fleet.errors import FleetError, Problem
 from workers.fleet.kinds import ORGANIZATION, Kind, not_yet
+from workers.fleet.values import UnreadableError, Value, is_null, is_storable, is_text, text_of, uuid_of, value_of
 
 MAX_BYTES = 5_000_000
 #: The form is ten levels deep; more is a mistake or an attack on the parser's stack.
@@ -27,17 +24,12 @@ MAX_DEPTH = 16
 #: libyaml where the wheel has it: ten times as fast, which counts for thousands of workers.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
-NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,4})?")
-BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 #: What a message may repeat: a field's or variable's name as they are usually spelled, which no secret looks like.
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z_-]{0,39}")
 VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 #: What a secret is read from, by the word that names it.
 NAMED = {"env": "environment variable", "file": "file"}
 SECRET_FORM = "write {env: NAME} or {file: PATH}; a secret itself does not belong into this file"  # noqa: S105
-
-type Value = str | bool | int | float | date | UUID | None
 
 
 @dataclass
@@ -105,7 +97,7 @@ def _compose(text: str, source: str) -> yaml.Node:
 
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         refuse(f"has more than {MAX_BYTES:,} bytes: apply the organizations in several files")
-    if not _is_storable(text):
+    if not is_storable(text):
         refuse("is not a text in UTF-8, or has NUL characters")
     try:
         _refuse_abuse(text, refuse)
@@ -142,19 +134,6 @@ def _refuse_abuse(text: str, refuse: Callable[[str, int], NoReturn]) -> None:
             refuse("anchors (&) and aliases (*) are not supported: write the value out, or put it in quotes", line)
         if getattr(event, "tag", None) is not None:
             refuse("tags (!) are not supported: leave it out, or put the value in quotes", line)
-
-
-def _is_storable(text: str) -> bool:
-    """Whether every database takes the text: no NUL and no half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
-
-
-class _UnreadableError(Exception):
-    """A node is not what is expected in its place."""
 
 
 class _Reader:
@@ -212,7 +191,7 @@ class _Reader:
             entry.lines[name] = _line(key)
             try:
                 self._read_member(entry, name, value)
-            except _UnreadableError as error:
+            except UnreadableError as error:
                 self._report(key, _path(path, name), str(error))
         if isinstance(node, yaml.MappingNode) and kind.key not in members:
             self.problems.append(entry.problem("is required", kind.key))
@@ -223,19 +202,19 @@ class _Reader:
         if name in kind.children:
             entry.children[name] = self._entries(node, kind.children[name], f"{entry.path}.{name}")
         elif name in kind.pointers:
-            entry.pointers[name] = None if _is_null(node) else _text(node)
+            entry.pointers[name] = None if is_null(node) else text_of(node)
         elif name == "api_key" and kind.has_api_key:
             entry.api_key = self._secret(node)
         elif name == "id" and kind.takes_id:
-            entry.values[name] = _uuid(node)
+            entry.values[name] = uuid_of(node)
         elif name in kind.fields:
-            entry.values[name] = _value(node, kind.fields[name])
+            entry.values[name] = value_of(node, kind.fields[name])
         else:
             known = [*kind.fields, *kind.pointers, *["api_key"] * kind.has_api_key, *["id"] * kind.takes_id]
             is_connection = issubclass(kind.model, Connection)
             msg = f"unknown field; here are known: {', '.join([*known, *kind.children])}"
             msg = (not_yet(name) if is_connection else "") or msg
-            raise _UnreadableError(msg)
+            raise UnreadableError(msg)
 
     def _members(self, node: yaml.Node, path: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """The members of a mapping by name, each with the nodes of key and value."""
@@ -244,7 +223,7 @@ class _Reader:
             return {}
         members: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
-            if not _is_text(key) or not _is_storable(key.value):
+            if not is_text(key) or not is_storable(key.value):
                 self._report(key, path, "the name of a field is not a text")
             elif key.value in members:
                 first = _line(members[key.value][0])
@@ -256,29 +235,29 @@ class _Reader:
     def _secret(self, node: yaml.Node) -> Secret:
         """The secret that the node names; no message repeats what stands there, which may be the secret itself."""
         if not isinstance(node, yaml.MappingNode) or len(node.value) != 1:
-            raise _UnreadableError(SECRET_FORM)
+            raise UnreadableError(SECRET_FORM)
         key, value = node.value[0]
         readers = {"env": self._secret_from_environment, "file": self._secret_from_file}
-        if not _is_text(key) or key.value not in readers or not _is_text(value) or not value.value:
-            raise _UnreadableError(SECRET_FORM)
-        content = readers[key.value](_text(value))
+        if not is_text(key) or key.value not in readers or not is_text(value) or not value.value:
+            raise UnreadableError(SECRET_FORM)
+        content = readers[key.value](text_of(value))
         if len(content) > MAX_SECRET_BYTES:
             msg = f"this {NAMED[key.value]} has more than {MAX_SECRET_BYTES:,} bytes, so it is no secret's"
-            raise _UnreadableError(msg)
+            raise UnreadableError(msg)
         text = content.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
-        if not text or not _is_storable(text):
+        if not text or not is_storable(text):
             msg = "the secret there is empty or not a text in UTF-8 without NUL characters"
-            raise _UnreadableError(msg)
+            raise UnreadableError(msg)
         try:
             check_secret(text)
         except UnusableError as error:
-            raise _UnreadableError(str(error)) from None
+            raise UnreadableError(str(error)) from None
         return Secret(text)
 
     def _secret_from_environment(self, name: str) -> bytes:
         if name not in self.environ:
             msg = f"the environment variable {name if VARIABLE_NAME.fullmatch(name) else 'named here'} is not set"
-            raise _UnreadableError(msg)
+            raise UnreadableError(msg)
         return self.environ[name].encode(errors="surrogatepass")
 
     def _secret_from_file(self, name: str) -> bytes:
@@ -286,7 +265,7 @@ class _Reader:
             return read_regular(self.directory / name)
         except UnreadableFileError as error:
             msg = f"this file cannot be read ({error}); a relative path starts at {self.directory.resolve()}"
-            raise _UnreadableError(msg) from None
+            raise UnreadableError(msg) from None
 
     def _report(self, node: yaml.Node, path: str, message: str) -> None:
         self.problems.append(Problem(message, _line(node), path))
@@ -298,88 +277,3 @@ def _path(path: str, name: str) -> str:
 
 def _line(node: yaml.Node) -> int:
     return node.start_mark.line + 1
-
-
-def _is_text(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return node.tag == "tag:yaml.org,2002:null"
-
-
-def _plain(node: yaml.Node) -> str:
-    """What stands there without quotes; "" for anything else."""
-    return node.value if isinstance(node, yaml.ScalarNode) and not node.style else ""
-
-
-def _value(node: yaml.Node, of: "models.Field[Any, Any]") -> Value:
-    if _is_null(node):
-        if of.null:
-            return None
-        msg = "is empty; leave the field out to keep its value"
-        raise _UnreadableError(msg)
-    for field_type, read in READERS:
-        if isinstance(of, field_type):
-            return read(node)
-    raise NotImplementedError(of)
-
-
-def _text(node: yaml.Node) -> str:
-    if not _is_text(node):
-        msg = "expected a text; put a number, a date, yes or no in quotes"
-        raise _UnreadableError(msg)
-    text: str = node.value
-    if not _is_storable(text):
-        msg = "has a character that cannot be stored"
-        raise _UnreadableError(msg)
-    return text
-
-
-def _boolean(node: yaml.Node) -> bool:
-    plain = _plain(node).lower()
-    if plain not in BOOLEANS:
-        msg = "expected true or false"
-        raise _UnreadableError(msg)
-    return BOOLEANS[plain]
-
-
-def _integer(node: yaml.Node) -> int:
-    if not INTEGER.fullmatch(_plain(node)):
-        msg = "expected a whole number"
-        raise _UnreadableError(msg)
-    return int(_plain(node))
-
-
-def _number(node: yaml.Node) -> float:
-    value = float(_plain(node)) if NUMBER.fullmatch(_plain(node)) else math.nan
-    if not math.isfinite(value):
-        msg = "expected a number"
-        raise _UnreadableError(msg)
-    return value
-
-
-def _uuid(node: yaml.Node) -> UUID:
-    try:
-        return UUID(_text(node))
-    except ValueError:
-        msg = "expected a UUID such as 6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
-        raise _UnreadableError(msg) from None
-
-
-def _date(node: yaml.Node) -> date:
-    try:
-        return date.fromisoformat(_plain(node) or _text(node))
-    except ValueError:
-        msg = "expected a date such as 2027-01-31"
-        raise _UnreadableError(msg) from None
-
-
-READERS: tuple[tuple[type[Any], Callable[[yaml.Node], Value]], ...] = (
-    (models.BooleanField, _boolean),
-    (models.IntegerField, _integer),
-    (models.FloatField, _number),
-    (models.DateField, _date),
-    (models.CharField, _text),
-    (models.TextField, _text),
-)

@@ -216,4 +216,5 @@ def _fields(row: Row, changed: dict[str, Any]) -> set[str]:
     """The fields to write: what changed and nothing else."""
     sealed = {each.name for each in row._meta.concrete_fields if isinstance(each, SealedField)}
     key = row._meta.pk.name
-    return {name for name in changed if name != key} | (sealed if "api_key_version" in changed else set())
+    hashed = {"settings_hash"} if set(changed) & set(getattr(row, "HASHED", ())) else set()
+    return {name for name in changed if name != key} | (sealed if "api_key_version" in changed else set()) | hashed

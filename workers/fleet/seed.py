@@ -215,7 +215,7 @@ class _Tenant:
             "task_queue_name": worker.queue.task_queue_name,
             "client_address": f"10.{'.'.join(str(self.random.randrange(1, 255)) for _ in range(3))}",
             "user_agent": "python-httpx/0.28.1",
-            "configuration_revision": revision_of(show_configuration(worker, sections)),
+            "configuration_revision": revision_of(show_configuration(worker, sections), worker.queue),
             "temporal_connection_id": temporal.pk,
             "temporal_api_key_version": temporal.api_key_version,
             "litellm_connection_id": litellm.pk,
@@ -241,7 +241,7 @@ class _Tenant:
         """What a start was given before the Temporal API key was replaced."""
         given = show_configuration(worker, sections_of(worker))
         before = replace(given, temporal_api_key=self.replaced_fingerprint)
-        return {"configuration_revision": revision_of(before), "temporal_api_key_version": 1}
+        return {"configuration_revision": revision_of(before, worker.queue), "temporal_api_key_version": 1}
 
     def _duplicate(self, start: WorkerStart, worker: Worker) -> WorkerInstance:
         """A process that goes on although the worker has started again."""

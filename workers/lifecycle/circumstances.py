@@ -37,7 +37,7 @@ _QUEUE = Table(
     WorkerQueue,
     (
         *("id", "organization_id", "environment_id", "name", "heartbeat_interval", "max_workers"),
-        *("duplicate_policy", "is_disabled", "is_draining"),
+        *("duplicate_policy", "is_disabled", "is_draining", "settings_hash"),
     ),
 )
 _CREDENTIAL = ("id", "organization_id", "requires_api_key", "sealed_api_key", "api_key_fingerprint", "api_key_version")
@@ -56,7 +56,7 @@ _CONNECTIONS = {
 }
 _CHAIN = {
     "queue": _QUEUE,
-    "environment": Table(Environment, ("id", "organization_id", "name")),
+    "environment": Table(Environment, ("id", "organization_id", "name", "settings_hash")),
     "organization": Table(Organization, ("id",)),
     "api_key": _API_KEY,
     **_CONNECTIONS,

@@ -368,7 +368,7 @@ def _entries(
         "user_agent": attempt.client.user_agent,
         "system_info": attempt.system_info,
         "heartbeat_address": process.client_address,
-        "configuration_revision": revision_of(shown),
+        "configuration_revision": revision_of(shown, worker.queue),
         "displaced_instance_id": succession.displaced_id,
         "is_contested": succession.is_contested,
         **_given_by(found.sections),

@@ -7,6 +7,7 @@ import environments.database.removal
 import environments.database.tenancy
 import environments.fields
 import environments.models.fields
+import environments.models.json_fields
 import uuid
 from django.db import migrations, models
 
@@ -57,7 +58,10 @@ class Migration(migrations.Migration):
                 ),
                 ("name", environments.models.fields.SlugField(max_length=63)),
                 ("description", models.CharField(blank=True, max_length=300)),
-                ("labels", environments.models.fields.TagsField(blank=True, db_default="", default="", max_length=500)),
+                (
+                    "labels",
+                    environments.models.fields.LabelsField(blank=True, db_default="", default="", max_length=500),
+                ),
                 (
                     "is_ephemeral",
                     models.BooleanField(
@@ -158,8 +162,10 @@ class Migration(migrations.Migration):
                 ),
                 ("name", environments.models.fields.SlugField(max_length=63)),
                 ("display_name", models.CharField(blank=True, default="", max_length=200)),
-                ("description", models.CharField(blank=True, max_length=300)),
-                ("tags", environments.models.fields.TagsField(blank=True, default="", max_length=500)),
+                ("description", models.CharField(blank=True, max_length=2000)),
+                ("tags", environments.models.json_fields.TagsField(blank=True, default=list)),
+                ("settings", environments.models.json_fields.ObjectField(blank=True, default=dict)),
+                ("settings_hash", models.CharField(blank=True, default="", editable=False, max_length=12)),
                 (
                     "heartbeat_interval",
                     models.PositiveIntegerField(
@@ -572,6 +578,17 @@ class Migration(migrations.Migration):
                         max_length=12,
                     ),
                 ),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("worker", "Worker: runs workers and reads"),
+                            ("manager", "Manager: also creates, changes and deletes environments and worker queues"),
+                        ],
+                        default="worker",
+                        max_length=7,
+                    ),
+                ),
                 ("token_hash", models.CharField(editable=False, max_length=64, unique=True)),
                 ("signing_key_id", models.CharField(max_length=64)),
                 ("created_at", models.DateTimeField()),
@@ -652,6 +669,9 @@ class Migration(migrations.Migration):
                             _connector="OR",
                         ),
                         name="workers_apikey_one_scope",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("role__in", ["worker", "manager"])), name="workers_apikey_role"
                     ),
                     models.CheckConstraint(
                         condition=models.Q(

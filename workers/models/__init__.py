@@ -1,6 +1,6 @@
 """Worker queues, workers, their running instances, the ledger of starts, and API keys."""
 
-from workers.models.api_keys import ApiKey, Refusal, RefusedStart, Scope
+from workers.models.api_keys import ApiKey, KeyRole, Refusal, RefusedStart, Scope
 from workers.models.instances import Activity, InstanceReport, WorkerInstance
 from workers.models.liveness import LIVE, Liveness, Outage, Pulse
 from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
@@ -13,6 +13,7 @@ __all__ = [
     "ApiKey",
     "DuplicatePolicy",
     "InstanceReport",
+    "KeyRole",
     "Liveness",
     "Outage",
     "Pulse",

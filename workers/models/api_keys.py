@@ -28,6 +28,13 @@ class Scope(models.TextChoices):
     ORGANIZATION = "organization"
 
 
+class KeyRole(models.TextChoices):
+    """What an API key may do within its scope."""
+
+    WORKER = "worker", "Worker: runs workers and reads"
+    MANAGER = "manager", "Manager: also creates, changes and deletes environments and worker queues"
+
+
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     """API keys by what they are good for."""
 
@@ -55,6 +62,7 @@ class ApiKey(TenantOwned):
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=200)
     scope = models.CharField(max_length=12, choices=Scope)
+    role = models.CharField(max_length=7, choices=KeyRole, default=KeyRole.WORKER)
     worker = models.ForeignKey(Worker, on_delete=ENDED_ALONG, null=True, blank=True, related_name="api_keys")
     queue = models.ForeignKey(WorkerQueue, on_delete=ENDED_ALONG, null=True, blank=True, related_name="+")
     environment = models.ForeignKey(Environment, on_delete=ENDED_ALONG, null=True, blank=True, related_name="+")
@@ -78,6 +86,7 @@ class ApiKey(TenantOwned):
         constraints: ClassVar[list[models.BaseConstraint]] = [
             *TenantOwned.Meta.constraints,
             _scope_check(),
+            models.CheckConstraint(condition=Q(role__in=KeyRole.values), name="workers_apikey_role"),
             models.CheckConstraint(
                 condition=Q(expires_at__isnull=False) | ~Q(no_expiry_reason=""),
                 name="workers_apikey_no_expiry_needs_a_reason",

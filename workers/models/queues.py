@@ -11,7 +11,10 @@ from django.utils import timezone
 from environments.database.tenancy import TenantOwned, same_organization
 from environments.models import Environment, HasConnections
 from environments.models.connections import CONNECTION_POINTERS
-from environments.models.fields import SlugField, TagsField, slug_check
+from environments.models.fields import SlugField, slug_check
+from environments.models.json_fields import ObjectField, TagsField
+from environments.models.organizations import LONGEST_DESCRIPTION, SETTINGS_HELP, HasSettings, settings_hash
+from workers.models.queue_settings import check_queue_settings
 
 if TYPE_CHECKING:
     from workers.models.api_keys import ApiKey
@@ -48,15 +51,17 @@ class WorkerQueueQuerySet(models.QuerySet["WorkerQueue"]):
         )
 
 
-class WorkerQueue(HasConnections, TenantOwned):
+class WorkerQueue(HasConnections, HasSettings, TenantOwned):
     """A group of workers that poll one Temporal task queue."""
 
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
     environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="worker_queues")
     name = SlugField()
     display_name = models.CharField(max_length=200, blank=True, default="")
-    description = models.CharField(max_length=300, blank=True)
+    description = models.CharField(max_length=LONGEST_DESCRIPTION, blank=True)
     tags = TagsField()
+    settings = ObjectField(validators=[check_queue_settings], help_text=SETTINGS_HELP)
+    settings_hash = settings_hash()
     heartbeat_interval = models.PositiveIntegerField(
         default=60,
         validators=[MinValueValidator(5), MaxValueValidator(3600)],

@@ -11,7 +11,7 @@ from django.utils import timezone
 from environments.database.tenancy import TenantOwned, same_organization
 from environments.models import HasConnections
 from environments.models.connections import CONNECTION_POINTERS
-from environments.models.fields import SlugField, TagsField, slug_check
+from environments.models.fields import LabelsField, SlugField, slug_check
 from workers.models.liveness import is_held, liveness_of
 from workers.models.queues import WorkerQueue
 
@@ -61,7 +61,7 @@ class Worker(HasConnections, TenantOwned):
     queue = models.ForeignKey(WorkerQueue, on_delete=models.PROTECT, related_name="workers")
     name = SlugField()
     description = models.CharField(max_length=300, blank=True)
-    labels = TagsField(db_default="")
+    labels = LabelsField(db_default="")
     is_ephemeral = models.BooleanField(
         "ephemeral", default=False, editable=False, help_text="Made by a queue start; removed when offline for a day."
     )

@@ -291,7 +291,7 @@ from controlplane.wsgi import application
 from django.test import Client
 from django.utils import timezone
 from workers.api_keys import tokens
-token = tokens.mint(api_key_id=uuid.uuid4(), organization_id="a", now=timezone.now(), expires_at=None).token.reveal()
+token = tokens.mint(api_key_id=uuid.uuid4(), organization_id="a", name="a", now=timezone.now(), expires_at=None).token.reveal()
 client = Client(headers={"Authorization": f"Bearer {token}", "Host": "localhost"})
 start = client.post(f"/api/v1/workers/{uuid.uuid4()}/start", b"{}", "application/json")
 answers = [client.get("/livez"), client.get("/readyz"), start]

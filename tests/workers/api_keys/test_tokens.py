@@ -21,6 +21,7 @@ def mint(**kwargs: Any) -> str:
     values = {
         "api_key_id": KEY_ID,
         "organization_id": "acme",
+        "name": "terraform",
         "now": now,
         "expires_at": now + timedelta(days=1),
         **kwargs,
@@ -52,6 +53,8 @@ def test_the_claims_are_those_of_the_design(settings: Settings) -> None:
         "exp": int((now + timedelta(days=90)).timestamp()),
         "token_type": "worker",
         "org": "acme",
+        "organization": "acme",
+        "email": "terraform",
     }
 
 
@@ -76,7 +79,7 @@ def test_a_key_that_never_expires_still_carries_an_expiry() -> None:
 
 
 def test_keeps_only_the_digest(settings: Settings) -> None:
-    minted = tokens.mint(api_key_id=KEY_ID, organization_id="acme", now=timezone.now(), expires_at=None)
+    minted = tokens.mint(api_key_id=KEY_ID, organization_id="acme", name="ci", now=timezone.now(), expires_at=None)
     text = minted.token.reveal()
     assert minted.digest == tokens.digest(text)
     assert len(minted.digest) == 64
@@ -129,5 +132,5 @@ def test_the_error_does_not_hold_the_token() -> None:
 def test_an_id_without_letters_is_as_good_as_another() -> None:
     identifier = UUID("11111111-1111-4111-8111-111111111111")
     now = timezone.now()
-    minted = tokens.mint(api_key_id=identifier, organization_id="acme", now=now, expires_at=None)
+    minted = tokens.mint(api_key_id=identifier, organization_id="acme", name="ci", now=now, expires_at=None)
     assert tokens.verify(minted.token.reveal()).api_key_id == identifier

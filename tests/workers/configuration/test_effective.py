@@ -28,7 +28,7 @@ def load(fleet: Fleet) -> Worker:
 
 def revision(fleet: Fleet) -> str:
     worker = load(fleet)
-    return revision_of(show_configuration(worker, sections_of(worker)))
+    return revision_of(show_configuration(worker, sections_of(worker)), worker.queue)
 
 
 @pytest.mark.parametrize("width", range(1, 5))

@@ -83,7 +83,7 @@ def test_the_starts_are_what_real_ones_would_be(output: Path) -> None:
         assert timedelta(0) <= now - start.started_at <= timedelta(days=30, minutes=1)
         assert start.task_queue_name == worker.queue.task_queue_name
         assert start.organization_id == worker.organization_id == start.api_key.organization_id
-        current = revision_of(show_configuration(worker, sections_of(worker)))
+        current = revision_of(show_configuration(worker, sections_of(worker)), worker.queue)
         assert (start.configuration_revision == current) == (start.temporal_api_key_version == 2)
 
 

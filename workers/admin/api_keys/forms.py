@@ -17,9 +17,10 @@ from workers.api_keys.issuing import (
     DEFAULT_LIFETIME,
     LONGEST_GRACE_PERIOD,
     LONGEST_LIFETIME,
+    NOTHING_TO_MANAGE,
     REASON_LENGTH,
 )
-from workers.models import ApiKey, Scope
+from workers.models import ApiKey, KeyRole, Scope
 
 #: The fields that a key is aimed with; each is called as its scope.
 TARGETS = tuple(str(scope) for scope in Scope)
@@ -57,6 +58,15 @@ class IssueForm(forms.ModelForm):  # type: ignore[type-arg]  # the model is the 
         widget=UnfoldAdminRadioSelectWidget,
         help_text="The narrowest that does: whoever has the key can start every worker in its scope.",
     )
+    role = forms.ChoiceField(
+        label="Role",
+        choices=KeyRole.choices,
+        initial=KeyRole.WORKER,
+        required=False,
+        widget=UnfoldAdminRadioSelectWidget,
+        help_text="A manager's key belongs to a person's tool or to Terraform, never to a worker. "
+        "For more than one worker queue only an administrator issues one.",
+    )
     days = LifetimeField(
         required=False,
         help_text=f"{LIFETIME_HELP} Blank only for a key that never expires, with the reason below.",
@@ -82,6 +92,9 @@ class IssueForm(forms.ModelForm):  # type: ignore[type-arg]  # the model is the 
             self.add_error(cleaned["scope"], f"Choose the {Scope(cleaned['scope']).label.lower()}, or another scope.")
         if cleaned.get("days") is None and "days" not in self.errors and not cleaned.get("no_expiry_reason"):
             self.add_error("no_expiry_reason", "A key that never expires needs a written reason.")
+        cleaned["role"] = KeyRole(cleaned.get("role") or KeyRole.WORKER)
+        if cleaned["role"] == KeyRole.MANAGER and cleaned["scope"] == Scope.WORKER:
+            self.add_error("role", NOTHING_TO_MANAGE)
         return cleaned
 
     def _only_scope(self, cleaned: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ from workers.api_keys.issuing import (
 )
 from workers.api_keys.tokens import UUID_TEXT
 from workers.installation.queue import DeploymentType, worker_command
-from workers.models import ApiKey, Scope, Worker
+from workers.models import ApiKey, KeyRole, Scope, Worker
 
 #: Beyond it the question whether to reach a whole organization tells only that there are more.
 MOST_COUNTED = 100_000
@@ -51,6 +51,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         "shown_name",
         "tenant",
         "shown_scope",
+        "shown_role",
         "shown_target",
         "state",
         "last_used",
@@ -58,7 +59,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         "created_by",
     )
     list_select_related = ("worker", "queue__environment", "environment")
-    list_filter = (StateFilter, "scope", ExpiryDayFilter)
+    list_filter = (StateFilter, "scope", "role", ExpiryDayFilter)
     list_before_template = "admin/workers/apikey/finder.html"
     ordering = ("-created_at",)
     search_fields = ("name", "=id", "organization__id", "=worker__id", "=queue__id")
@@ -84,7 +85,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:  # noqa: ARG002
         """The form to issue a key; nothing of one can be edited, so its page has no form."""
-        asked = ("name", "scope", *TARGETS, "days", "no_expiry_reason")
+        asked = ("name", "scope", *TARGETS, "role", "days", "no_expiry_reason")
         return [] if obj else [(None, {"fields": asked})]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
@@ -125,11 +126,15 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         key = self.get_queryset(request).filter(pk=object_id).first() if is_shown else None
         context = context_of(key, times.now()) if key else {}
         context |= {"may_write": key is not None and self.may(request, self.writer_role, key)}
+        if key is not None:
+            context["may_rotate"] &= self._may_hand_out(request, key.role, key.scope, key)
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
 
     def rotate_view(self, request: HttpRequest, key_id: Any) -> HttpResponse:
         """Asks for the grace period on GET; makes the successor and shows it on POST."""
         key = self._key(request, key_id)
+        if not self._may_hand_out(request, key.role, key.scope, key):
+            raise PermissionDenied
         form = RotateForm(request.POST or None)
         if form.is_valid():
             try:
@@ -165,6 +170,11 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
             raise PermissionDenied
         return key
 
+    def _may_hand_out(self, request: HttpRequest, role: str, scope: str, row: Any) -> bool:
+        """Whether the person may do all that whoever has such a key may: nobody is given more by way of a key."""
+        manages_more = role == KeyRole.MANAGER and scope != Scope.QUEUE
+        return self.may(request, Role.ADMINISTRATOR if manages_more else self.writer_role, row)
+
     def _require_reader(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):
             raise PermissionDenied
@@ -181,6 +191,8 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
         cleaned = form.cleaned_data
         target = cleaned[cleaned["scope"]]
         request.unconfirmed, request.issued_api_key = None, None  # type: ignore[attr-defined]  # up to response_add
+        if not self._may_hand_out(request, cleaned["role"], cleaned["scope"], target):
+            raise PermissionDenied
         if isinstance(target, Organization) and request.POST.get(CONFIRMED) != target.pk:
             request.unconfirmed = target  # type: ignore[attr-defined]  # as above
             return
@@ -191,6 +203,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
             now=times.now(),
             lifetime=timedelta(days=cleaned["days"]) if cleaned["days"] else None,
             no_expiry_reason=cleaned["no_expiry_reason"],
+            role=cleaned["role"],
         )
         obj.__dict__.update(issued.row.__dict__)
         request.issued_api_key = issued  # type: ignore[attr-defined]  # as above
@@ -213,6 +226,7 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
             "most": MOST_COUNTED,
             "fields": replayed(request),
             "key_name": request.POST.get("name", ""),
+            "is_manager": request.POST.get("role") == KeyRole.MANAGER,
         }
         return self._page(request, "confirm", title="A key for a whole organization?", **context)
 

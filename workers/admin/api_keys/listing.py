@@ -67,6 +67,10 @@ class KeyColumns:
     def shown_scope(self, row: ApiKey) -> str:
         return capfirst(Scope(row.scope).label)
 
+    @admin.display(description="role", ordering="role")
+    def shown_role(self, row: ApiKey) -> str:
+        return capfirst(row.role)
+
     @admin.display(description="target")
     def shown_target(self, row: ApiKey) -> SafeString:
         return target_of(row)

@@ -7,11 +7,11 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from environments.models import Environment
-from environments.models.fields import tag_list
 from workers.api.serializers.workers import Fixed, FreeObject, OptionalInteger
 from workers.installation.queue import WORKER_PACKAGE_VERSION
 from workers.models import UpdateLock, WorkerInstance, WorkerQueue
 from workers.reports.queues import Described, QueueConfiguration, QueueMetrics, status_of
+from workers.reports.task_queues import TaskQueue
 
 QUEUE_STATUSES = ("active", "inactive", "paused")
 INSTANCE_STATUSES = ("active", "idle", "busy", "offline", "disconnected")
@@ -35,12 +35,16 @@ class Text(serializers.CharField):
 
 
 class TagList(serializers.ListField):
-    """The words of a TagsField."""
+    """Tags in their order."""
 
     child = serializers.CharField()
 
-    def to_representation(self, data: Any) -> list[str]:
-        return tag_list(data)
+
+class Members(serializers.DictField):
+    """A free object, as it was given."""
+
+    def to_representation(self, value: Any) -> Any:
+        return value
 
 
 class PageSerializer(serializers.Serializer[dict[str, Any]]):
@@ -58,13 +62,13 @@ class WorkerQueueSerializer(serializers.Serializer[Described[WorkerQueue]]):
     organization_id = serializers.CharField(source="row.organization_id")
     environment_id = serializers.UUIDField(source="row.environment_id")
     name = serializers.CharField(source="row.name")
-    display_name = Text(source="row.display_name")
-    description = Text(source="row.description")
+    display_name = serializers.CharField(source="row.display_name")
+    description = serializers.CharField(source="row.description")
     status = serializers.SerializerMethodField()
     max_workers = serializers.IntegerField(source="row.max_workers", allow_null=True)
     heartbeat_interval = serializers.IntegerField(source="row.heartbeat_interval")
     tags = TagList(source="row.tags")
-    settings = Fixed({})
+    settings = Members(source="row.settings")
     created_at = serializers.DateTimeField(source="row.created_at")
     updated_at = serializers.DateTimeField(source="provenance.updated_at")
     created_by = serializers.CharField(source="provenance.created_by", allow_null=True)
@@ -82,10 +86,10 @@ class EnvironmentSerializer(serializers.Serializer[Described[Environment]]):
     id = serializers.UUIDField(source="row.id")
     organization_id = serializers.CharField(source="row.organization_id")
     name = serializers.CharField(source="row.name")
-    display_name = serializers.SerializerMethodField()
+    display_name = serializers.CharField(source="row.display_name")
     description = Text(source="row.description")
     tags = TagList(source="row.tags")
-    settings = Fixed({})
+    settings = Members(source="row.settings")
     status = Fixed("active")
     created_at = serializers.DateTimeField(source="row.created_at")
     updated_at = serializers.DateTimeField(source="provenance.updated_at")
@@ -93,10 +97,19 @@ class EnvironmentSerializer(serializers.Serializer[Described[Environment]]):
     active_workers = serializers.IntegerField(source="counts.active")
     idle_workers = serializers.IntegerField(source="counts.idle")
     busy_workers = serializers.IntegerField(source="counts.busy")
-    execution_environment = Fixed({})
+    execution_environment = Members(source="row.execution_environment")
+    variables = serializers.SerializerMethodField()
+    secrets = serializers.SerializerMethodField()
+    integrations = serializers.SerializerMethodField()
 
-    def get_display_name(self, described: Described[Environment]) -> str:
-        return described.row.display_name or described.row.name
+    def get_variables(self, described: Described[Environment]) -> dict[str, str]:
+        return described.row.execution_environment.get("env_vars", {})  # type: ignore[no-any-return]  # JSON
+
+    def get_secrets(self, described: Described[Environment]) -> list[str]:
+        return described.row.execution_environment.get("secrets", [])  # type: ignore[no-any-return]  # JSON
+
+    def get_integrations(self, described: Described[Environment]) -> list[str]:
+        return described.row.execution_environment.get("integration_ids", [])  # type: ignore[no-any-return]  # JSON
 
 
 @extend_schema_serializer(component_name="WorkerDetail")
@@ -130,7 +143,7 @@ class QueueConfigSerializer(serializers.Serializer[QueueConfiguration]):
     max_workers = serializers.IntegerField(source="queue.max_workers", allow_null=True)
     heartbeat_interval = serializers.IntegerField(source="queue.heartbeat_interval")
     tags = TagList(source="queue.tags")
-    settings = Fixed({})
+    settings = Members(source="queue.settings")
     config_version = serializers.CharField(min_length=8)
     config_updated_at = serializers.DateTimeField()
     recommended_package_version = Fixed(WORKER_PACKAGE_VERSION)
@@ -173,6 +186,36 @@ class WorkerCommandSerializer(serializers.Serializer[dict[str, Any]]):
     queue_status = serializers.ChoiceField(QUEUE_STATUSES)
     active_workers = serializers.IntegerField()
     max_workers = serializers.IntegerField(allow_null=True)
+
+
+@extend_schema_serializer(component_name="EnvironmentWorkerCommand")
+class EnvironmentCommandSerializer(serializers.Serializer[dict[str, str]]):
+    """The command that starts a worker of the environment's queue `default`, with texts alone."""
+
+    environment_name = serializers.CharField()
+    command = serializers.CharField()
+    namespace_status = serializers.CharField()
+
+
+@extend_schema_serializer(component_name="TaskQueuePoller")
+class PollerSerializer(serializers.Serializer[dict[str, Any]]):
+    """A live process: `pid@host`, or the worker's name where the host was not told."""
+
+    identity = serializers.CharField()
+    last_access_time = serializers.DateTimeField(allow_null=True)
+    rate_per_second = Fixed(None)
+
+
+@extend_schema_serializer(component_name="TaskQueueInfo")
+class TaskQueueSerializer(serializers.Serializer[TaskQueue]):
+    """A task queue and who polls it; how many tasks wait is known to Temporal only: null here."""
+
+    task_queue = serializers.CharField(source="queue.task_queue_name")
+    organization_id = serializers.CharField(source="queue.organization_id")
+    runner_name = serializers.CharField()
+    workers = PollerSerializer(many=True)
+    worker_count = serializers.IntegerField()
+    approximate_backlog_count = Fixed(None)
 
 
 @extend_schema_serializer(component_name="UpdateLockRequest")

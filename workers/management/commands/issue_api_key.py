@@ -13,7 +13,7 @@ from environments.management.command import ControlPlaneCommand
 from environments.models import Environment, Organization
 from workers.api_keys.issuing import DEFAULT_LIFETIME, ApiKeyError, KeyTarget, issue_api_key, issued_key
 from workers.management.arguments import lifetime_in_days, organization_id, row_id
-from workers.models import Worker, WorkerQueue
+from workers.models import KeyRole, Worker, WorkerQueue
 
 
 class Command(ControlPlaneCommand):
@@ -31,6 +31,12 @@ class Command(ControlPlaneCommand):
             help="the widest scope: every worker of the organization",
         )
         parser.add_argument("--name", required=True, help="what the key is for")
+        parser.add_argument(
+            "--role",
+            choices=KeyRole.values,
+            default=KeyRole.WORKER,
+            help="worker (default), or manager: it also changes environments and queues in its scope",
+        )
         lifetime = parser.add_mutually_exclusive_group()
         lifetime.add_argument(
             "--days", type=lifetime_in_days, default=DEFAULT_LIFETIME.days, help="lifetime, 1 to 730 (default 90)"
@@ -47,6 +53,7 @@ class Command(ControlPlaneCommand):
                 now=timezone.now(),
                 lifetime=None if reason is not None else timedelta(days=options["days"]),
                 no_expiry_reason=reason or "",
+                role=KeyRole(options["role"]),
             )
         except ApiKeyError as error:
             raise CommandError(str(error)) from None
@@ -55,7 +62,8 @@ class Command(ControlPlaneCommand):
             self.stdout.write(json.dumps(shown))
             return
         self.stderr.write(
-            f"API key {shown['id']} for {shown['scope']} {shown['target']}, expires {shown['expires_at']}."
+            f"API key {shown['id']} for {shown['scope']} {shown['target']}, "
+            f"role {shown['role']}, expires {shown['expires_at']}."
         )
         self.stdout.write(shown["api_key"])
 

@@ -42,6 +42,14 @@ def telemetry_of(fleet: Fleet) -> Any:
     return fleet.organization.telemetry_settings
 
 
+def settled(row: Any, **values: Any) -> None:
+    """Saves a row as a form does."""
+    row.refresh_from_db()
+    for name, value in values.items():
+        setattr(row, name, value)
+    row.save()
+
+
 def elsewhere(fleet: Fleet, level: str, kind: str) -> None:
     """Points a level to a connection of its own."""
     made = {
@@ -69,6 +77,9 @@ GIVEN: dict[str, Callable[[Fleet], None]] = {
     "sampler argument": lambda fleet: change(telemetry_of(fleet), otel_traces_sampler_arg=0.5),
     "sampler argument zero": lambda fleet: change(telemetry_of(fleet), otel_traces_sampler_arg=0.0),
     "heartbeat interval": lambda fleet: change(fleet.queue, heartbeat_interval=30),
+    "settings of the queue": lambda fleet: settled(fleet.queue, settings={"region": "eu"}),
+    "settings of the environment": lambda fleet: settled(fleet.environment, settings={"region": "eu"}),
+    "execution environment": lambda fleet: settled(fleet.environment, execution_environment={"env_vars": {"A": "1"}}),
     "queue renamed": lambda fleet: change(fleet.queue, name="renamed"),
     "environment renamed": lambda fleet: change(fleet.environment, name="renamed"),
     "no Temporal connection any more": lambda fleet: change(fleet.organization, temporal_connection=None),
@@ -157,8 +168,10 @@ def other_organization(fleet: Fleet) -> None:
 
 
 NOT_GIVEN: dict[str, Callable[[Fleet], None]] = {
-    "queue described": lambda fleet: change(fleet.queue, description="x", display_name="y", tags="a,b"),
-    "environment described": lambda fleet: change(fleet.environment, description="x", display_name="y", tags="a,b"),
+    "queue described": lambda fleet: change(fleet.queue, description="x", display_name="y", tags=["a", "b"]),
+    "environment described": lambda fleet: change(
+        fleet.environment, description="x", display_name="y", tags=["a", "b"]
+    ),
     "organization's name": lambda fleet: change(fleet.organization, name="Other"),
     "limit": lambda fleet: change(fleet.queue, max_workers=7),
     "policy": lambda fleet: change(fleet.queue, duplicate_policy=DuplicatePolicy.REJECT),

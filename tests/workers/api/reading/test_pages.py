@@ -8,6 +8,7 @@ import yaml
 from django.utils import timezone
 from pytest_django import Settings
 
+from environments.models import Environment
 from tests.support import factories
 from tests.support.calls import start
 from tests.support.factories import Fleet
@@ -61,7 +62,7 @@ def assert_query_refused(response: Any, name: str) -> None:
 @pytest.mark.parametrize("path", sorted(LISTS))
 def test_a_list_is_told_in_pages(many: Fleet, path: str) -> None:
     everything = read(many, path)
-    total = 9 if path == "worker-queues" else 5
+    total = 9 if path in {"worker-queues", "workers"} else 5
     assert len(everything) == total
     for limit, offset in ((2, 0), (2, 2), (2, 4), (1000, 1), (1, total - 1), (5, total), (5, 2**31)):
         response = ask(many, f"{path}?limit={limit}&offset={offset}")
@@ -131,8 +132,11 @@ def test_a_worker_whose_start_is_no_longer_on_record_is_still_shown(fleet: Fleet
 
 @pytest.mark.sqlite
 def test_lists_are_in_a_fixed_order(many: Fleet) -> None:
-    names = [row["task_queue_name"] for row in read(many, "worker-queues")]
-    assert names == sorted(names)
-    names = [row["name"] for row in read(many, "environments")]
-    assert names == sorted(names)
-    assert WorkerQueue.objects.count() == 9
+    for path, model in (("worker-queues", WorkerQueue), ("environments", Environment)):
+        rows = read(many, path)
+        assert [row["name"] == "default" for row in rows] == sorted(
+            (row["name"] == "default" for row in rows), reverse=True
+        )
+        for part in ([row for row in rows if (row["name"] == "default") is is_default] for is_default in (True, False)):
+            assert [row["created_at"] for row in part] == sorted(row["created_at"] for row in part)
+        assert len(rows) == model.objects.count()

@@ -108,7 +108,7 @@ def test_the_ledger_tells_who_started_with_what_from_where_and_what_it_was_given
     assert (row.client_address, row.user_agent) == ("127.0.0.1", "worker/1.0 (Linux)")
     assert row.system_info == info
     worker = Worker.objects.with_chain().get()
-    assert row.configuration_revision == revision_of(show_configuration(worker, sections_of(worker)))
+    assert row.configuration_revision == revision_of(show_configuration(worker, sections_of(worker)), worker.queue)
     assert (row.temporal_connection_id, row.temporal_api_key_version) == (fleet.temporal.pk, 1)
     assert (row.litellm_connection_id, row.litellm_api_key_version) == (fleet.litellm.pk, 1)
     assert row.telemetry_settings_id == telemetry.pk

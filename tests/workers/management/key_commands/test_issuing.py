@@ -43,10 +43,21 @@ def test_issue_prints_json(fleet: Fleet) -> None:
         "name": "ci",
         "organization_id": fleet.organization.id,
         "scope": "worker",
+        "role": "worker",
         "target": str(fleet.worker),
         "expires_at": row.expires_at.isoformat() if row.expires_at else None,
     }
     assert done.stderr == ""
+
+
+def test_issues_a_managers_key_but_for_one_worker(fleet: Fleet) -> None:
+    done = run("issue_api_key", "--queue", fleet.queue.pk, "--name", "ci", "--role", "manager")
+    assert only_key("ci").role == "manager"
+    assert "role manager" in done.stderr
+    successor = run("rotate_api_key", only_key("ci").pk, "--format", "json")
+    assert json.loads(successor.stdout)["role"] == "manager"
+    told = refusal("issue_api_key", "--worker", fleet.worker.pk, "--name", "no", "--role", "manager")
+    assert "one worker has nothing in it" in told
 
 
 @pytest.mark.parametrize("scope", Scope.values)

@@ -123,7 +123,7 @@ def test_the_keys_that_cover_the_worker_are_listed_those_that_work_first(fleet: 
         re.findall(r"(of-\w+|key|revoked) (?:in use by this worker )?(?:Organization|Environment|Worker)", table)
         == names
     )
-    assert re.search(r"key in use by this worker Worker org-\d+/worker-1 Usable in 89 d \d s ago", table)
+    assert re.search(r"key in use by this worker Worker org-\d+/worker-1 Worker Usable in 89 d \d s ago", table)
     assert "Revoked" in table
 
 

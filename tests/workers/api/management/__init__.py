@@ -1,0 +1,1 @@
+"""Environments and worker queues as managers make, change and delete them."""

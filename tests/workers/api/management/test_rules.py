@@ -1,0 +1,263 @@
+"""What a change has to be, what is on record of it, and that three doors make the same of it."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from environments.models import AuditEvent, Environment
+from tests.support import documents, factories
+from tests.support.calls import shared_client
+from tests.support.factories import ACTOR, Fleet
+from tests.support.go_clients import GoClient, GoError
+from tests.support.reading import call
+from workers.api_keys.access import KeyOutOfScopeError
+from workers.api_keys.presented import NoUsableKeyError
+from workers.fleet.editing import Editor, KeyMayNotManageError, change
+from workers.models import ApiKey, KeyRole, Scope, WorkerQueue
+
+ENVIRONMENT = {"display_name": "Shown", "description": "Told", "tags": ["a", "b"], "settings": {"a": {"b": [1]}}}
+QUEUE = ENVIRONMENT | {"heartbeat_interval": 30, "max_workers": 5}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "name in capitals": ({"name": "Production"}, "name"),
+    "name too long": ({"name": "a" * 64}, "name"),
+    "name empty": ({"name": ""}, "name"),
+    "name null": ({"name": None}, "name"),
+    "name a number": ({"name": 7}, "name"),
+    "display name an object": ({"display_name": {}}, "display_name"),
+    "display name too long": ({"display_name": "x" * 201}, "display_name"),
+    "description too long": ({"description": "x" * 2001}, "description"),
+    "description with NUL": ({"description": "a\0b"}, "description"),
+    "description cut": ({"description": "x" * 5000}, "description"),
+    "tags a text": ({"tags": "a,b"}, "tags"),
+    "tags of numbers": ({"tags": [1]}, "tags"),
+    "too many tags": ({"tags": ["a"] * 101}, "tags"),
+    "tag too long": ({"tags": ["a" * 256]}, "tags"),
+    "settings a list": ({"settings": []}, "settings"),
+    "settings too deep": ({"settings": json.loads('{"a":' * 17 + "1" + "}" * 17)}, "settings"),
+    "settings too many": ({"settings": {str(number): number for number in range(1100)}}, "settings"),
+    "settings with NUL": ({"settings": {"a": "\0"}}, "settings"),
+    "settings too large": ({"settings": {str(number): "x" * 4000 for number in range(9)}}, "settings"),
+    "status unknown": ({"status": "archived"}, "status"),
+    "interval too short": ({"heartbeat_interval": 4}, "heartbeat_interval"),
+    "interval a truth": ({"heartbeat_interval": True}, "heartbeat_interval"),
+    "interval null": ({"heartbeat_interval": None}, "heartbeat_interval"),
+    "no workers": ({"max_workers": 0}, "max_workers"),
+    "too many workers": ({"max_workers": 2**40}, "max_workers"),
+    "proxy without models": ({"settings": {"enable_local_litellm_proxy": True}}, "settings"),
+    "proxy no truth": ({"settings": {"enable_local_litellm_proxy": "perhaps"}}, "settings"),
+    "proxy too slow": ({"settings": {"local_proxy_timeout_seconds": 61}}, "settings"),
+    "models without names": ({"settings": {"litellm_config": {"model_list": [{}]}}}, "settings"),
+}
+REFUSED_ENVIRONMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "variable a number": ({"variables": {"A": 1}}, "variables"),
+    "secrets an object": ({"secrets": {"a": "b"}}, "secrets"),
+    "status of theirs": ({"status": "archived"}, "status"),
+    "execution a text": ({"execution_environment": "x"}, "execution_environment"),
+    "execution of unknown": ({"execution_environment": {"env": {}}}, "execution_environment"),
+    "execution of wrong kinds": ({"execution_environment": {"secrets": {"a": "b"}}}, "execution_environment"),
+}
+
+
+def sent(manager: GoClient, method: str, path: str, body: Any) -> Any:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    key = f"Bearer {manager.token}"
+    return shared_client().generic(method, f"/api/v1{path}", data, "application/json", HTTP_AUTHORIZATION=key)
+
+
+def assert_refused(response: Any, name: str) -> None:
+    assert response.status_code == 422, response.content[:500]
+    for error in response.json()["detail"]:
+        assert set(error) == {"loc", "msg", "type"}
+        assert error["loc"][:2] == ["body", name]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("body", "name"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_kept_as_it_is_is_refused(fleet: Fleet, manager: GoClient, body: Any, name: str) -> None:
+    before = documents.everything()
+    assert_refused(sent(manager, "PATCH", f"/worker-queues/{fleet.queue.pk}", body), name)
+    new = {"name": "new"} | body
+    assert_refused(sent(manager, "POST", f"/environments/{fleet.environment.pk}/worker-queues", new), name)
+    assert documents.everything() == before
+
+
+@pytest.mark.parametrize(("body", "name"), REFUSED_ENVIRONMENTS.values(), ids=REFUSED_ENVIRONMENTS)
+def test_the_same_of_environments(fleet: Fleet, manager: GoClient, body: Any, name: str) -> None:
+    before = documents.everything()
+    assert_refused(sent(manager, "PATCH", f"/environments/{fleet.environment.pk}", body), name)
+    assert_refused(sent(manager, "POST", "/environments", {"name": "new"} | body), name)
+    assert documents.everything() == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"name":"a","name":"b"}', b'{"settings":{"a":1,"a":2}}', b'{"settings":{"a":1e999}}', b'{"description":"\xff"}'],
+)
+def test_json_of_which_something_would_be_lost_is_refused(fleet: Fleet, manager: GoClient, body: bytes) -> None:
+    response = sent(manager, "PATCH", f"/worker-queues/{fleet.queue.pk}", body)
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["type"] == "value_error"
+
+
+def test_no_refusal_repeats_what_was_sent(fleet: Fleet, manager: GoClient) -> None:
+    secret = "do-not-echo-me"
+    for body in ({"name": f"{secret}!"}, {"status": secret}, {"tags": secret}, {"settings": secret}):
+        response = sent(manager, "PATCH", f"/worker-queues/{fleet.queue.pk}", body)
+        assert response.status_code == 422
+        assert secret not in response.content.decode()
+
+
+def test_a_name_is_taken_once(fleet: Fleet, manager: GoClient) -> None:
+    other = factories.create_queue(fleet.environment, "other")
+    for method, path, body in (
+        ("POST", "/environments", {"name": "production"}),
+        ("POST", f"/environments/{fleet.environment.pk}/worker-queues", {"name": "default"}),
+        ("PATCH", f"/worker-queues/{other.pk}", {"name": "default"}),
+    ):
+        with pytest.raises(GoError, match=r"status 409.*has this name"):
+            manager.call(method, path, body)
+    manager.call("PATCH", f"/worker-queues/{other.pk}", {"name": "other"})
+
+
+@pytest.mark.parametrize("path", ["/environments/{environment}", "/worker-queues/{queue}"])
+def test_what_live_processes_poll_is_not_renamed(fleet: Fleet, manager: GoClient, path: str) -> None:
+    path = path.format(environment=fleet.environment.pk, queue=fleet.queue.pk)
+    call(fleet, "start")
+    with pytest.raises(GoError, match=r"status 409.*task queue that 1 live process polls"):
+        manager.call("PATCH", path, {"name": "renamed"})
+    call(fleet, "disconnect")
+    assert manager.call("PATCH", path, {"name": "renamed"})["name"] == "renamed"
+
+
+def test_what_is_the_same_already_is_no_change(fleet: Fleet, manager: GoClient) -> None:
+    before = documents.everything()
+    manager.call("PATCH", f"/worker-queues/{fleet.queue.pk}", {"name": "default", "tags": [], "status": "active"})
+    manager.call("PATCH", f"/environments/{fleet.environment.pk}", {})
+    assert documents.everything() == before
+
+
+@pytest.mark.sqlite
+def test_each_change_is_on_record_with_the_key_and_where_it_came_from(fleet: Fleet, manager: GoClient) -> None:
+    key = ApiKey.objects.get(role=KeyRole.MANAGER)
+    environment = manager.call("POST", "/environments", {"name": "made"})
+    manager.call("PATCH", f"/environments/{environment['id']}", {"tags": ["a"]})
+    queue = manager.call("POST", f"/environments/{environment['id']}/worker-queues", {"name": "made"})
+    manager.call("PATCH", f"/worker-queues/{queue['id']}", {"settings": {"a": 1}})
+    worker = manager.call("POST", f"/worker-queues/{queue['id']}/start", {})["worker_id"]
+    manager.call("POST", f"/workers/{worker}/disconnect", {})
+    manager.call("DELETE", f"/worker-queues/{queue['id']}")
+    manager.call("DELETE", f"/environments/{environment['id']}")
+    events = AuditEvent.objects.filter(actor=f"key:{key.pk}").order_by("occurred_at", "pk")
+    assert {event.client_address for event in events} == {"127.0.0.1"}
+    told = [(event.action, event.object_id) for event in events]
+    assert sorted(told) == sorted(
+        [
+            ("environment.created", environment["id"]),
+            ("environment.updated", environment["id"]),
+            ("worker_queue.created", queue["id"]),
+            ("worker_queue.updated", queue["id"]),
+            ("worker.deleted", worker),
+            ("worker_queue.deleted", queue["id"]),
+            ("environment.deleted", environment["id"]),
+        ]
+    )
+    assert events.get(action="worker_queue.updated").changes == {"settings": [{}, {"a": 1}]}
+    assert manager.call("GET", "/environments")[0]["name"] == "production"
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_the_statements_of_a_change_do_not_grow_with_the_fleet(fleet: Fleet, manager: GoClient, method: str) -> None:
+    def spent() -> int:
+        path = f"/environments/{fleet.environment.pk}/worker-queues"
+        if method != "POST":
+            path = f"/worker-queues/{factories.create_queue(fleet.environment, f'q-{uuid4().hex}').pk}"
+        body = {"POST": {"name": f"q-{uuid4().hex}"}, "PATCH": {"settings": {"a": 1}}, "DELETE": None}[method]
+        with CaptureQueriesContext(connection) as captured:
+            manager.call(method, path, body)
+        return len(captured)
+
+    before = spent()
+    for number in range(20):
+        factories.create_worker(factories.create_queue(fleet.environment, f"q{number}"), f"w{number}")
+    assert spent() == before <= 30
+
+
+def by_console(admin_client: Any, row: Any, values: dict[str, Any]) -> None:
+    kind = "environments/environment" if isinstance(row, Environment) else "workers/workerqueue"
+    form = {"name": row.name, "execution_environment": "{}", "duplicate_policy": "allow"}
+    form |= {name: value for name, value in values.items() if name not in {"tags", "settings"}}
+    form |= {"tags": ", ".join(values["tags"]), "settings": json.dumps(values["settings"])}
+    path = f"/admin/{kind}/{row.pk}/change/"
+    asked = admin_client.post(path, form)
+    if asked.status_code == 200:
+        confirmed = asked.context["mark"]
+        asked = admin_client.post(path, form | {"_confirmed": confirmed})
+    assert asked.status_code == 302, asked.content
+
+
+def by_document(fleet: Fleet, row: Any, values: dict[str, Any]) -> None:
+    environment: dict[str, Any] = {"name": fleet.environment.name}
+    if isinstance(row, Environment):
+        environment |= values
+    else:
+        environment["worker_queues"] = [{"name": row.name, **values}]
+    document = {"organizations": [{"id": fleet.organization.pk, "environments": [environment]}]}
+    documents.apply(json.dumps(document))
+
+
+@pytest.mark.parametrize("kind", ["environment", "queue"])
+def test_three_doors_make_the_same_row_and_the_same_record(manager: GoClient, admin_client: Any, kind: str) -> None:
+    values = ENVIRONMENT if kind == "environment" else QUEUE
+    found = []
+    for door in ("console", "document", "api"):
+        fleet = factories.create_fleet()
+        row = getattr(fleet, kind)
+        client = GoClient(factories.issue_token(fleet.organization, role=KeyRole.MANAGER))
+        if door == "console":
+            by_console(admin_client, row, values)
+        elif door == "document":
+            by_document(fleet, row, values)
+        else:
+            path = f"/environments/{row.pk}" if kind == "environment" else f"/worker-queues/{row.pk}"
+            client.call("PATCH", path, values)
+        row.refresh_from_db()
+        event = AuditEvent.objects.get(object_id=row.pk)
+        told = {name: getattr(row, name) for name in (*values, "settings_hash")}
+        found.append((told, event.action, event.changes))
+        revision = client.call("GET", f"/worker-queues/{fleet.queue.pk}/config")["config_version"]
+        assert revision == documents_revision(fleet)
+    assert found[0] == found[1] == found[2]
+
+
+def documents_revision(fleet: Fleet) -> str:
+    """What the configuration's own function says of the stored rows."""
+    from workers.configuration.effective import revision_of_queue  # noqa: PLC0415  # for this check alone
+
+    return revision_of_queue(WorkerQueue.objects.with_chain().get(pk=fleet.queue.pk))
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"revoked_at": timezone.now()}, NoUsableKeyError),
+        ({"role": KeyRole.WORKER}, KeyMayNotManageError),
+        ({"scope": Scope.ENVIRONMENT}, KeyOutOfScopeError),
+    ],
+)
+def test_a_key_that_changes_while_a_lock_is_waited_for_changes_nothing(
+    fleet: Fleet, values: dict[str, Any], error: type[Exception]
+) -> None:
+    key = factories.issue_key(fleet.organization, role=KeyRole.MANAGER).row
+    editor = Editor(ACTOR, timezone.now(), key)
+    if "scope" in values:
+        values = values | {"environment": factories.create_environment(fleet.organization, "other")}
+    ApiKey.objects.filter(pk=key.pk).update(**values)
+    before = documents.everything()
+    with pytest.raises(error):
+        change(fleet.queue, {"description": "x"}, editor)
+    assert documents.everything() == before
