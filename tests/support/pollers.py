@@ -88,8 +88,7 @@ async def _poll(server: TemporalServer, task_queue: str, identities: Any, is_ove
         )
         for identity in identities
     ]
-    while not is_over.is_set():
-        await asyncio.sleep(0.02)
+    await asyncio.to_thread(is_over.wait)
     for poll in polls:
         poll.cancel()
         with suppress(asyncio.CancelledError):

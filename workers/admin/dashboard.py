@@ -10,7 +10,17 @@ from environments import times
 from environments.admin.signed_in import staff_of
 from environments.roles import Staff
 from workers.admin.states import LIVENESS_COLORS, outage_of
-from workers.admin.workers.filters import CRASH_LOOP, DUPLICATE, INCOMPLETE, OUTDATED, REFUSED
+from workers.admin.workers.filters import (
+    CRASH_LOOP,
+    CUT_OFF,
+    DUPLICATE,
+    INCOMPLETE,
+    NOT_POLLING,
+    OUTDATED,
+    REFUSED,
+    STRANGERS,
+    WAITING,
+)
 from workers.models import LIVE, Liveness
 from workers.reports.dashboard import Attention, Dashboard, first_steps, look_at_fleet
 
@@ -78,6 +88,26 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
             attention.incomplete_queues,
             ("worker queue whose configuration is incomplete", "worker queues whose configuration is incomplete"),
             list_of("workers_workerqueue", configuration=INCOMPLETE),
+        ),
+        (
+            attention.waiting_queues,
+            ("worker queue in which tasks wait and nobody polls", "worker queues in which tasks wait and nobody polls"),
+            list_of("workers_workerqueue", temporal=WAITING),
+        ),
+        (
+            attention.not_polling,
+            ("worker that beats but does not poll", "workers that beat but do not poll"),
+            list_of("workers_worker", attention=NOT_POLLING),
+        ),
+        (
+            attention.cut_off,
+            ("worker that polls but does not beat", "workers that poll but do not beat"),
+            list_of("workers_worker", attention=CUT_OFF),
+        ),
+        (
+            attention.queues_with_strangers,
+            ("worker queue that an unknown process polls", "worker queues that unknown processes poll"),
+            list_of("workers_workerqueue", temporal=STRANGERS),
         ),
         (
             attention.crash_looping,

@@ -12,7 +12,7 @@ from environments.admin.signed_in import staff_of
 from environments.models import CredentialConnection, LiteLLMConnection, TemporalConnection
 from workers.admin.states import outage_of
 from workers.lifecycle.refusals import REFUSED_FOR
-from workers.models import WorkerInstance
+from workers.models import Work, WorkerInstance
 from workers.reports.attention import (
     CRASH_LOOP_WINDOW,
     crash_looping,
@@ -21,10 +21,15 @@ from workers.reports.attention import (
     outdated,
     refused_starts,
 )
+from workers.reports.observed import amiss, polled_by_strangers, waiting_in_vain
 from workers.reports.rotation_wave import running_on
 
 CRASH_LOOP, DUPLICATE, OUTDATED, REFUSED = "crash-loop", "duplicate", "outdated", "refused"
+NOT_POLLING, CUT_OFF = "not-polling", "cut-off"
 INCOMPLETE = "incomplete"
+WAITING, STRANGERS = "waiting", "strangers"
+#: Value in the address -> what the processes do.
+WORKS = {NOT_POLLING: Work.NOT_POLLING, CUT_OFF: Work.CUT_OFF}
 RUNS_ON = re.compile(r"(?P<connection>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(?P<version>[0-9]{1,9})", re.ASCII)
 
 
@@ -40,6 +45,8 @@ class AttentionFilter(admin.SimpleListFilter):
             (CRASH_LOOP, "Crash loop"),
             (DUPLICATE, "Running twice"),
             (OUTDATED, "Outdated configuration"),
+            (NOT_POLLING, "Beats but does not poll"),
+            (CUT_OFF, "Polls but does not beat"),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
@@ -55,6 +62,8 @@ class AttentionFilter(admin.SimpleListFilter):
             duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held).values("worker_id")
             doubled = WorkerInstance.objects.doubled(now, may_be_held=may_be_held).values("worker_id")
             return queryset.filter(Q(pk__in=duplicates) | Q(pk__in=doubled))
+        if work := WORKS.get(self.value() or ""):
+            return queryset.filter(pk__in=amiss(now, work, may_be_held=may_be_held).values("worker_id"))
         if self.value() == OUTDATED:
             return outdated(queryset, staff_of(request), now, may_be_held=may_be_held)
         return queryset
@@ -109,3 +118,17 @@ class ConfigurationFilter(admin.SimpleListFilter):
         if self.value() != INCOMPLETE:
             return queryset
         return queryset.filter(pk__in=incomplete_queues().values("pk"))
+
+
+class TemporalFilter(admin.SimpleListFilter):
+    """Worker queues by what Temporal was seen to know of them."""
+
+    title = "Temporal"
+    parameter_name = "temporal"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(WAITING, "Tasks wait and nobody polls"), (STRANGERS, "Unknown processes poll")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+        found = {WAITING: waiting_in_vain, STRANGERS: polled_by_strangers}.get(self.value() or "")
+        return queryset.filter(pk__in=found(times.now()).values("queue_id")) if found else queryset
