@@ -153,16 +153,18 @@ def test_a_process_that_polls_and_does_not_beat_is_cut_off(
 
 #: A worker of Temporal's SDK within a process that goes on without it.
 WORKER = """
-import asyncio, sys
+import asyncio, datetime, sys
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
 @activity.defn
 async def work() -> None: ...
 
 async def main() -> None:
-    client = await Client.connect(sys.argv[1], identity="a name of its own")
+    runtime = Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=datetime.timedelta(seconds=1))
+    client = await Client.connect(sys.argv[1], identity="a name of its own", runtime=runtime)
     async with Worker(client, task_queue=sys.argv[2], activities=[work]):
         print("polls", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
