@@ -40,7 +40,7 @@ WRITTEN_TOGETHER = 50
 SPREAD, LONGEST_PAUSE = 0.5, 0.1
 #: Seconds after which the turn is renewed while answers are waited for.
 RENEWED_AFTER = 10.0
-#: A connection that did not answer is left out for 1, 3, 7 and at last 15 passes.
+#: A connection that does not answer twice in a row is left out for 1, 3, 7 and at last 15 passes.
 MOST_PASSES_LEFT_OUT = 15
 NO_KEY = "The API key of the Temporal connection cannot be opened at the moment."
 
@@ -84,7 +84,7 @@ class Backoff:
             self._failures.pop(target.key, None)
             return
         failures = self._failures[target.key] = self._failures.get(target.key, 0) + 1
-        self._left_out[target.key] = min(2**failures - 1, MOST_PASSES_LEFT_OUT)
+        self._left_out[target.key] = min(2 ** (failures - 1) - 1, MOST_PASSES_LEFT_OUT)
 
 
 class Pass:

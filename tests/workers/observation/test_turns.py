@@ -76,6 +76,6 @@ def test_a_connection_that_does_not_answer_is_left_out_longer_and_longer() -> No
             backoff.note(silent, is_answered=False)
         backoff.note(other, is_answered=True)
         assert other in wanted
-    assert asked == [0, 2, 6, 14, 30]
+    assert asked == [0, 1, 3, 7, 15, 31]
     edited = Target(TemporalConnection(pk=silent.connection.pk, organization_id="acme", host="c"))
     assert backoff.wanted([edited, other]) == [edited, other]
