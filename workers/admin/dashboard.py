@@ -19,6 +19,7 @@ from workers.admin.workers.filters import (
     OUTDATED,
     REFUSED,
     STRANGERS,
+    UNSEEN,
     WAITING,
 )
 from workers.models import LIVE, Liveness
@@ -73,6 +74,8 @@ def _tiles(dashboard: Dashboard) -> list[dict[str, Any]]:
 def _problems(attention: Attention) -> list[tuple[int, str, str]]:
     """What needs attention: how much, what, and its list; the most pressing first."""
     expiring = sum(trouble.expiring for trouble in attention.connections.values())
+    # Those that are cut off are listed by themselves.
+    offline = {"liveness": str(Liveness.OFFLINE)} | ({"attention": UNSEEN} if attention.cut_off else {})
     found = [
         (
             attention.refused_workers,
@@ -132,7 +135,7 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
         (
             attention.offline,
             ("worker offline", "workers offline"),
-            list_of("workers_worker", liveness=str(Liveness.OFFLINE)),
+            list_of("workers_worker", **offline),
         ),
         (
             attention.outdated,

@@ -1025,7 +1025,12 @@ class Migration(migrations.Migration):
                 ("started_at", models.DateTimeField(null=True)),
                 ("finished_at", models.DateTimeField(null=True)),
                 ("queues", models.PositiveIntegerField(default=0)),
-                ("unanswered", models.PositiveIntegerField(default=0, help_text="Connections that did not answer.")),
+                (
+                    "unanswered",
+                    models.PositiveIntegerField(
+                        default=0, help_text="Connections that did not answer, now or when they were asked last."
+                    ),
+                ),
             ],
             options={
                 "constraints": [models.CheckConstraint(condition=models.Q(("id", 1)), name="workers_sweep_one_row")],

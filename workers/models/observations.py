@@ -31,7 +31,9 @@ class Sweep(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     queues = models.PositiveIntegerField(default=0)
-    unanswered = models.PositiveIntegerField(default=0, help_text="Connections that did not answer.")
+    unanswered = models.PositiveIntegerField(
+        default=0, help_text="Connections that did not answer, now or when they were asked last."
+    )
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [

@@ -97,10 +97,11 @@ class Pass:
 
     def run(self) -> Iterator[tuple[Asked, int]]:
         """Asks all, and tells of each connection what became of it, and how many there are; the turn is ours before."""
-        queues = unanswered = 0
         targets = find_targets()
         forget_unasked(targets)
         wanted = self._backoff.wanted(targets)
+        # What is left out did not answer the last time.
+        queues, unanswered = 0, len(targets) - len(wanted)
         number = sum(len(target.queues) for target in wanted)
         pause = min(LONGEST_PAUSE, SPREAD * INTERVAL.total_seconds() * AT_ONCE / max(1, number))
         try:

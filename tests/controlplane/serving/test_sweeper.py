@@ -48,6 +48,11 @@ def test_it_asks_when_it_is_its_turn_and_not_again_before_a_minute(fleet: Fleet)
     assert (sweep.queues, sweep.unanswered, sweep.finished_at is None) == (0, 1, False)
     Sweep.objects.update(started_at=timezone.now() - timedelta(minutes=1))
     assert [in_a_thread(one.look) for one in (second, first)] == [False, True]
+    Sweep.objects.update(started_at=timezone.now() - timedelta(minutes=1))
+    asked_at = QueueObservation.objects.get().asked_at
+    assert in_a_thread(first.look)
+    assert QueueObservation.objects.get().asked_at == asked_at  # after two failures it is left out once
+    assert Sweep.objects.get().unanswered == 1
 
 
 def test_nobody_is_asked_where_nobody_may_be_served(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from controlplane.monitoring.metrics import exposition
+from environments.connections.verification import task_queues
 from environments.limits import counts
 from tests.support import factories
 from tests.support.calls import heartbeat, start
@@ -145,29 +146,45 @@ def test_a_process_that_polls_and_does_not_beat_is_cut_off(
     assert "1 worker that polls but does not beat" in attention(client)
     assert "offline" not in attention(client)
     assert ">Cut off<" in page(client, "workers/worker/?attention=cut-off")
+    assert "0 workers" in page(client, "workers/worker/?liveness=Offline&attention=unseen")
     assert (listed("--work=cut-off"), figures()["workers_amiss cut_off"]) == ([Work.CUT_OFF], 1)
     heartbeat(fleet)
     assert work(fleet) == Work.WORKING  # at once: who was heard of again is not looked for
     assert figures()["workers_amiss cut_off"] == 0
 
 
-#: A worker of Temporal's SDK within a process that goes on without it.
+#: A worker of Temporal's SDK with one slot, within a process that goes on without it.
 WORKER = """
 import asyncio, datetime, sys
-from temporalio import activity
+from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.runtime import Runtime, TelemetryConfig
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+SECOND = datetime.timedelta(seconds=1)
+over = asyncio.Event()
 
 @activity.defn
-async def work() -> None: ...
+async def work() -> None:
+    print("busy", flush=True)
+    await over.wait()
+
+@workflow.defn
+class Flow:
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.execute_activity(work, start_to_close_timeout=60 * SECOND)
 
 async def main() -> None:
-    runtime = Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=datetime.timedelta(seconds=1))
+    runtime = Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=SECOND)
     client = await Client.connect(sys.argv[1], identity="a name of its own", runtime=runtime)
-    async with Worker(client, task_queue=sys.argv[2], activities=[work]):
+    parts = {"workflows": [Flow], "activities": [work], "workflow_runner": UnsandboxedWorkflowRunner()}
+    async with Worker(client, task_queue=sys.argv[2], max_concurrent_activities=1, **parts):
         print("polls", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
+        await client.start_workflow(Flow.run, id=sys.argv[2], task_queue=sys.argv[2])
+        await asyncio.to_thread(sys.stdin.readline)
+        over.set()
     print("stopped", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
 
@@ -176,20 +193,22 @@ asyncio.run(main())
 
 
 def test_a_process_whose_worker_stops_is_told_although_it_beats(
-    fleet: Fleet, client: Client, temporal_server: TemporalServer
+    fleet: Fleet, client: Client, temporal_server: TemporalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By Temporal's list of workers, which says where a process of any name runs, and that its worker shut down."""
+    """By Temporal's list of workers: it says where a process of any name runs, that its slots are taken, that it ended."""
     command = [sys.executable, "-c", WORKER, temporal_server.host, fleet.queue.task_queue_name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-        assert process.stdin
         assert process.stdout
         try:
             begin(fleet, pid=process.pid, hostname=socket.gethostname())
             assert process.stdout.readline() == "polls\n"
             assert becomes(fleet, Work.WORKING)
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "stopped\n"
+            say(process, "busy")
+            with monkeypatch.context() as patched:
+                patched.setattr(task_queues, "POLLS_WITHIN", timedelta(0))  # as if its last poll were long ago
+                assert becomes(fleet, Work.UNKNOWN)
+            assert ProcessObservation.objects.get().is_full
+            say(process, "stopped")
             assert becomes(fleet, Work.NOT_POLLING)
         finally:
             process.kill()
@@ -198,6 +217,13 @@ def test_a_process_whose_worker_stops_is_told_although_it_beats(
     assert "1 worker that beats but does not poll" in attention(client)
     assert ">Not polling<" in page(client, "workers/worker/?attention=not-polling")
     assert (listed("--work=not-polling"), figures()["workers_amiss not_polling"]) == ([Work.NOT_POLLING], 1)
+
+
+def say(process: Any, answer: str) -> None:
+    """One line to the process, which answers so."""
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == f"{answer}\n"
 
 
 def becomes(fleet: Fleet, wanted: Work) -> bool:

@@ -1,6 +1,7 @@
 """The filters that list the workers which need attention, or run with one version of an API key."""
 
 import re
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -12,7 +13,7 @@ from environments.admin.signed_in import staff_of
 from environments.models import CredentialConnection, LiteLLMConnection, TemporalConnection
 from workers.admin.states import outage_of
 from workers.lifecycle.refusals import REFUSED_FOR
-from workers.models import Work, WorkerInstance
+from workers.models import Liveness, Work, WorkerInstance
 from workers.reports.attention import (
     CRASH_LOOP_WINDOW,
     crash_looping,
@@ -25,7 +26,7 @@ from workers.reports.observed import amiss, polled_by_strangers, waiting_in_vain
 from workers.reports.rotation_wave import running_on
 
 CRASH_LOOP, DUPLICATE, OUTDATED, REFUSED = "crash-loop", "duplicate", "outdated", "refused"
-NOT_POLLING, CUT_OFF = "not-polling", "cut-off"
+NOT_POLLING, CUT_OFF, UNSEEN = "not-polling", "cut-off", "unseen"
 INCOMPLETE = "incomplete"
 WAITING, STRANGERS = "waiting", "strangers"
 #: Value in the address -> what the processes do.
@@ -47,6 +48,7 @@ class AttentionFilter(admin.SimpleListFilter):
             (OUTDATED, "Outdated configuration"),
             (NOT_POLLING, "Beats but does not poll"),
             (CUT_OFF, "Polls but does not beat"),
+            (UNSEEN, "Offline and not seen to poll"),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
@@ -62,11 +64,19 @@ class AttentionFilter(admin.SimpleListFilter):
             duplicates = WorkerInstance.objects.duplicates(now, may_be_held=may_be_held).values("worker_id")
             doubled = WorkerInstance.objects.doubled(now, may_be_held=may_be_held).values("worker_id")
             return queryset.filter(Q(pk__in=duplicates) | Q(pk__in=doubled))
-        if work := WORKS.get(self.value() or ""):
-            return queryset.filter(pk__in=amiss(now, work, may_be_held=may_be_held).values("worker_id"))
         if self.value() == OUTDATED:
             return outdated(queryset, staff_of(request), now, may_be_held=may_be_held)
-        return queryset
+        return _by_work(queryset, self.value() or "", now, may_be_held=may_be_held)
+
+
+def _by_work(workers: Any, value: str, now: datetime, *, may_be_held: bool) -> Any:
+    """Those of which polling and heartbeats do not go together, or that are Offline and none of these."""
+    if value == UNSEEN:
+        seen = amiss(now, Work.CUT_OFF, may_be_held=may_be_held).values("worker_id")
+        return workers.filter(liveness=Liveness.OFFLINE).exclude(pk__in=seen)
+    if work := WORKS.get(value):
+        return workers.filter(pk__in=amiss(now, work, may_be_held=may_be_held).values("worker_id"))
+    return workers
 
 
 class RunsOnFilter(admin.SimpleListFilter):
