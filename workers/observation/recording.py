@@ -8,7 +8,7 @@ from django.db import transaction
 
 from environments.connections.verification.looks import QueueLook
 from workers.models import ProcessObservation, QueueObservation
-from workers.models.observations import MOST_STRANGERS, PROBLEM_LENGTH
+from workers.models.observations import FRESH_FOR, MOST_STRANGERS, PROBLEM_LENGTH
 from workers.observation.judging import Judged, Verdict
 from workers.observation.targets import AskedQueue, Target
 
@@ -106,12 +106,17 @@ def _record_processes(
         unique_fields=["id"],
         update_fields=[*TOLD, "queue", "changed_at", "observed_at"],
     )
-    # A row that was seen by a worker's own connection is judged by that one alone.
-    gone = [
-        pk for pk, row in before.items() if pk not in judged and (row.observed_at is not None) is (row.queue_id in own)
-    ]
+    gone = [pk for pk, row in before.items() if pk not in judged and _is_of_this(row, own, looks)]
     if gone:
         ProcessObservation.objects.filter(pk__in=gone).delete()
+
+
+def _is_of_this(row: ProcessObservation, own: set[UUID], looks: Mapping[UUID, QueueLook]) -> bool:
+    """Whether these looks decide about a row: what a worker's own connection wrote is that one's while it is asked."""
+    looked_at = looks[row.queue_id].looked_at
+    if row.observed_at is not None and row.observed_at < looked_at - FRESH_FOR:
+        return True
+    return (row.observed_at is not None) is (row.queue_id in own)
 
 
 def _changed(

@@ -117,3 +117,15 @@ def test_a_look_takes_as_many_statements_for_any_number_of_workers(fleet: Fleet)
             record(seen(*range(20), backlog=number))
         counts.append(len(queries))
     assert counts[0] == counts[1] <= 12
+
+
+def test_what_a_connection_that_is_asked_no_more_has_written_goes_when_it_is_old(fleet: Fleet) -> None:
+    record(seen(0, 1, 2))
+    rows = ProcessObservation.objects.filter(instance__pid=0)
+    WorkerInstance.objects.filter(pid=0).update(stopped_at=timezone.now())
+    rows.update(observed_at=timezone.now())
+    record(seen(1, 2))
+    assert polling() == {0: True, 1: True, 2: True}
+    rows.update(observed_at=timezone.now() - timedelta(minutes=5))
+    record(seen(1, 2))
+    assert polling() == {1: True, 2: True}
