@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -28,8 +29,10 @@ from tests.support.factories import Fleet
 from tests.support.pollers import connect, let_a_task_wait, polling, sweep
 from tests.support.reading import read
 from tests.support.servers import TemporalServer
-from workers.models import ProcessObservation, QueueObservation, Work, WorkerInstance
+from workers.models import ProcessObservation, QueueObservation, Sweep, Work, WorkerInstance
 from workers.models.work import with_work
+from workers.observation.lease import Lease
+from workers.observation.sweeps import Backoff, Pass
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
@@ -335,6 +338,22 @@ def test_a_temporal_that_never_answers_costs_itself_three_seconds(
     row = observed(other)
     assert row.observed_at is None
     assert "within 3 seconds" in row.problem
+
+
+def test_one_that_answers_too_slowly_is_left_after_a_while(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_queues, "LONGEST_LOOK", 0)  # so that any server is too slow
+    (asked,) = sweep()
+    assert (asked.queues, asked.answered) == (1, 0)
+    assert "answers too slowly" in observed(fleet).problem
+
+
+def test_a_pass_ends_when_another_process_has_taken_over(fleet: Fleet) -> None:
+    lease = Lease(timezone.now)
+    assert lease.take_once()
+    Sweep.objects.update(holder=uuid.uuid4())
+    assert list(Pass(lease, Backoff(), timezone.now).run()) == []
+    assert not QueueObservation.objects.exists()
+    assert Sweep.objects.get().finished_at is None
 
 
 def test_tasks_that_wait_for_nobody_are_counted(client: Client, temporal_server: TemporalServer) -> None:
