@@ -1,4 +1,4 @@
-"""The WSGI application; logs at boot what keeps it from being ready, watches its gate and keeps the pulse."""
+"""The WSGI application; logs at boot what keeps it from being ready, watches its gate, keeps the pulse and sweeps."""
 
 import gc
 import logging
@@ -38,9 +38,16 @@ def _watch_gate() -> None:
     gate.watch()
 
 
+def _keep_sweeping() -> None:
+    from controlplane.serving.sweeper import sweeper  # noqa: PLC0415  # as above
+
+    sweeper.keep_looking()
+
+
 # What is loaded by now stays; looking through it again and again for garbage cost a twentieth of a start.
 gc.collect()
 gc.freeze()
 _log_readiness()
 _watch_gate()
 _keep_pulse()
+_keep_sweeping()

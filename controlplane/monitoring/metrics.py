@@ -25,7 +25,14 @@ from controlplane.serving.bulkhead import Kind, bulkhead
 from controlplane.serving.server import DIRECTORY_VARIABLE
 from environments import times
 from environments.sealing.rotation import standings
-from workers.reports.monitoring import count_expiries, count_refused, count_refused_hosts, count_workers
+from workers.reports.monitoring import (
+    count_expiries,
+    count_observed,
+    count_refused,
+    count_refused_hosts,
+    count_workers,
+    latest_sweep,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +96,7 @@ class DatabaseCollector(Collector):
         gauges: list[GaugeMetricFamily] = []
         try:
             if is_up:
-                gauges = [_workers(), *_refused(), _expiries(), _sealed()]
+                gauges = [_workers(), *_refused(), *_observed(), *_sweep(), _expiries(), _sealed()]
         except (DatabaseError, InterfaceError) as error:
             logger.warning("figures without database: %s", type(error).__name__)
             is_up = False
@@ -120,6 +127,40 @@ def _refused() -> Iterator[GaugeMetricFamily]:
     for organization in {figure.organization for figure in figures}.union(counts):
         hosts.add_metric([organization], counts.get(organization, 0))
     yield from (refused, incomplete, hosts)
+
+
+def _observed() -> Iterator[GaugeMetricFamily]:
+    """Of queues that Temporal was asked about of late; where it does not tell, there is no figure."""
+    labels = ("organization", "environment", "queue")
+    text = "Processes that poll a queue on Temporal, by what they poll for."
+    pollers = GaugeMetricFamily("controlplane_queue_pollers", text, labels=(*labels, "kind"))
+    text = "Processes that poll a queue on Temporal and are no worker's here."
+    strangers = GaugeMetricFamily("controlplane_queue_strangers", text, labels=labels)
+    text = "Tasks that wait on Temporal for a worker of a queue."
+    backlog = GaugeMetricFamily("controlplane_queue_backlog", text, labels=labels)
+    text = "For how long the oldest task of a queue had waited when Temporal was asked; 0 where none waits."
+    oldest = GaugeMetricFamily("controlplane_queue_oldest_task_seconds", text, labels=labels)
+    text = "Workers by queue that beat but do not poll, and that poll but do not beat."
+    amiss = GaugeMetricFamily("controlplane_workers_amiss", text, labels=(*labels, "work"))
+    for each in count_observed(times.now()):
+        names = [each.organization, each.environment, each.queue]
+        pollers.add_metric([*names, "workflow"], each.workflow_pollers)
+        pollers.add_metric([*names, "activity"], each.activity_pollers)
+        strangers.add_metric(names, each.strangers)
+        amiss.add_metric([*names, "not_polling"], each.not_polling)
+        amiss.add_metric([*names, "cut_off"], each.cut_off)
+        if each.backlog is not None:
+            backlog.add_metric(names, each.backlog)
+            oldest.add_metric(names, each.oldest_age.total_seconds() if each.oldest_age else 0)
+    yield from (pollers, strangers, backlog, oldest, amiss)
+
+
+def _sweep() -> Iterator[GaugeMetricFamily]:
+    if latest := latest_sweep(times.now()):
+        text = "Seconds since Temporal was last asked about every queue."
+        yield GaugeMetricFamily("controlplane_sweep_age_seconds", text, value=latest.age.total_seconds())
+        text = "Temporal connections that did not answer then."
+        yield GaugeMetricFamily("controlplane_sweep_unanswered", text, value=latest.unanswered)
 
 
 def _expiries() -> GaugeMetricFamily:

@@ -6,6 +6,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from django.db.models import F
+from django.db.models.functions import Coalesce
+
 from environments.models import HasConnections, LiteLLMConnection, TelemetrySettings, TemporalConnection
 from environments.models.connections import CONNECTION_KINDS, CONNECTION_POINTERS, CREDENTIAL_KINDS
 
@@ -98,6 +101,11 @@ def resolve(layers: Sequence[Layer]) -> Sections:
 def winning_id(pointer: str, levels: Iterable[str]) -> str:
     """The same rule in SQL: the id that wins, of tables named for the levels, the narrowest first."""
     return f"COALESCE({', '.join(f'{level}.{pointer}_id' for level in levels)})"
+
+
+def winning(pointer: str, lookups: Iterable[str]) -> Coalesce:
+    """The same rule for a query: the id that wins, of rows that these lookup prefixes lead to, the narrowest first."""
+    return Coalesce(*(F(f"{lookup}{pointer}_id") for lookup in lookups))
 
 
 def sections(

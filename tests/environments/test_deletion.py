@@ -33,6 +33,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 PARTS = {
     "workers.workerinstance",
     "workers.instancereport",
+    "workers.processobservation",
+    "workers.queueobservation",
     "workers.refusal",
     "workers.refusedstart",
     "workers.updatelock",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import Settings
 
@@ -14,7 +15,7 @@ from controlplane.monitoring.metrics import OUTCOMES, UNOPENED, counting, exposi
 from controlplane.monitoring.requests import CALLS
 from tests.support.calls import fresh_fleet
 from tests.support.processes import ROOT
-from workers.models import Liveness
+from workers.models import Liveness, QueueObservation, Sweep
 
 DEPLOY = ROOT / "deploy"
 SELECTOR = re.compile(r"\b(controlplane_\w+)(?:\{([^}]*)\})?")
@@ -25,6 +26,7 @@ VALUES = {
     "call": {*CALLS.values(), "api", "console", "other"},
     "liveness": {liveness.lower().replace(" ", "_") for liveness in Liveness},
     "key": {"active", "older"},
+    "work": {"not_polling", "cut_off"},
     "expires": {"expired", "1d", "3d", "10d", "20d", "30d", "later", "never"},
 }
 
@@ -45,7 +47,10 @@ def expressions() -> list[str]:
 @pytest.fixture
 def told(db: None, settings: Settings, tmp_path: Path) -> dict[str, set[str]]:
     """Every metric that the service tells, with its labels."""
-    fresh_fleet()
+    fleet, now = fresh_fleet(), timezone.now()
+    seen = {"id": fleet.queue.pk, "queue": fleet.queue, "organization": fleet.organization, "backlog": 0}
+    QueueObservation.objects.create(asked_at=now, observed_at=now, **seen)
+    Sweep.objects.create(finished_at=now)
     UNOPENED.inc(0)
     for call in VALUES["call"]:
         counting(call, 200)(0.01)

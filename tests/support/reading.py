@@ -97,6 +97,7 @@ METRICS = {
     "last_error_at": "time?",
     "task_queue_backlog": "int",
     "task_queue_pollers": "int",
+    "task_queue_observed_at": "time?",
     "last_activity_at": "time?",
     "updated_at": "time",
 }

@@ -12,7 +12,18 @@ from environments.models.connections import CONNECTION_KINDS
 from environments.roles import Staff
 from workers.admin.links import list_of
 from workers.admin.states import LIVENESS_COLORS, outage_of
-from workers.admin.workers.filters import CRASH_LOOP, DUPLICATE, INCOMPLETE, OUTDATED, REFUSED
+from workers.admin.workers.filters import (
+    CRASH_LOOP,
+    CUT_OFF,
+    DUPLICATE,
+    INCOMPLETE,
+    NOT_POLLING,
+    OUTDATED,
+    REFUSED,
+    STRANGERS,
+    UNSEEN,
+    WAITING,
+)
 from workers.models import LIVE, ApiKey, Liveness, Worker, WorkerQueue
 from workers.reports.dashboard import Attention, Dashboard, first_steps, look_at_fleet
 
@@ -60,6 +71,8 @@ def _tiles(dashboard: Dashboard) -> list[dict[str, Any]]:
 def _problems(attention: Attention) -> list[tuple[int, str, str]]:
     """What needs attention: how much, what, and its list; the most pressing first."""
     expiring = sum(trouble.expiring for trouble in attention.connections.values())
+    # Those that are cut off are listed by themselves.
+    offline = {"liveness": str(Liveness.OFFLINE)} | ({"attention": UNSEEN} if attention.cut_off else {})
     found = [
         (
             attention.refused_workers,
@@ -75,6 +88,26 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
             attention.incomplete_queues,
             ("worker queue whose configuration is incomplete", "worker queues whose configuration is incomplete"),
             list_of(WorkerQueue, configuration=INCOMPLETE),
+        ),
+        (
+            attention.waiting_queues,
+            ("worker queue in which tasks wait and nobody polls", "worker queues in which tasks wait and nobody polls"),
+            list_of(WorkerQueue, temporal=WAITING),
+        ),
+        (
+            attention.not_polling,
+            ("worker that beats but does not poll", "workers that beat but do not poll"),
+            list_of(Worker, attention=NOT_POLLING),
+        ),
+        (
+            attention.cut_off,
+            ("worker that polls but does not beat", "workers that poll but do not beat"),
+            list_of(Worker, attention=CUT_OFF),
+        ),
+        (
+            attention.queues_with_strangers,
+            ("worker queue that an unknown process polls", "worker queues that unknown processes poll"),
+            list_of(WorkerQueue, temporal=STRANGERS),
         ),
         (
             attention.crash_looping,
@@ -99,7 +132,7 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
         (
             attention.offline,
             ("worker offline", "workers offline"),
-            list_of(Worker, liveness=str(Liveness.OFFLINE)),
+            list_of(Worker, **offline),
         ),
         (
             attention.outdated,

@@ -9,11 +9,13 @@ from django.utils.safestring import SafeString
 from environments import times
 from environments.models import Role
 from environments.models.connections import CONNECTION_POINTERS
+from environments.moments import distance
 from workers.admin.inheritance import InheritingAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
-from workers.admin.states import InOrganizationForm, ShowsLiveness, ending, state_badge
-from workers.admin.workers.filters import ConfigurationFilter
-from workers.models import WorkerInstance, WorkerQueue
+from workers.admin.states import InOrganizationForm, ShowsLiveness, badge, ending, state_badge
+from workers.admin.workers.filters import ConfigurationFilter, TemporalFilter
+from workers.api_keys.tokens import UUID_TEXT
+from workers.models import QueueObservation, WorkerInstance, WorkerQueue
 from workers.models.instances import live_in_queue
 from workers.reports.incomplete import told_of
 
@@ -31,9 +33,10 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     empty = "A worker queue is in an environment; its workers poll one Temporal task queue."
     form = WorkerQueueForm
     writer_role = Role.OPERATOR
-    list_display = ("task_queue_name", "environment", "live_of_max", "interval", "state", "created")
-    list_select_related = ("environment",)
-    list_filter = (ConfigurationFilter, "is_disabled", "is_draining")
+    list_display = ("task_queue_name", "environment", "live_of_max", "waiting", "interval", "state", "created")
+    list_select_related = ("environment", "observation")
+    list_filter = (ConfigurationFilter, TemporalFilter, "is_disabled", "is_draining")
+    change_form_outer_before_template = "admin/workers/queue/page.html"
     name_separators = "."
     search_fields = ("name", "environment__name", "organization__id")
     fixed_fields = ("environment",)
@@ -71,6 +74,20 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
         """Live processes, and how many may be."""
         return f"{row.live} of {row.max_workers}" if row.max_workers else str(row.live)
 
+    @admin.display(description="waiting tasks")
+    def waiting(self, row: WorkerQueue) -> SafeString | str | None:
+        """As Temporal told of late; nothing where it did not."""
+        seen = getattr(row, "observation", None)
+        if seen is None or seen.backlog is None or not seen.is_fresh(times.now()):
+            return None
+        return badge(f"{seen.backlog}, nobody polls", "danger") if seen.is_waiting_in_vain else str(seen.backlog)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Adds what Temporal was seen to know of the queue."""
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **_seen(object_id)})
+
     @admin.display(description="heartbeat interval", ordering="heartbeat_interval")
     def interval(self, row: WorkerQueue) -> str:
         return f"{row.heartbeat_interval} s"
@@ -82,3 +99,14 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """The environment's name is part of how a queue is shown."""
         return super().get_search_results(request, queryset.select_related("environment"), search_term)
+
+
+def _seen(queue_id: str) -> dict[str, Any]:
+    """What the page tells of it; shown only to whoever may see the queue, since Django answers nobody else."""
+    seen = QueueObservation.objects.filter(queue=queue_id).first() if UUID_TEXT.fullmatch(queue_id) else None
+    oldest = seen.oldest_age if seen else None
+    return {
+        "seen": seen,
+        "is_fresh": seen is not None and seen.is_fresh(times.now()),
+        "oldest": distance(oldest) if oldest else "",
+    }

@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from environments import times
 from environments.admin.console import ConsoleForm
 from workers.lifecycle.pulse import recovery
-from workers.models import LIVE, Liveness, Outage, Worker, WorkerQueue
+from workers.models import LIVE, Liveness, Outage, Work, Worker, WorkerQueue
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
 
 LIVENESS_COLORS: dict[str, str] = {
@@ -19,6 +19,8 @@ LIVENESS_COLORS: dict[str, str] = {
     Liveness.LATE: "warning",
     Liveness.OFFLINE: "danger",
 }
+#: Of what is amiss; that a process works is what everybody expects.
+WORK_COLORS: dict[str, str] = {Work.NOT_POLLING: "danger", Work.CUT_OFF: "warning"}
 STATE_COLORS = {"Disabled": "danger", "Draining": "warning"}
 
 

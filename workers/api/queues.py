@@ -184,7 +184,7 @@ class InstallScriptView(WorkerApiView):
         responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR)},
     )
     def get(self, request: Request, queue_id: str) -> HttpResponse:
-        """A shell script, or a manifest, that starts a worker of the queue; it holds no key."""
+        """A shell script, or a manifest, that starts a worker of the queue, or scales it; it holds no key."""
         queue = _queue(request, queue_id)
         deployment_type = DeploymentType(valid_query(request, DeploymentSerializer)["deployment_type"])
         return HttpResponse(install_script(queue, deployment_type), content_type="text/plain; charset=utf-8")

@@ -32,20 +32,32 @@ WITHOUT_TLS = {"TEMPORAL_HOST": "temporal:"}
 QUEUE_IN_NAME = 38
 
 
+#: The gauge of the tasks that wait for a queue, and how many of them may wait for each worker.
+BACKLOG_METRIC, TASKS_FOR_EACH = "controlplane_queue_backlog", 10
+#: How many workers there are at most where the queue has no limit.
+MOST_REPLICAS = 10
+
+
 class DeploymentType(models.TextChoices):
-    """Where a worker is to run."""
+    """Where a worker is to run, or what scales those that run in a cluster."""
 
     LOCAL = "local"
     DOCKER = "docker"
     KUBERNETES = "kubernetes"
     OPENSHIFT = "openshift", "OpenShift"
+    KEDA = "keda", "KEDA"
+    HPA = "hpa", "HPA"
 
 
+#: What starts no worker, but scales the Deployment of another text.
+SCALERS = (DeploymentType.KEDA, DeploymentType.HPA)
 TEMPLATES = {
     DeploymentType.LOCAL: "local.sh",
     DeploymentType.DOCKER: "docker.sh",
     DeploymentType.KUBERNETES: "deployment.yaml",
     DeploymentType.OPENSHIFT: "deployment.yaml",
+    DeploymentType.KEDA: "keda.yaml",
+    DeploymentType.HPA: "hpa.yaml",
 }
 #: What is installed, as every template may want to tell it.
 PACKAGES = {
@@ -81,7 +93,7 @@ def worker_command(queue: WorkerQueue) -> WorkerCommand:
 
 
 def install_script(queue: WorkerQueue, deployment_type: DeploymentType) -> str:
-    """A bash script or a manifest that installs the worker and starts one of the queue; it holds no secret."""
+    """A script or manifest that installs the worker and starts one of the queue, or that scales it; without secrets."""
     return _render(TEMPLATES[deployment_type], _context(queue, deployment_type))
 
 
@@ -117,7 +129,23 @@ def _context(queue: WorkerQueue, deployment_type: DeploymentType) -> dict[str, A
         "is_this_machine_only": settings.IS_LOCAL,
         "is_openshift": is_openshift,
         "client": "oc" if is_openshift else "kubectl",
+        "most_replicas": queue.max_workers or MOST_REPLICAS,
+        "backlog_metric": BACKLOG_METRIC,
+        "backlog_labels": [(name, _yaml(value)) for name, value in _labels(queue).items()],
+        "backlog_query": _yaml(_backlog_query(queue)),
+        "tasks_for_each": TASKS_FOR_EACH,
     }
+
+
+def _labels(queue: WorkerQueue) -> dict[str, str]:
+    """How figures name the queue; all are slugs, which need no quoting in a query."""
+    return {"organization": queue.organization_id, "environment": queue.environment.name, "queue": queue.name}
+
+
+def _backlog_query(queue: WorkerQueue) -> str:
+    """Whichever machine tells it, the figure is the same."""
+    labels = ",".join(f'{name}="{value}"' for name, value in _labels(queue).items())
+    return f"max({BACKLOG_METRIC}{{{labels}}})"
 
 
 def _yaml(text: str) -> str:

@@ -928,4 +928,170 @@ class Migration(migrations.Migration):
         AppendOnly(
             table="workers_workerstart",
         ),
+        migrations.CreateModel(
+            name="QueueObservation",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "asked_at",
+                    models.DateTimeField(help_text="When Temporal was asked last, whether or not it answered."),
+                ),
+                ("observed_at", models.DateTimeField(help_text="When it answered last.", null=True)),
+                (
+                    "problem",
+                    models.CharField(blank=True, default="", help_text="Why it did not answer.", max_length=300),
+                ),
+                ("workflow_pollers", models.PositiveIntegerField(default=0)),
+                ("activity_pollers", models.PositiveIntegerField(default=0)),
+                ("pollers", models.PositiveIntegerField(default=0, help_text="Of either kind, each counted once.")),
+                ("strangers", models.PositiveIntegerField(default=0, help_text="Pollers that are no worker's here.")),
+                (
+                    "stranger_identities",
+                    models.JSONField(default=list, help_text="What some of these call themselves."),
+                ),
+                (
+                    "backlog",
+                    models.PositiveBigIntegerField(
+                        help_text="Tasks that wait; empty where Temporal does not tell.", null=True
+                    ),
+                ),
+                (
+                    "oldest_age",
+                    models.DurationField(help_text="How long the oldest of them had waited then.", null=True),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.organization",
+                    ),
+                ),
+                (
+                    "queue",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="observation",
+                        to="workers.workerqueue",
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="ProcessObservation",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="ID")),
+                ("is_polling", models.BooleanField()),
+                (
+                    "is_full",
+                    models.BooleanField(default=False, help_text="It does not poll since all of its slots are taken."),
+                ),
+                (
+                    "is_conspicuous",
+                    models.BooleanField(
+                        default=False, help_text="When Temporal was asked, polling and heartbeats did not go together."
+                    ),
+                ),
+                ("changed_at", models.DateTimeField(help_text="Since when it polls, or does not.")),
+                (
+                    "observed_at",
+                    models.DateTimeField(
+                        help_text="When it was looked for, of a worker with a Temporal connection of its own.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "instance",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="observation",
+                        to="workers.workerinstance",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.organization",
+                    ),
+                ),
+                (
+                    "queue",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="processes",
+                        to="workers.queueobservation",
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="Sweep",
+            fields=[
+                ("id", models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
+                (
+                    "holder",
+                    models.UUIDField(help_text="A process of the service, by an id that it gave itself.", null=True),
+                ),
+                ("expires_at", models.DateTimeField(help_text="Then another one may take over.", null=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                ("queues", models.PositiveIntegerField(default=0)),
+                (
+                    "unanswered",
+                    models.PositiveIntegerField(
+                        default=0, help_text="Connections that did not answer, now or when they were asked last."
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [models.CheckConstraint(condition=models.Q(("id", 1)), name="workers_sweep_one_row")],
+            },
+        ),
+        migrations.AddConstraint(
+            model_name="queueobservation",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "id"), name="workers_queueobservation_tenant_key"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="queueobservation",
+            constraint=environments.database.tenancy.SameOrganization(
+                name="workers_queueobservation_queue_tenant", organization="organization", pointer="queue"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="processobservation",
+            index=models.Index(
+                condition=models.Q(("is_conspicuous", True)),
+                fields=["organization"],
+                name="workers_processobs_conspicuous",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="processobservation",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "id"), name="workers_processobservation_tenant_key"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="processobservation",
+            constraint=environments.database.tenancy.SameOrganization(
+                name="workers_processobservation_instance_tenant", organization="organization", pointer="instance"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="processobservation",
+            constraint=environments.database.tenancy.SameOrganization(
+                name="workers_processobservation_queue_tenant", organization="organization", pointer="queue"
+            ),
+        ),
     ]

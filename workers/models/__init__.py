@@ -3,8 +3,10 @@
 from workers.models.api_keys import ApiKey, KeyRole, Refusal, RefusedStart, Scope
 from workers.models.instances import Activity, InstanceReport, WorkerInstance
 from workers.models.liveness import LIVE, Liveness, Outage, Pulse
+from workers.models.observations import ProcessObservation, QueueObservation, Sweep
 from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
 from workers.models.starts import WorkerStart
+from workers.models.work import Work
 from workers.models.workers import Worker
 
 __all__ = [
@@ -16,11 +18,15 @@ __all__ = [
     "KeyRole",
     "Liveness",
     "Outage",
+    "ProcessObservation",
     "Pulse",
+    "QueueObservation",
     "Refusal",
     "RefusedStart",
     "Scope",
+    "Sweep",
     "UpdateLock",
+    "Work",
     "Worker",
     "WorkerInstance",
     "WorkerQueue",

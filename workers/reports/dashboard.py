@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import Case, CharField, Count, DateField, DateTimeField, Exists, Q, Value, When
+from django.db.models import Case, CharField, Count, DateField, DateTimeField, Exists, F, Q, Value, When
 from django.db.models.functions import Cast, TruncHour
 
 from environments.database.statements import Parameter, kept
@@ -16,7 +16,7 @@ from environments.models.connections import CONNECTION_KINDS, CREDENTIAL_KINDS
 from environments.roles import Staff
 from workers.configuration.revisions import queues_of
 from workers.lifecycle.refusals import REFUSED_FOR
-from workers.models import ApiKey, Liveness, RefusedStart, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import ApiKey, Liveness, RefusedStart, Work, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
 from workers.reports.attention import (
     CRASH_LOOP_WINDOW,
@@ -31,6 +31,7 @@ from workers.reports.attention import (
 )
 from workers.reports.charts import HOUR, Chart, hourly_chart
 from workers.reports.incomplete import incomplete_queues
+from workers.reports.observed import AMISS, amiss, polled_by_strangers, waiting_in_vain
 
 #: How many queues and starts are shown; a list has the rest.
 MOST_QUEUES = 8
@@ -40,6 +41,7 @@ SOON = timedelta(days=max(EXPIRY_WARNING_DAYS))
 WORKERS, CRASH_LOOPING, EXPIRING_KEYS = "workers", "crash looping", "expiring keys"
 LOOPING_HOSTS, DOUBLED = "looping hosts", "doubled"
 REFUSED_WORKERS, REFUSED_HOSTS, INCOMPLETE_QUEUES = "refused workers", "refused hosts", "incomplete queues"
+WAITING_QUEUES, STRANGERS = "waiting queues", "strangers"
 KINDS = {
     WORKERS,
     CRASH_LOOPING,
@@ -49,6 +51,9 @@ KINDS = {
     REFUSED_WORKERS,
     REFUSED_HOSTS,
     INCOMPLETE_QUEUES,
+    WAITING_QUEUES,
+    STRANGERS,
+    *AMISS,
     *(model._meta.model_name for model in CONNECTION_KINDS),
 }
 
@@ -83,6 +88,12 @@ class Attention:
     refused_workers: int
     refused_hosts: int
     incomplete_queues: int
+    #: Queues in which tasks wait and nobody polls, and those that processes poll which are no worker's here.
+    waiting_queues: int
+    queues_with_strangers: int
+    not_polling: int
+    cut_off: int
+    #: Without those that are cut off: these work.
     offline: int
     crash_looping: int
     looping_hosts: int
@@ -97,6 +108,7 @@ class Attention:
         """All of it."""
         counts = [self.offline, self.crash_looping, self.looping_hosts, self.outdated, self.duplicates, self.doubled]
         counts += [self.refused_workers, self.refused_hosts, self.incomplete_queues]
+        counts += [self.waiting_queues, self.queues_with_strangers, self.not_polling, self.cut_off]
         return sum(counts) + self.expiring_keys + sum(sum(trouble) for trouble in self.connections.values())
 
 
@@ -138,7 +150,11 @@ def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool 
         refused_workers=tallies[REFUSED_WORKERS].first,
         refused_hosts=tallies[REFUSED_HOSTS].first,
         incomplete_queues=tallies[INCOMPLETE_QUEUES].first,
-        offline=counts[Liveness.OFFLINE],
+        waiting_queues=tallies[WAITING_QUEUES].first,
+        queues_with_strangers=tallies[STRANGERS].first,
+        not_polling=tallies[Work.NOT_POLLING].first,
+        cut_off=tallies[Work.CUT_OFF].first,
+        offline=max(0, counts[Liveness.OFFLINE] - tallies[Work.CUT_OFF].first),
         crash_looping=tallies[CRASH_LOOPING].first,
         looping_hosts=tallies[LOOPING_HOSTS].first,
         outdated=sum(each.workers for each in stale(live, queues)),
@@ -196,6 +212,9 @@ def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
         _tally(staff, doubled, Value(DOUBLED)),
         _tally(staff, refused_starts(refused_since), whose),
         _tally(staff, incomplete_queues(), Value(INCOMPLETE_QUEUES)),
+        _tally(staff, waiting_in_vain(NOW), Value(WAITING_QUEUES)),
+        _tally(staff, polled_by_strangers(NOW), Value(STRANGERS)),
+        _tally(staff, amiss(NOW, may_be_held=may_be_held), F("work")),
         _tally(staff, keys, Value(EXPIRING_KEYS)),
         _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
         *(

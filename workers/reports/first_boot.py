@@ -10,6 +10,8 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Self
 
+from django.db.models import Q
+
 from environments.connections.asking import WATCHING, AnotherAsksError, AskedTooOftenError
 from environments.connections.verification import ConnectionProblemError
 from environments.encryption import CannotOpenError
@@ -17,7 +19,8 @@ from environments.models import TemporalConnection
 from environments.sealing.data_keys import open_api_key
 from workers.configuration.effective import sections_of
 from workers.lifecycle.refusals import latest_foreign_refusal_at, latest_refusal
-from workers.models import LIVE, ApiKey, Liveness, Refusal, RefusedStart, Worker, WorkerInstance
+from workers.models import LIVE, ApiKey, Liveness, Refusal, RefusedStart, Work, Worker, WorkerInstance
+from workers.models.work import with_work
 
 TITLES = {
     "key": "API key seen",
@@ -106,11 +109,13 @@ class Answers:
 answers = Answers()
 
 
-def polling_of(worker: Worker, instance: WorkerInstance, *, person: str) -> Step:
+def polling_of(worker: Worker, instance: WorkerInstance, now: datetime, *, person: str) -> Step:
     """The last step of a boot, for a worker loaded with its chain and a process of it that lives.
 
     Where Temporal has to be asked for it and cannot be now, the step waits: whoever watches it asks again.
     """
+    if _was_seen_polling(instance, now):
+        return _step(State.DONE, f"This process polls {worker.queue.task_queue_name}.")
     connection = sections_of(worker).temporal.row
     if connection is None:
         return _step(State.UNKNOWN, "The configuration has no Temporal connection any more.")
@@ -130,6 +135,12 @@ def polling_of(worker: Worker, instance: WorkerInstance, *, person: str) -> Step
     if answer.problem:
         return _step(State.UNKNOWN, answer.problem)
     return _judge(answer.identities, worker.queue.task_queue_name, instance)
+
+
+def _was_seen_polling(instance: WorkerInstance, now: datetime) -> bool:
+    """Whether the sweep has seen it of late, so that nobody has to be asked."""
+    rows = WorkerInstance.objects.filter(pk=instance.pk).with_liveness(now)
+    return with_work(rows, now).filter(Q(work=Work.WORKING)).exists()
 
 
 def _ask(connection: TemporalConnection, worker: Worker) -> Answer:
@@ -216,7 +227,7 @@ def _started(worker: Worker, instance: WorkerInstance, now: datetime, person: st
     heartbeat = _heartbeat_of(worker, instance)
     if heartbeat.state is not State.DONE:
         return Checklist.of(key, start, heartbeat)
-    polling = _polling_of(worker, instance, person)
+    polling = _polling_of(worker, instance, now, person)
     is_told = polling.state is State.UNKNOWN and now - instance.started_at > PATIENCE
     is_polling = polling.state is State.DONE and not instance.stopped_at
     return Checklist.of(key, start, heartbeat, polling, is_final=is_polling or is_told)
@@ -239,11 +250,11 @@ def _heartbeat_of(worker: Worker, instance: WorkerInstance) -> Step:
     return Step("heartbeat", text=f"One is expected every {worker.queue.heartbeat_interval} s.")
 
 
-def _polling_of(worker: Worker, instance: WorkerInstance, person: str) -> Step:
+def _polling_of(worker: Worker, instance: WorkerInstance, now: datetime, person: str) -> Step:
     if instance.stopped_at and instance.has_ended_well:
         return Step("polling", State.DONE, "The process has ended, as it was meant to.", instance.stopped_at)
     if instance.stopped_at:
         return Step("polling", State.FAILED, "The process has ended.", instance.stopped_at)
     if instance.liveness == Liveness.OFFLINE:
         return Step("polling", State.FAILED, "The process has not been heard of since.", instance.last_heartbeat_at)
-    return polling_of(worker, instance, person=person)
+    return polling_of(worker, instance, now, person=person)

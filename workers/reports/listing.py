@@ -11,6 +11,7 @@ from workers.configuration.revisions import GROUP, Group, current_revisions
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import LIVE
 from workers.models.paths import PATH
+from workers.models.work import work_of
 from workers.models.workers import WorkerQuerySet
 from workers.reports.attention import refused_starts
 
@@ -36,6 +37,8 @@ class ListedWorker:
     is_disabled: bool
     is_draining: bool
     is_ephemeral: bool
+    #: What Temporal was seen to know beside that: "Working", "Not polling", "Cut off"; None where nothing is known.
+    work: str | None
     #: Why the latest start was refused, since when, and at least how often; None where it was answered.
     refusal: str | None
     refused_since: datetime | None
@@ -58,13 +61,18 @@ def listed(workers: WorkerQuerySet, now: datetime) -> Iterator[ListedWorker]:
     groups = {Group(*row) for row in workers.order_by().values_list(*GROUP).distinct()}
     revisions = current_revisions(groups)
     current = ("current__configuration_revision", *(f"current__{name}" for name in CURRENT))
-    columns = (*PATH, *GROUP, "pk", "liveness", *current, *FLAGS)
-    for row in workers.order_by(*PATH).values_list(*columns).iterator(chunk_size=CHUNK):
+    columns = (*PATH, *GROUP, "pk", "liveness", *current, *FLAGS, "work")
+    for row in (
+        workers.annotate(work=work_of("current__", now))
+        .order_by(*PATH)
+        .values_list(*columns)
+        .iterator(chunk_size=CHUNK)
+    ):
         path, group = row[: len(PATH)], Group(*row[len(PATH) : len(PATH) + len(GROUP)])
-        pk, liveness, runs_with, *rest = row[len(PATH) + len(GROUP) :]
+        pk, liveness, runs_with, *rest, work = row[len(PATH) + len(GROUP) :]
         is_old = liveness in LIVE and is_outdated(runs_with or "", revisions[group])
         missing = missing_in(revisions[group]) or None
-        told = (*rest, *refused.get(pk, NOT_REFUSED), missing)
+        told = (*rest, work or None, *refused.get(pk, NOT_REFUSED), missing)
         yield ListedWorker(pk, "/".join(path), liveness, is_old, *told)
 
 

@@ -12,11 +12,13 @@ from environments.models.connections import CREDENTIAL_KINDS
 from environments.roles import EVERYWHERE
 from workers.lifecycle.pulse import recovery
 from workers.lifecycle.refusals import REFUSED_FOR
-from workers.models import ApiKey, Liveness, Worker, WorkerQueue
+from workers.models import ApiKey, Liveness, QueueObservation, Sweep, Worker, WorkerQueue
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
+from workers.models.observations import fresh_queues
 from workers.reports.attention import refused_starts, running
 from workers.reports.expiries import OVERDUE_FOR
 from workers.reports.incomplete import incomplete_queues
+from workers.reports.observed import AMISS, amiss
 
 
 class QueueFigure(NamedTuple):
@@ -62,6 +64,48 @@ def count_workers(now: datetime) -> list[QueueFigure]:
         for queue_id, organization, environment, queue, _ in queues
         for liveness in Liveness
     ]
+
+
+class ObservedFigure(NamedTuple):
+    """What Temporal was seen to know of a queue; None where it does not tell."""
+
+    organization: str
+    environment: str
+    queue: str
+    workflow_pollers: int
+    activity_pollers: int
+    strangers: int
+    backlog: int | None
+    oldest_age: timedelta | None
+    not_polling: int
+    cut_off: int
+
+
+class SweepFigure(NamedTuple):
+    """How the latest pass of the sweep went, and how long ago that was."""
+
+    age: timedelta
+    unanswered: int
+
+
+def count_observed(now: datetime) -> list[ObservedFigure]:
+    """Each queue of which there is a fresh observation: of the others nothing is claimed. Two statements."""
+    found: Any = amiss(now).order_by()
+    rows = found.values_list("queue_id", "work").annotate(count=Count("pk"))
+    counts = {(queue_id, work): count for queue_id, work, count in rows}
+    names = ("queue__organization_id", "queue__environment__name", "queue__name")
+    told = ("workflow_pollers", "activity_pollers", "strangers", "backlog", "oldest_age")
+    fresh = QueueObservation.objects.filter(fresh_queues(now)).order_by()
+    return [
+        ObservedFigure(*figures, *(counts.get((queue_id, work), 0) for work in AMISS))
+        for queue_id, *figures in fresh.values_list("queue_id", *names, *told)
+    ]
+
+
+def latest_sweep(now: datetime) -> SweepFigure | None:
+    """None before the first pass has ended; one statement."""
+    sweep = Sweep.objects.filter(finished_at__isnull=False).first()
+    return SweepFigure(now - sweep.finished_at, sweep.unanswered) if sweep and sweep.finished_at else None
 
 
 class StartFigure(NamedTuple):

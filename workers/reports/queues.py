@@ -18,12 +18,14 @@ from workers.models import (
     Activity,
     InstanceReport,
     Liveness,
+    QueueObservation,
     Worker,
     WorkerInstance,
     WorkerQueue,
     WorkerStart,
 )
 from workers.models.instances import InstanceQuerySet
+from workers.reports.observed import fresh_observation_of
 
 DAY = timedelta(days=1)
 
@@ -57,6 +59,8 @@ class QueueMetrics:
     last_error_at: datetime | None
     last_activity_at: datetime | None
     updated_at: datetime
+    #: What Temporal was seen to know, while that is fresh.
+    observation: QueueObservation | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def measure_queue(queue: WorkerQueue, now: datetime) -> QueueMetrics:
         last_error_at=max((each["last_error_at"] for each in figures if each["last_error_at"]), default=None),
         last_activity_at=max((each["last_activity_at"] for each in figures if each["last_activity_at"]), default=None),
         updated_at=now,
+        observation=fresh_observation_of(queue, now),
     )
 
 

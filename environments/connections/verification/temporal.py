@@ -21,13 +21,7 @@ from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import ConnectConfig, RPCError, RPCStatusCode, ServiceClient, TLSConfig, WorkflowService
 
 from environments.connections.verification.credentials import key_to_send
-from environments.connections.verification.guard import (
-    Destination,
-    RefusedError,
-    Resolver,
-    destination_of,
-    resolve_name,
-)
+from environments.connections.verification.guard import Destination, Resolver, resolve_name
 from environments.connections.verification.outcome import (
     ConnectionProblemError,
     Deadline,
@@ -35,10 +29,9 @@ from environments.connections.verification.outcome import (
     measured,
     printable,
 )
-from environments.connections.verification.reach import connected, greet, problem_of
+from environments.connections.verification.reach import problem_of
+from environments.connections.verification.trial import try_out
 from environments.encryption import Secret
-from environments.endpoints.hosts import UnusableError
-from environments.endpoints.rules import read_target
 from environments.models import TemporalConnection
 
 #: temporalio 1.35 tells a call that failed while it connects in a text that begins like this.
@@ -72,7 +65,7 @@ def verify_temporal(
         await service.describe_namespace(DescribeNamespaceRequest(namespace=connection.namespace))
         return f"Temporal {info.server_version}" if info.server_version else ""
 
-    return measured(lambda deadline: _answer(connection, secret, question, deadline, resolve))
+    return measured(lambda deadline: answer(connection, secret, question, deadline, resolve))
 
 
 def pollers_of(
@@ -87,48 +80,41 @@ def pollers_of(
             request = DescribeTaskQueueRequest(namespace=connection.namespace, task_queue=queue, task_queue_type=number)
             for poller in (await service.describe_task_queue(request)).pollers:
                 seen = poller.last_access_time.ToDatetime(UTC) if poller.HasField("last_access_time") else None
-                found.append(Poller(kind, _identity(poller.identity), seen))
+                found.append(Poller(kind, shown_identity(poller.identity), seen))
         return tuple(found)
 
-    return _answer(connection, secret, question, Deadline(), resolve)
+    return answer(connection, secret, question, Deadline(), resolve)
 
 
-def _identity(text: str) -> str:
+def shown_identity(text: str) -> str:
+    """What is harmless of what a process calls itself."""
     return "".join(character for character in text[:LONGEST_IDENTITY] if character.isprintable())
 
 
-def _answer[Result](
-    connection: TemporalConnection, secret: Secret, question: Question[Result], deadline: Deadline, resolve: Resolver
+def answer[Result](  # noqa: PLR0913  # who asks whom what, and how long it may take
+    connection: TemporalConnection,
+    secret: Secret,
+    question: Question[Result],
+    deadline: Deadline,
+    resolve: Resolver,
+    *,
+    seconds: float = 0,
 ) -> Result:
-    """What the server answers to a question; ConnectionProblemError if it does not."""
-    is_tls = connection.is_tls_enabled
-    try:
-        host, port = read_target(connection.host, is_tls=is_tls)
-    except UnusableError as error:
-        raise RefusedError(str(error)) from None
-    destination = destination_of(host, port, deadline=deadline, resolve=resolve)
+    """What the server answers to a question; ConnectionProblemError if it does not.
+
+    `seconds` are for a question of many calls, each of which has a limit of its own: it has these once it is connected.
+    """
+    destination = try_out(connection, deadline, resolve)
     key = key_to_send(connection, secret)
-    _try_out(destination, deadline, is_tls=is_tls)
+    config = _config(destination, key, is_tls=connection.is_tls_enabled)
     try:
-        return asyncio.run(_ask(_config(destination, key, is_tls=is_tls), question, deadline))
+        return asyncio.run(_ask(config, question, deadline, seconds))
     except RPCError as error:
         raise ConnectionProblemError(_problem_of(error.status, connection.namespace)) from None
     except _CannotConnectError as error:
         raise ConnectionProblemError(_connect_problem_of(error, destination, connection)) from None
     except TimeoutError as error:
         raise ConnectionProblemError(problem_of(error, destination, deadline)) from None
-
-
-def _try_out(destination: Destination, deadline: Deadline, *, is_tls: bool) -> None:
-    """Connects once without Temporal's client, which puts every trouble with network and TLS into one text."""
-    with connected(destination, deadline, is_tls=is_tls, protocols=["h2"]) as sock:
-        selected = getattr(sock, "selected_alpn_protocol", lambda: "h2")()
-        if is_tls and selected == "h2":
-            # In TLS 1.3 the first that is read tells whether the server goes on without a client's certificate.
-            greet(sock)
-    if selected != "h2":
-        msg = f"{destination} speaks TLS, but not gRPC: is this Temporal's port?"
-        raise ConnectionProblemError(msg)
 
 
 def _config(destination: Destination, key: str, *, is_tls: bool) -> ConnectConfig:
@@ -151,13 +137,15 @@ class _CannotConnectError(Exception):
     """Temporal's client could not connect; holds the name of the gRPC status, "" if there was none."""
 
 
-async def _ask[Result](config: ConnectConfig, question: Question[Result], deadline: Deadline) -> Result:
-    async with asyncio.timeout(deadline.left()):
+async def _ask[Result](config: ConnectConfig, question: Question[Result], deadline: Deadline, seconds: float) -> Result:
+    async with asyncio.timeout(deadline.left()) as limit:
         try:
             client = await ServiceClient.connect(config)
         except RuntimeError as error:
             found = FAILED_CALL.match(str(error))
             raise _CannotConnectError(found[1] if found else "") from None
+        if seconds:
+            limit.reschedule(asyncio.get_running_loop().time() + seconds)
         try:
             return await question(client.workflow_service)
         finally:

@@ -19,6 +19,8 @@ from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import (
     ApiKey,
     InstanceReport,
+    ProcessObservation,
+    QueueObservation,
     Refusal,
     RefusedStart,
     UpdateLock,
@@ -35,7 +37,12 @@ FACTS = {"workers_workerstart.worker_id", "workers_workerstart.api_key_id"}
 #: What the row pointed to has, so that its own foreign key is this one's, too.
 COPIED = {"workers_workerinstance.queue_id"}
 #: Those that the tenant's constraint checks alone.
-TENANTS = {"workers_workerinstance.worker_id"}
+TENANTS = {
+    "workers_workerinstance.worker_id",
+    "workers_queueobservation.queue_id",
+    "workers_processobservation.instance_id",
+    "workers_processobservation.queue_id",
+}
 
 
 def pointers() -> dict[str, models.ForeignKey[Any, Any]]:
@@ -69,6 +76,11 @@ def _complete(fleet: Fleet) -> Fleet:
     instance = fleet.worker.instances.get()
     InstanceReport.objects.create(
         id=instance.pk, organization=fleet.organization, instance=instance, reported_at=instance.started_at
+    )
+    seen = {"organization": fleet.organization}
+    queue = QueueObservation.objects.create(id=fleet.queue.pk, queue=fleet.queue, asked_at=instance.started_at, **seen)
+    ProcessObservation.objects.create(
+        id=instance.pk, instance=instance, queue=queue, is_polling=True, changed_at=instance.started_at, **seen
     )
     acquire_update_lock(
         fleet.queue.pk,

@@ -64,7 +64,14 @@ def test_the_bars_of_the_chart_lead_to_their_hours(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/admin/", "/admin/?period=7d", "/admin/workers/worker/", "/admin/workers/workerstart/"]
+    "path",
+    [
+        "/admin/",
+        "/admin/?period=7d",
+        "/admin/workers/worker/",
+        "/admin/workers/workerqueue/",
+        "/admin/workers/workerstart/",
+    ],
 )
 def test_the_statements_of_a_page_do_not_grow_with_the_fleet(client: Client, tmp_path: Any, path: str) -> None:
     counts = []
@@ -88,6 +95,8 @@ def test_the_statements_of_a_page_do_not_grow_with_the_fleet(client: Client, tmp
             "attention=outdated",
             "attention=crash-loop",
             "attention=duplicate",
+            "attention=not-polling",
+            "attention=cut-off",
             "q=worker",
         )
     ],

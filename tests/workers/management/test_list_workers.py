@@ -87,6 +87,7 @@ def test_each_line_of_json_is_one_worker_in_the_order_of_paths(fleet: Fleet) -> 
         "is_disabled": False,
         "is_draining": False,
         "is_ephemeral": False,
+        "work": None,
         "refusal": None,
         "refused_since": None,
         "refusals": 0,

@@ -33,7 +33,7 @@ from workers.api_keys.issuing import (
     rotate_api_key,
 )
 from workers.api_keys.tokens import UUID_TEXT
-from workers.installation.queue import DeploymentType, worker_command
+from workers.installation.queue import SCALERS, DeploymentType, worker_command
 from workers.models import ApiKey, KeyRole, Scope, Worker
 
 #: Beyond it the question whether to reach a whole organization tells only that there are more.
@@ -244,7 +244,8 @@ class ApiKeyAdmin(KeyColumns, ConsoleAdmin):
             "control_plane_url": settings.CONTROL_PLANE_URL,
         }
         if row.scope == Scope.QUEUE:
-            context |= {"worker_command": worker_command(row.queue).command, "deployments": DeploymentType.values}  # type: ignore[arg-type]  # of queue scope
+            deployments = [kind.value for kind in DeploymentType if kind not in SCALERS]
+            context |= {"worker_command": worker_command(row.queue).command, "deployments": deployments}  # type: ignore[arg-type]  # of queue scope
         response = self._page(request, "issued", title="API key issued", **context)
         response.headers["Cache-Control"] = "no-store"
         return response.render()

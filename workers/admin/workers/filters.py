@@ -1,6 +1,7 @@
 """The filters that list the workers which need attention, or run with one version of an API key."""
 
 import re
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -13,7 +14,7 @@ from environments.models import CredentialConnection
 from environments.models.connections import CREDENTIAL_KINDS
 from workers.admin.states import outage_of
 from workers.lifecycle.refusals import REFUSED_FOR
-from workers.models import WorkerInstance
+from workers.models import Liveness, Work, WorkerInstance
 from workers.reports.attention import (
     CRASH_LOOP_WINDOW,
     crash_looping,
@@ -22,10 +23,15 @@ from workers.reports.attention import (
     refused_starts,
 )
 from workers.reports.incomplete import incomplete_queues, incomplete_workers, queues_of_own_connections
+from workers.reports.observed import amiss, polled_by_strangers, waiting_in_vain
 from workers.reports.rotation_wave import running_on
 
 CRASH_LOOP, DUPLICATE, OUTDATED, REFUSED = "crash-loop", "duplicate", "outdated", "refused"
+NOT_POLLING, CUT_OFF, UNSEEN = "not-polling", "cut-off", "unseen"
 INCOMPLETE, OF_OWN = "incomplete", "own"
+WAITING, STRANGERS = "waiting", "strangers"
+#: Value in the address -> what the processes do.
+WORKS = {NOT_POLLING: Work.NOT_POLLING, CUT_OFF: Work.CUT_OFF}
 RUNS_ON = re.compile(r"(?P<connection>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(?P<version>[0-9]{1,9})", re.ASCII)
 
 
@@ -42,6 +48,9 @@ class AttentionFilter(admin.SimpleListFilter):
             (CRASH_LOOP, "Crash loop"),
             (DUPLICATE, "Running twice"),
             (OUTDATED, "Outdated configuration"),
+            (NOT_POLLING, "Beats but does not poll"),
+            (CUT_OFF, "Polls but does not beat"),
+            (UNSEEN, "Offline and not seen to poll"),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
@@ -61,7 +70,17 @@ class AttentionFilter(admin.SimpleListFilter):
             return queryset.filter(Q(pk__in=duplicates) | Q(pk__in=doubled))
         if self.value() == OUTDATED:
             return outdated(queryset, staff_of(request), now, may_be_held=may_be_held)
-        return queryset
+        return _by_work(queryset, self.value() or "", now, may_be_held=may_be_held)
+
+
+def _by_work(workers: Any, value: str, now: datetime, *, may_be_held: bool) -> Any:
+    """Those of which polling and heartbeats do not go together, or that are Offline and none of these."""
+    if value == UNSEEN:
+        seen = amiss(now, Work.CUT_OFF, may_be_held=may_be_held).values("worker_id")
+        return workers.filter(liveness=Liveness.OFFLINE).exclude(pk__in=seen)
+    if work := WORKS.get(value):
+        return workers.filter(pk__in=amiss(now, work, may_be_held=may_be_held).values("worker_id"))
+    return workers
 
 
 class RunsOnFilter(admin.SimpleListFilter):
@@ -115,3 +134,17 @@ class ConfigurationFilter(admin.SimpleListFilter):
         if self.value() == OF_OWN:
             return queryset.filter(pk__in=queues_of_own_connections().values("pk"))
         return queryset
+
+
+class TemporalFilter(admin.SimpleListFilter):
+    """Worker queues by what Temporal was seen to know of them."""
+
+    title = "Temporal"
+    parameter_name = "temporal"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(WAITING, "Tasks wait and nobody polls"), (STRANGERS, "Unknown processes poll")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
+        found = {WAITING: waiting_in_vain, STRANGERS: polled_by_strangers}.get(self.value() or "")
+        return queryset.filter(pk__in=found(times.now()).values("queue_id")) if found else queryset

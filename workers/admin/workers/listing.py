@@ -20,6 +20,7 @@ from workers.admin.inheritance import InheritingAdmin
 from workers.admin.links import told
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import (
+    WORK_COLORS,
     InOrganizationForm,
     LivenessFilter,
     ShowsLiveness,
@@ -40,6 +41,7 @@ from workers.configuration.effective import is_outdated, missing_in
 from workers.configuration.impact import cut_off
 from workers.configuration.revisions import current_revisions, group_of
 from workers.models import LIVE, Liveness, Worker, WorkerInstance
+from workers.reports.observed import works_of
 
 #: In which order the column of the liveness puts workers: those first that somebody has to look after.
 URGENCY = StrIndex(
@@ -55,7 +57,7 @@ class WorkerForm(InOrganizationForm):
 
 
 class FleetChangeList(BoundedList):
-    """A page of workers, each with the revision of what it would be given now."""
+    """A page of workers, each with the revision of what it would be given now, and with what its process does."""
 
     result_list: Any
 
@@ -66,12 +68,16 @@ class FleetChangeList(BoundedList):
         return [*chosen, *(each for each in self._get_default_ordering() if str(each) not in named), last]
 
     def get_results(self, request: HttpRequest) -> None:
-        """Resolves the configurations of one page together."""
+        """Resolves the configurations of one page together, and asks for its processes' work."""
         super().get_results(request)
         self.result_list = list(self.result_list)
         revisions = current_revisions(group_of(row) for row in self.result_list)
+        may_be_held = outage_of(request) is not None
+        shown = [row.pk for row in self.result_list] if request.method == "GET" else []
+        works = works_of(shown, times.now(), may_be_held=may_be_held) if shown else {}
         for row in self.result_list:
             row.current_revision = revisions[group_of(row)]
+            row.work = works.get(row.pk, "")
 
 
 @admin.register(Worker)
@@ -174,8 +180,11 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
         return "a queue start; removed when offline for a day (ephemeral)" if row.is_ephemeral else "a person"
 
     @admin.display(description="liveness", ordering=URGENCY)
-    def liveness(self, row: Worker) -> SafeString:
-        return liveness_badge(row.liveness)
+    def liveness(self, row: Any) -> SafeString:
+        """And what Temporal was seen to know beside it, where the two do not go together."""
+        shown = liveness_badge(row.liveness)
+        color = WORK_COLORS.get(row.work)
+        return format_html("{} {}", shown, badge(row.work, color)) if color else shown
 
     @admin.display(description="last heartbeat")
     def last_heartbeat(self, row: Worker) -> SafeString | None:

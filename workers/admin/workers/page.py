@@ -11,15 +11,29 @@ from environments.models import AuditEvent
 from environments.models.connections import CONNECTION_POINTERS
 from workers.admin.api_keys.covering import keys_by_id, keys_covering
 from workers.admin.links import link_to, list_of
-from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, is_recovering, state_of
+from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, WORK_COLORS, is_recovering, state_of
 from workers.admin.workers.start_history import past_starts, starts_of
 from workers.api_keys.tokens import UUID_TEXT
 from workers.configuration.effective import revision_or_reason, sections_of
 from workers.configuration.explanation import SECTION_FIELDS, fields_of
 from workers.lifecycle.heartbeats import LOG_LINE_LENGTH
 from workers.lifecycle.refusals import CALL_WITHIN, latest_foreign_refusal_at, refused_start_of
-from workers.models import LIVE, ApiKey, Liveness, Outage, Refusal, RefusedStart, Worker, WorkerInstance, WorkerStart
+from workers.models import (
+    LIVE,
+    ApiKey,
+    Liveness,
+    Outage,
+    ProcessObservation,
+    QueueObservation,
+    Refusal,
+    RefusedStart,
+    Work,
+    Worker,
+    WorkerInstance,
+    WorkerStart,
+)
 from workers.models.instances import CUT, DOUBLED_FOR_INTERVALS, ERROR_MESSAGE_LENGTH
+from workers.models.work import MEANINGS, with_work
 from workers.reports.queues import instances_of, with_reports
 
 #: Rows of each part of the page; a link leads to the rest.
@@ -58,6 +72,7 @@ def overview_of(worker: Worker, outage: Outage | None, now: datetime) -> dict[st
         "has_duplicates": sum(process.liveness in LIVE for process in processes) > 1,
         "is_doubled": current is not None and current.liveness in LIVE and _is_doubled(current, worker),
         "outage": outage,
+        **_temporal(worker, current, now),
         "revision": revision,
         "problem": problem,
         "is_outdated": is_outdated,
@@ -105,12 +120,28 @@ def _processes(worker: Worker, revision: str, now: datetime) -> list[Any]:
 
     One is outdated when another start would give it something else; not while that would be refused.
     """
-    found = instances_of(now, worker=worker.pk).with_held(now)
+    found = with_work(instances_of(now, worker=worker.pk).with_held(now), now)
     processes = with_reports(list(found.order_by("-is_current", "-last_heartbeat_at", "id")[:MOST_PROCESSES]))
     for process in processes:
         given = process.configuration_revision
         process.is_outdated = bool(given and revision) and given != revision  # type: ignore[attr-defined]  # for the template
     return processes
+
+
+def _temporal(worker: Worker, current: Any, now: datetime) -> dict[str, Any]:
+    """What Temporal was seen to know of the process and of its queue."""
+    observation = QueueObservation.objects.filter(queue=worker.queue_id).first()
+    work = Work(current.work) if current else Work.UNKNOWN
+    return {
+        "work": str(work),
+        "work_color": WORK_COLORS.get(work, "success"),
+        "work_meaning": MEANINGS.get(work, ""),
+        "work_since": ProcessObservation.objects.filter(pk=current.pk).values_list("changed_at", flat=True).first()
+        if work
+        else None,
+        "observation": observation,
+        "is_observation_fresh": observation is not None and observation.is_fresh(now),
+    }
 
 
 def _states(worker: Worker) -> list[tuple[str, str]]:

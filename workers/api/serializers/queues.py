@@ -156,7 +156,10 @@ class QueueConfigSerializer(serializers.Serializer[QueueConfiguration]):
 
 @extend_schema_serializer(component_name="WorkerQueueMetrics")
 class QueueMetricsSerializer(serializers.Serializer[QueueMetrics]):
-    """A queue's figures. How tasks end, how long they take and how many wait is known to Temporal only: 0 here."""
+    """A queue's figures. How tasks end and how long they take is known to Temporal only: 0 here.
+
+    How many wait and who polls is asked of Temporal each minute: 0, and no time, where it did not answer of late.
+    """
 
     queue_id = serializers.UUIDField(source="queue.id")
     active_workers = serializers.IntegerField(source="counts.active")
@@ -165,14 +168,23 @@ class QueueMetricsSerializer(serializers.Serializer[QueueMetrics]):
     total_workers = serializers.IntegerField()
     tasks_processed_24h = serializers.IntegerField()
     tasks_failed_24h = Fixed(0)
-    tasks_pending = Fixed(0)
+    tasks_pending = serializers.SerializerMethodField("get_backlog")
     avg_task_duration_ms = Fixed(0.0)
     error_rate_percent = Fixed(0.0)
     last_error_at = serializers.DateTimeField(allow_null=True)
-    task_queue_backlog = Fixed(0)
-    task_queue_pollers = Fixed(0)
+    task_queue_backlog = serializers.SerializerMethodField("get_backlog")
+    task_queue_pollers = serializers.SerializerMethodField()
+    task_queue_observed_at = serializers.DateTimeField(
+        source="observation.observed_at", default=None, allow_null=True, help_text="When Temporal told these."
+    )
     last_activity_at = serializers.DateTimeField(allow_null=True)
     updated_at = serializers.DateTimeField()
+
+    def get_backlog(self, metrics: QueueMetrics) -> int:
+        return (metrics.observation and metrics.observation.backlog) or 0
+
+    def get_task_queue_pollers(self, metrics: QueueMetrics) -> int:
+        return metrics.observation.pollers if metrics.observation else 0
 
 
 @extend_schema_serializer(component_name="WorkerCommand")

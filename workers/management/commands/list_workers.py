@@ -15,13 +15,15 @@ from environments.roles import EVERYWHERE
 from workers.api_keys.tokens import UUID_TEXT
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.management.arguments import organization_id
-from workers.models import Liveness, Worker, WorkerQueue
+from workers.models import Liveness, Work, Worker, WorkerQueue
 from workers.models.paths import queues_at
+from workers.models.work import work_of
 from workers.models.workers import WorkerQuerySet
 from workers.reports.attention import outdated, refused_starts
 from workers.reports.listing import ListedWorker, listed
 
 CHOICES = {liveness.lower().replace(" ", "-"): liveness for liveness in Liveness}
+WORKS = {work.lower().replace(" ", "-"): work for work in Work if work}
 #: Distinct from the 1 of --fail-if-any, so that a script can tell "there are some" from "I could not look".
 FAILED = 2
 
@@ -40,6 +42,7 @@ class Command(ControlPlaneCommand):
         parser.add_argument("--liveness", choices=CHOICES, action="append", help="may be repeated: any of these")
         parser.add_argument("--organization", type=organization_id, metavar="ID")
         parser.add_argument("--queue", metavar="QUEUE", help="its id, or organization/environment/queue")
+        parser.add_argument("--work", choices=WORKS, action="append", help="what Temporal sees; may be repeated")
         parser.add_argument("--outdated", action="store_true", help="only live ones that a restart would change")
         parser.add_argument("--refused", action="store_true", help="only those whose latest start was refused")
         parser.add_argument("--fail-if-any", action="store_true", help="exit code 1 when any is listed, for cron")
@@ -62,6 +65,9 @@ def _wanted(options: dict[str, Any], now: datetime) -> WorkerQuerySet:
         workers = workers.filter(queue=_queue(options["queue"]))
     if options["liveness"]:
         workers = workers.filter(Q(liveness__in=[CHOICES[name] for name in options["liveness"]]))
+    if options["work"]:
+        works = Q(work__in=[WORKS[name] for name in options["work"]])
+        workers = workers.annotate(work=work_of("current__", now)).filter(works)
     if options["refused"]:
         refused = refused_starts(now - REFUSED_FOR).filter(worker_id__isnull=False)
         workers = workers.filter(pk__in=refused.values("worker_id"))
@@ -80,6 +86,8 @@ def _queue(text: str) -> WorkerQueue:
 def _line(worker: ListedWorker) -> str:
     at = worker.last_heartbeat_at
     states = [name for name in ("outdated", "disabled", "draining", "ephemeral") if getattr(worker, f"is_{name}")]
+    if worker.work and worker.work != Work.WORKING:
+        states.insert(0, worker.work.lower())
     if worker.refusal:
         since = worker.refused_since and worker.refused_since.astimezone(UTC)
         states.append(f"refused {worker.refusals} times since {since:%Y-%m-%dT%H:%M:%SZ}: {worker.refusal}")

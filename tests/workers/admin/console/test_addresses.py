@@ -14,7 +14,20 @@ from environments.models import AuditEvent, DataKey, LiteLLMConnection, Organiza
 from tests.support.console import REGISTERED, Model, everything, person, status_of, url
 from tests.support.console_rows import each_model, request_of
 from tests.support.factories import Fleet
-from workers.models import ApiKey, InstanceReport, Outage, Pulse, Refusal, RefusedStart, UpdateLock, Worker, WorkerStart
+from workers.models import (
+    ApiKey,
+    InstanceReport,
+    Outage,
+    ProcessObservation,
+    Pulse,
+    QueueObservation,
+    Refusal,
+    RefusedStart,
+    Sweep,
+    UpdateLock,
+    Worker,
+    WorkerStart,
+)
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -22,8 +35,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 def test_every_model_of_ours_has_a_page(db: None) -> None:
     ours = {model for label in ("environments", "workers") for model in apps.get_app_config(label).get_models()}
-    # Reports and refusals are on the pages of what they are of; the pulse shows where we were away; a lock expires in minutes.
-    assert ours - {InstanceReport, Outage, Pulse, Refusal, RefusedStart, UpdateLock} <= set(REGISTERED)
+    # Reports, refusals and observations are on the pages of what they are of; the pulse shows where we were away; a lock
+    # expires in minutes.
+    of_others = {InstanceReport, ProcessObservation, QueueObservation, Refusal, RefusedStart}
+    assert ours - of_others - {Outage, Pulse, Sweep, UpdateLock} <= set(REGISTERED)
 
 
 def test_a_superuser_who_is_no_longer_one_is_refused_at_once(fleet: Fleet, client: Client) -> None:

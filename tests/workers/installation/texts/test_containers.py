@@ -11,9 +11,11 @@ from tests.support import factories
 from tests.support.factories import Fleet
 from tests.support.installing import CLUSTER, KEY, calls, container, deployment, in_container, values, variables
 from workers.installation.queue import (
+    BACKLOG_METRIC,
     PACKAGES_UNTIL,
     PROGRAM,
     REQUIREMENTS,
+    SCALERS,
     DeploymentType,
     install_script,
     worker_command,
@@ -194,3 +196,19 @@ def test_a_queue_that_is_loaded_with_its_chain_costs_no_more_statements(
     with django_assert_num_queries(0):
         install_script(queue, DeploymentType.KUBERNETES)
         worker_command(queue)
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_what_scales_names_the_deployment_the_gauge_and_the_limit(fleet: Fleet, limit: int | None) -> None:
+    fleet.queue.max_workers = limit
+    name = deployment(fleet.queue, CLUSTER[0])["metadata"]["name"]
+    labels = {"organization": fleet.organization.pk, "environment": "production", "queue": "default"}
+    keda, hpa = (deployment(fleet.queue, kind) for kind in SCALERS)
+    assert keda["spec"]["scaleTargetRef"] == {"name": name}
+    assert hpa["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+    assert keda["spec"]["maxReplicaCount"] == hpa["spec"]["maxReplicas"] == (limit or 10)
+    asked = keda["spec"]["triggers"][0]["metadata"]["query"]
+    matched = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    assert asked == f"max({BACKLOG_METRIC}{{{matched}}})"
+    metric = hpa["spec"]["metrics"][0]["external"]["metric"]
+    assert metric == {"name": BACKLOG_METRIC, "selector": {"matchLabels": labels}}

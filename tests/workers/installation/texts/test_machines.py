@@ -30,6 +30,7 @@ from workers.installation.queue import (
     PACKAGES_UNTIL,
     PROGRAM,
     REQUIREMENTS,
+    SCALERS,
     WORKER_PACKAGE_VERSION,
     DeploymentType,
     install_script,
@@ -137,7 +138,7 @@ def script_that_runs(program: str, queue: WorkerQueue, kind: DeploymentType, pro
     return in_container(programs, f"set -euo pipefail\n{script}")
 
 
-@each_type
+@pytest.mark.parametrize("deployment_type", [kind for kind in DeploymentType if kind not in SCALERS])
 def test_a_worker_whose_start_fails_is_started_again_later_and_later(
     fleet: Fleet, deployment_type: DeploymentType, programs: Path
 ) -> None:
