@@ -36,13 +36,12 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     list_display = ("task_queue_name", "environment", "live_of_max", "waiting", "interval", "state", "created")
     list_select_related = ("environment", "observation")
     list_filter = (ConfigurationFilter, TemporalFilter, "is_disabled", "is_draining")
-    change_form_outer_before_template = "admin/workers/queue/page.html"
+    change_form_outer_before_template = "admin/workers/workerqueue/page.html"
     name_separators = "."
     search_fields = ("name", "environment__name", "organization__id")
     fixed_fields = ("environment",)
     autocomplete_fields = ("environment", *CONNECTION_POINTERS)
     readonly_fields = ("id",)
-    change_form_outer_before_template = "admin/workers/workerqueue/incomplete.html"
     fieldsets = (
         (None, {"fields": ("environment", "name", "display_name", "description", "tags", "id")}),
         (

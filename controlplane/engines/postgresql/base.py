@@ -30,7 +30,7 @@ class Prepared(PrepareManager):
     refused would cost the thread's next starts ten milliseconds of planning each.
     """
 
-    def _should_discard(self, prep: Prepare, results: Sequence[PGresult]) -> bool:
+    def _should_discard(self, prep: Prepare, results: Sequence[PGresult]) -> bool:  # type: ignore[override]  # its third is a constant
         return super()._should_discard(prep, [result for result in results if result.command_status != b"ROLLBACK"])
 
 
