@@ -279,7 +279,7 @@ def demo_secrets(plane: ControlPlane) -> dict[str, set[bytes]]:
     }
     for line in (plane.directory / ".env").read_text().splitlines():
         name, equals, value = line.partition("=")
-        if not equals or line.startswith("#"):
+        if not equals or line.startswith("#") or name == "PORT":
             continue
         found[name] = spellings(value)
         if name != "SECRET_KEY":

@@ -115,8 +115,10 @@ def broken(client: Client, calls: Iterator[tuple[str, str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize("who", CALLERS)
-def test_whatever_is_sent_to_an_address_nobody_is_answered_5xx(who: str, fleet: Fleet) -> None:
-    calls = ((address, data) for address in addresses("") for data in ({}, FILLED))
+def test_whatever_is_sent_to_an_address_nobody_is_answered_5xx(who: str, fleet: Fleet, seeded_random: Random) -> None:
+    """A half of the addresses in each run, others for each caller."""
+    there = sorted(addresses(""))
+    calls = ((address, data) for address in seeded_random.sample(there, len(there) // 2) for data in ({}, FILLED))
     assert broken(caller(who, fleet), (("post", address, data) for address, data in calls)) == []
 
 
