@@ -13,7 +13,7 @@ from itertools import batched
 from queue import Empty, SimpleQueue
 from uuid import UUID
 
-from django.db import IntegrityError
+from django.db import DataError, IntegrityError
 
 from environments import times
 from environments.connections.verification import ConnectionProblemError
@@ -42,6 +42,7 @@ SPREAD, LONGEST_PAUSE = 0.5, 0.1
 RENEWED_AFTER = 10.0
 #: A connection that does not answer twice in a row is left out for 1, 3, 7 and at last 15 passes.
 MOST_PASSES_LEFT_OUT = 15
+UNKEPT = "What Temporal answers cannot be kept."
 NO_KEY = "The API key of the Temporal connection cannot be opened at the moment."
 
 
@@ -168,18 +169,23 @@ class Pass:
 
     def _record(self, target: Target, look: Look) -> None:
         answered = [queue for queue in target.queues if queue.name in look.queues]
+        left = [queue for queue in target.queues if queue.name not in look.queues] if look.problem else []
         for part in batched(answered, WRITTEN_TOGETHER):
             looks = {queue.id: look.queues[queue.name] for queue in part}
             try:
                 _join(target, part, looks, self._clock())
             except IntegrityError:  # a queue or a process was deleted meanwhile; the next pass knows
                 logger.info("a look at %s was not kept: what it tells of has gone", target.connection.pk)
-        if look.problem:
-            left = [queue for queue in target.queues if queue.name not in look.queues]
-            try:
-                record_problem(target, left, look.problem, self._clock())
-            except IntegrityError:
-                logger.info("a problem of %s was not kept: a queue has gone", target.connection.pk)
+            except (DataError, OverflowError, ValueError):  # no column holds it; the others are to have their look
+                logger.exception("a look at %s cannot be kept", target.connection.pk)
+                self._record_problem(target, part, UNKEPT)
+        self._record_problem(target, left, look.problem)
+
+    def _record_problem(self, target: Target, queues: Iterable[AskedQueue], problem: str) -> None:
+        try:
+            record_problem(target, queues, problem, self._clock())
+        except IntegrityError:
+            logger.info("a problem of %s was not kept: a queue has gone", target.connection.pk)
 
 
 def _join(target: Target, queues: tuple[AskedQueue, ...], looks: dict[UUID, QueueLook], now: datetime) -> None:
