@@ -15,6 +15,7 @@ from controlplane.api.errors import json_error
 from controlplane.api.parsers import MAX_BYTES
 from controlplane.middleware import Handler
 from controlplane.middleware.circuit import CircuitMiddleware
+from controlplane.serving.bulkhead import TooManyBodiesError, bulkhead
 from controlplane.serving.heart import heart
 from controlplane.serving.proxies import is_of_this_machine
 
@@ -22,6 +23,8 @@ from controlplane.serving.proxies import is_of_this_machine
 POLICY = (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware)
 #: Of a body that is refused, how much is taken from a client that goes on sending it: somewhat more than any body has.
 MOST_PARTS = 17
+#: Whose the rest of a body is: whoever sends it may have no key.
+NOBODYS = ""
 
 
 class WorkerApiMiddleware:
@@ -93,9 +96,10 @@ def _ends_connection(request: HttpRequest, response: HttpResponseBase) -> bool:
 def _take_rest(request: HttpRequest) -> None:
     """Reads what is left of a body over HTTP/2, whose connection goes on.
 
-    The server ends the stream of a body that is left unread, and many a client then takes its answer for none.
+    The server ends the stream of a body that is left unread, and many a client then takes its answer for none. What
+    comes slowly holds its thread, so that of those whose calls were refused no more are waited for than of one tenant.
     """
-    with suppress(OSError):
+    with suppress(OSError, TooManyBodiesError), bulkhead.body(NOBODYS):
         for _ in range(MOST_PARTS):
             if not request.META["wsgi.input"].read(MAX_BYTES):
                 return

@@ -12,6 +12,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from controlplane.engines.circuit import circuit
 from controlplane.serving.gate import gate
+from workers.observation.lease import INTERVAL as PASS_INTERVAL
 from workers.observation.lease import Lease
 from workers.observation.sweeps import Backoff, Pass
 
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after the boot until the first look whether a pass is due, and between two looks.
 FIRST_AFTER, INTERVAL = 15.0, 10.0
+#: Seconds for which a pass asks further connections: slow ones keep nobody waiting for longer than that and their own.
+PASS_SECONDS = PASS_INTERVAL.total_seconds()
 
 
 class Sweeper:
@@ -35,7 +38,7 @@ class Sweeper:
         try:
             if not self._lease.take():
                 return False
-            for asked, _ in Pass(self._lease, self._backoff).run():
+            for asked, _ in Pass(self._lease, self._backoff, seconds=PASS_SECONDS).run():
                 if asked.problem:
                     logger.info("temporal connection %s: %s", asked.connection.pk, asked.problem)
         except (DatabaseError, InterfaceError) as error:

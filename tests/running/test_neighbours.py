@@ -2,6 +2,7 @@
 
 import select
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from django.db import connection
 
 from controlplane.serving.server import THREADS
 from tests.drills.service import Fleet, Service
+from tests.running.test_framing import CURL, HAS_HTTP2
 from tests.support.circuits import wait_until
 from tests.support.crawler import Console
 from tests.support.databases import MakeDatabase
@@ -84,6 +86,19 @@ class Neighbours:
             for each in sent:
                 each.sendall(head.encode())
             yield sent
+
+    @contextmanager
+    def refused_over_http2(self, calls: int) -> Iterator[None]:
+        """So many starts without a key over HTTP/2, of which the body does not come."""
+        url = f"http://127.0.0.1:{self.service.port}/api/v1/workers/{self.slow.worker_ids[0]}/start"
+        command = [CURL, "-sS", "--http2-prior-knowledge", "-X", "POST", "--upload-file", "-", url]
+        with ExitStack() as opened:
+            for _ in range(calls):
+                curl = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # noqa: S603
+                opened.enter_context(curl)
+                opened.callback(curl.kill)
+            time.sleep(1)
+            yield
 
     def _ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         began = time.monotonic()
@@ -185,3 +200,10 @@ def test_bodies_that_come_slowly_hold_up_no_other_tenant(neighbours: Neighbours,
     assert answers == {b"HTTP/1.1 503 Service Unavailable"}
     assert len(refused) == len(sent) - THREADS // 2
     wait_until(lambda: neighbours.start_slow_tenant().status == 200)
+
+
+@pytest.mark.skipif(not HAS_HTTP2, reason="curl with HTTP/2 is not installed")
+def test_bodies_that_are_refused_over_http2_and_do_not_come_hold_up_nobody(neighbours: Neighbours) -> None:
+    with neighbours.refused_over_http2(30):
+        starts = starts_meanwhile(neighbours)
+    assert_served(starts)

@@ -14,7 +14,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest, StartWorkflowExecutionRequest
 from temporalio.service import ConnectConfig, ServiceClient
 
-from environments.connections.verification.temporal import _runtime, pollers_of
+from environments.connections.verification.temporal import _runtime, pollers_of, shown_identity
 from environments.encryption import Secret
 from environments.models import TemporalConnection
 from tests.support.factories import Fleet
@@ -49,8 +49,8 @@ def polling(server: TemporalServer, task_queue: str, *identities: str) -> Iterat
     thread.start()
     try:
         connection = TemporalConnection(host=server.host, namespace=server.namespace, is_tls_enabled=False)
-        until = time.monotonic() + SOON
-        while not {p.identity for p in pollers_of(connection, Secret("-"), task_queue)} >= set(identities):
+        until, shown = time.monotonic() + SOON, set(map(shown_identity, identities))
+        while not {p.identity for p in pollers_of(connection, Secret("-"), task_queue)} >= shown:
             assert time.monotonic() < until
             time.sleep(0.05)
         yield

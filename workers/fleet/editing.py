@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Model, ProtectedError, Q
 
 from environments import audit, deletion
@@ -142,7 +142,12 @@ def delete_queue(queue: WorkerQueue, editor: Editor) -> None:
 
 def _create[Row: (Environment, WorkerQueue)](row: Row, editor: Editor) -> Row:
     _check(row)
-    row.save(force_insert=True)
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+    except IntegrityError:
+        _check(row)  # which says so when somebody else has taken the name meanwhile
+        raise
     changes = audit.difference({}, audit.snapshot(row))
     audit.record(f"{audit.kind_of(row)}.created", row, actor=editor.actor, now=editor.now, changes=changes)
     return row

@@ -5,15 +5,18 @@ transactions. A connection that does not answer costs its three seconds, and is 
 """
 
 import logging
+import math
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import batched
+from itertools import batched, zip_longest
 from queue import Empty, SimpleQueue
 from uuid import UUID
 
-from django.db import IntegrityError
+from django.db import DataError, IntegrityError
 
 from environments import times
 from environments.connections.verification import ConnectionProblemError
@@ -42,6 +45,7 @@ SPREAD, LONGEST_PAUSE = 0.5, 0.1
 RENEWED_AFTER = 10.0
 #: A connection that does not answer twice in a row is left out for 1, 3, 7 and at last 15 passes.
 MOST_PASSES_LEFT_OUT = 15
+UNKEPT = "What Temporal answers cannot be kept."
 NO_KEY = "The API key of the Temporal connection cannot be opened at the moment."
 
 
@@ -87,11 +91,23 @@ class Backoff:
         self._left_out[target.key] = min(2 ** (failures - 1) - 1, MOST_PASSES_LEFT_OUT)
 
 
+def by_turns(targets: Iterable[Target]) -> list[Target]:
+    """One connection of each organization after the other, so that nobody waits for all of another's slow ones."""
+    of: dict[str, list[Target]] = defaultdict(list)
+    for target in targets:
+        of[target.connection.organization_id].append(target)
+    return [target for turn in zip_longest(*of.values()) for target in turn if target]
+
+
 class Pass:
     """One pass of a holder of the turn."""
 
-    def __init__(self, lease: Lease, backoff: Backoff, clock: Callable[[], datetime] = times.now) -> None:
+    def __init__(
+        self, lease: Lease, backoff: Backoff, clock: Callable[[], datetime] = times.now, *, seconds: float = math.inf
+    ) -> None:
         self._lease, self._backoff, self._clock = lease, backoff, clock
+        #: After which no further connection is asked: it has its turn early in the next pass.
+        self._until = time.monotonic() + seconds
         self._is_over = threading.Event()
         self._found: SimpleQueue[tuple[Target, Look]] = SimpleQueue()
 
@@ -99,7 +115,7 @@ class Pass:
         """Asks all, and tells of each connection what became of it, and how many there are; the turn is ours before."""
         targets = find_targets()
         forget_unasked(targets)
-        wanted = self._backoff.wanted(targets)
+        wanted = by_turns(self._backoff.wanted(targets))
         # What is left out did not answer the last time.
         queues, unanswered = 0, len(targets) - len(wanted)
         number = sum(len(target.queues) for target in wanted)
@@ -118,7 +134,7 @@ class Pass:
         """As they come in; ends early when another process has the turn."""
         waiting, under_way = iter(targets), 0
         while True:
-            while under_way < AT_ONCE and (target := next(waiting, None)):
+            while under_way < AT_ONCE and time.monotonic() < self._until and (target := next(waiting, None)):
                 self._ask(target, pause)
                 under_way += 1
             if not under_way:
@@ -168,18 +184,23 @@ class Pass:
 
     def _record(self, target: Target, look: Look) -> None:
         answered = [queue for queue in target.queues if queue.name in look.queues]
+        left = [queue for queue in target.queues if queue.name not in look.queues] if look.problem else []
         for part in batched(answered, WRITTEN_TOGETHER):
             looks = {queue.id: look.queues[queue.name] for queue in part}
             try:
                 _join(target, part, looks, self._clock())
             except IntegrityError:  # a queue or a process was deleted meanwhile; the next pass knows
                 logger.info("a look at %s was not kept: what it tells of has gone", target.connection.pk)
-        if look.problem:
-            left = [queue for queue in target.queues if queue.name not in look.queues]
-            try:
-                record_problem(target, left, look.problem, self._clock())
-            except IntegrityError:
-                logger.info("a problem of %s was not kept: a queue has gone", target.connection.pk)
+            except (DataError, OverflowError, ValueError):  # no column holds it; the others are to have their look
+                logger.exception("a look at %s cannot be kept", target.connection.pk)
+                self._record_problem(target, part, UNKEPT)
+        self._record_problem(target, left, look.problem)
+
+    def _record_problem(self, target: Target, queues: Iterable[AskedQueue], problem: str) -> None:
+        try:
+            record_problem(target, queues, problem, self._clock())
+        except IntegrityError:
+            logger.info("a problem of %s was not kept: a queue has gone", target.connection.pk)
 
 
 def _join(target: Target, queues: tuple[AskedQueue, ...], looks: dict[UUID, QueueLook], now: datetime) -> None:

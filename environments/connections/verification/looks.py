@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-#: How Temporal's clients call themselves unless they are told another name.
-USUAL_IDENTITY = re.compile(r"(?P<pid>[0-9]{1,18})@(?P<hostname>.{1,255})", re.ASCII)
+#: How Temporal's clients call themselves unless they are told another name; no host here is known by one with NUL.
+USUAL_IDENTITY = re.compile(r"(?P<pid>[0-9]{1,18})@(?P<hostname>[^\0\n]{1,255})", re.ASCII)
 #: A poller that was not seen for so long polls no more: a poll is answered, or asked anew, within 60 s.
 POLLS_WITHIN = timedelta(minutes=2)
 

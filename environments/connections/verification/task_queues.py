@@ -5,9 +5,10 @@ Whoever imports it loads Temporal's client.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from temporalio.api.enums.v1 import WorkerStatus
@@ -44,7 +45,6 @@ class Listed:
     """A worker as Temporal's own list has it: one of a process, of which there may be several."""
 
     key: str
-    identity: str
     place: Place | None
     is_running: bool
 
@@ -57,7 +57,8 @@ class _Looking:
     namespace: str
     clock: Callable[[], datetime]
     until: float
-    listed: dict[str, list[Listed]] = field(default_factory=dict)
+    #: By task queue and identity.
+    listed: dict[str, dict[str, list[Listed]]] = field(default_factory=dict)
     asked: int = 0
 
 
@@ -107,7 +108,7 @@ async def _look_at_queue(looking: _Looking, name: str) -> QueueLook:
         )
         answers[kind] = await _call(looking.service.describe_task_queue, request)
     now = looking.clock()
-    listed = looking.listed.get(name, ())
+    listed = looking.listed.get(name, {})
     seen = {kind: _seen(each, listed, now) for kind, each in answers.items()}
     pollers: dict[str, SeenPoller] = {}
     for each in (*seen["workflow"], *seen["activity"]):
@@ -122,16 +123,16 @@ async def _look_at_queue(looking: _Looking, name: str) -> QueueLook:
         pollers=tuple(pollers.values()),
         backlog=sum(each.approximate_backlog_count for each in stats) if stats else None,
         oldest_age=max(ages, default=None),
-        full=await _full(looking, listed, pollers),
+        full=await _full(looking, chain.from_iterable(listed.values()), pollers),
     )
 
 
-def _seen(response: DescribeTaskQueueResponse, listed: Iterable[Listed], now: datetime) -> list[SeenPoller]:
+def _seen(response: DescribeTaskQueueResponse, listed: Mapping[str, list[Listed]], now: datetime) -> list[SeenPoller]:
     """Those that poll: seen lately, and not known to have ended since."""
     found = []
     for poller in response.pollers[:MOST_POLLERS]:
         polled_at = poller.last_access_time.ToDatetime(UTC)
-        workers = [each for each in listed if each.identity == poller.identity]
+        workers = listed.get(poller.identity, ())
         if polled_at < now - POLLS_WITHIN or (workers and not any(each.is_running for each in workers)):
             continue
         places = {each.place for each in workers if each.is_running and each.place}
@@ -154,7 +155,8 @@ async def _list_workers(looking: _Looking, names: frozenset[str]) -> None:
             page = await _call(looking.service.list_workers, wanted)
             for worker in page.workers:
                 if worker.task_queue in names:
-                    looking.listed.setdefault(worker.task_queue, []).append(_listed(worker))
+                    of_queue = looking.listed.setdefault(worker.task_queue, {})
+                    of_queue.setdefault(worker.worker_identity, []).append(_listed(worker))
             token = page.next_page_token
             if not token:
                 return
@@ -164,10 +166,9 @@ async def _list_workers(looking: _Looking, names: frozenset[str]) -> None:
 
 
 def _listed(worker: Any) -> Listed:
-    is_told = worker.host_name and worker.process_id.isdecimal()
-    place = Place(worker.host_name, int(worker.process_id)) if is_told else place_in(worker.worker_identity)
+    place = place_in(f"{worker.process_id}@{worker.host_name}") or place_in(worker.worker_identity)
     is_running = worker.status == WorkerStatus.WORKER_STATUS_RUNNING
-    return Listed(worker.worker_instance_key, worker.worker_identity, place, is_running)
+    return Listed(worker.worker_instance_key, place, is_running)
 
 
 async def _full(looking: _Looking, listed: Iterable[Listed], pollers: dict[str, SeenPoller]) -> frozenset[Place]:

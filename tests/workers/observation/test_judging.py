@@ -44,6 +44,7 @@ def strangers(verdict: Verdict) -> list[str]:
         ("-1@host", None),
         ("٣@host", None),
         ("9" * 30 + "@host", None),
+        ("12@ho\0st", None),
     ],
 )
 def test_an_identity_tells_its_place_or_nothing(identity: str, place: Place | None) -> None:

@@ -9,13 +9,14 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from environments.connections.verification.looks import Place, QueueLook, SeenPoller
+from environments.connections.verification.looks import Look, Place, QueueLook, SeenPoller
 from environments.deletion import delete
 from tests.support import factories
 from tests.support.calls import start
 from tests.support.factories import ACTOR, Fleet
 from workers.models import ProcessObservation, QueueObservation, Worker, WorkerInstance
-from workers.observation.sweeps import _join
+from workers.observation.lease import Lease
+from workers.observation.sweeps import UNKEPT, Backoff, Pass, _join
 from workers.observation.targets import Target, find_targets, forget_unasked
 
 pytestmark = pytest.mark.sqlite
@@ -52,6 +53,18 @@ def record(look: QueueLook) -> Target:
 def polling() -> dict[int | None, bool]:
     rows = ProcessObservation.objects.values_list("instance__pid", "is_polling")
     return dict(rows)
+
+
+def test_figures_beyond_every_column_are_said_and_cost_nobody_else_a_look(fleet: Fleet) -> None:
+    (target,) = find_targets()
+    (queue,) = target.queues
+    asking = Pass(Lease(timezone.now), Backoff())
+    asking._record(target, Look({queue.name: seen(0, backlog=2**64)}))
+    row = QueueObservation.objects.get()
+    assert (row.observed_at, row.backlog, row.problem) == (None, None, UNKEPT)
+    asking._record(target, Look({queue.name: seen(0, backlog=7)}))
+    row.refresh_from_db()
+    assert (row.backlog, row.problem, polling()[0]) == (7, "", True)
 
 
 def test_a_process_is_written_only_when_it_begins_or_ceases_to_poll(fleet: Fleet) -> None:

@@ -282,6 +282,15 @@ def test_a_name_that_tells_no_place_may_be_any_process(fleet: Fleet, temporal_se
     assert not ProcessObservation.objects.exists()
 
 
+def test_a_name_that_no_database_keeps_costs_nobody_a_look(fleet: Fleet, temporal_server: TemporalServer) -> None:
+    connect(factories.create_fleet("other"), temporal_server.host)
+    with polling(temporal_server, "other.production.default", "1@\0", "2@host\0name"):
+        asked = sweep()
+    assert [(each.answered, each.problem) for each in asked] == [(1, ""), (1, "")]
+    assert observed(fleet).observed_at
+    assert QueueObservation.objects.get(organization="other").strangers == 2
+
+
 def test_the_workers_own_connection_is_asked_about_them(fleet: Fleet, temporal_server: TemporalServer) -> None:
     begin(fleet)
     own = factories.create_temporal(fleet.organization, "own", host="127.0.0.1:1", requires_api_key=False)

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from environments.models import TemporalConnection
-from workers.models import Sweep
+from tests.support.factories import Fleet
+from workers.models import QueueObservation, Sweep
 from workers.observation.lease import Lease
-from workers.observation.sweeps import Backoff
+from workers.observation.sweeps import Backoff, Pass, by_turns
 from workers.observation.targets import Target
 
 
@@ -79,3 +80,21 @@ def test_a_connection_that_does_not_answer_is_left_out_longer_and_longer() -> No
     assert asked == [0, 1, 3, 7, 15, 31]
     edited = Target(TemporalConnection(pk=silent.connection.pk, organization_id="acme", host="c"))
     assert backoff.wanted([edited, other]) == [edited, other]
+
+
+def test_each_organization_has_its_turn_before_anothers_second_connection() -> None:
+    names = ["slow/1", "slow/2", "slow/3", "acme/1", "beta/1", "beta/2"]
+    targets = [
+        Target(TemporalConnection(organization_id=organization, name=name))
+        for organization, name in (each.split("/") for each in names)
+    ]
+    found = [str(target.connection) for target in by_turns(targets)]
+    assert found == ["slow/1", "acme/1", "beta/1", "slow/2", "beta/2", "slow/3"]
+
+
+def test_a_pass_that_has_lasted_long_enough_asks_no_further_connection(fleet: Fleet) -> None:
+    lease = Lease()
+    assert lease.take()
+    assert list(Pass(lease, Backoff(), seconds=0).run()) == []
+    assert Sweep.objects.get().finished_at
+    assert not QueueObservation.objects.exists()

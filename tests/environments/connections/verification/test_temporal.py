@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 from pytest_django import Settings
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest
+from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
+from temporalio.api.worker.v1 import WorkerListInfo
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueResponse, PollActivityTaskQueueRequest
 from temporalio.service import ConnectConfig, ServiceClient
 
 from environments.connections.verification import ConnectionProblemError, RefusedError, Verification, verify
+from environments.connections.verification.looks import Place
+from environments.connections.verification.task_queues import Listed, _listed, _seen
 from environments.connections.verification.temporal import _runtime, pollers_of, verify_temporal
 from environments.encryption import Secret
 from environments.models import TemporalConnection
@@ -218,3 +221,27 @@ def test_silence_ends_after_three_seconds(serve: Serve, trusted: Authority) -> N
         found = list(pool.map(lambda one: problem_of(one[0], is_tls=one[1]), hosts))
     assert time.monotonic() - started < 5
     assert {problem for problem in found if "within 3 seconds" not in problem} == set()
+
+
+def test_many_pollers_of_many_listed_workers_are_told_apart_fast() -> None:
+    now = datetime.now(UTC)
+    pollers = [PollerInfo(identity=f"{pid}@host") for pid in range(4_000)]
+    for poller in pollers:
+        poller.last_access_time.FromDatetime(now)
+    listed = {f"{pid}@host": [Listed("", Place("host", pid), is_running=pid > 0)] for pid in range(10_000)}
+    began = time.process_time()
+    seen = _seen(DescribeTaskQueueResponse(pollers=pollers), listed, now)
+    assert (len(seen), time.process_time() - began < 0.5) == (3_999, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "place"),
+    [
+        ("host", "7", Place("host", 7)),
+        ("host", "7" * 5_000, Place("other", 9)),
+        ("ho\0st", "7", Place("other", 9)),
+        ("", "", Place("other", 9)),
+    ],
+)
+def test_a_listed_worker_tells_a_place_that_can_be_looked_for(host: str, pid: str, place: Place) -> None:
+    assert _listed(WorkerListInfo(host_name=host, process_id=pid, worker_identity="9@other")).place == place

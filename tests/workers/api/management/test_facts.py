@@ -84,6 +84,17 @@ def test_5_settings_come_back_exactly_and_change_the_version(fleet: Fleet, manag
     assert manager.call("GET", f"{path}/config")["config_version"] == before["config_version"]
 
 
+@pytest.mark.parametrize("number", [1e23, 1.2345678901234568e20, 1e300])
+def test_5_a_large_number_changes_no_version_when_something_else_changes(
+    fleet: Fleet, manager: GoClient, number: float
+) -> None:
+    path = filled(fleet, "/worker-queues/{queue}")
+    manager.call("PATCH", path, {"settings": {"big": number}})
+    before = manager.call("GET", f"{path}/config")
+    manager.call("PATCH", path, {"description": "another"})
+    assert manager.call("GET", f"{path}/config")["config_version"] == before["config_version"]
+
+
 def test_6_the_worker_command_holds_texts_alone(fleet: Fleet, manager: GoClient) -> None:
     told = manager.call("GET", filled(fleet, "/environments/{environment}/worker-command"))
     assert {type(value) for value in told.values()} == {str}

@@ -1,5 +1,7 @@
 """Changes meet each other, and starts, at the same moment: each is whole, and none is lost."""
 
+import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
@@ -64,6 +66,31 @@ def test_of_two_that_take_a_name_one_has_it(fleet: Fleet, manager: GoClient) -> 
         body = {"name": f"e{number}"}
         made = at_once(*[lambda body=body: manager.call("POST", "/environments", body)] * 2)
         assert sorted(made) == [200, 409]
+
+
+def test_whoever_comes_second_to_a_name_is_told_so(
+    fleet: Fleet, manager: GoClient, another: "psycopg.Connection[Any]", caplog: pytest.LogCaptureFixture
+) -> None:
+    another.execute(
+        "INSERT INTO workers_workerqueue SELECT (jsonb_populate_record(q, jsonb_build_object('id', %s::text, 'name', 'taken'))).*"
+        " FROM workers_workerqueue q",
+        [str(uuid.uuid4())],
+    )
+    path = f"/environments/{fleet.environment.pk}/worker-queues"
+
+    def make() -> None:
+        try:
+            manager.call("POST", path, {"name": "taken"})
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(make)
+        time.sleep(0.5)
+        another.commit()
+        with pytest.raises(GoError, match="Another worker queue of this environment has this name"):
+            made.result()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
 def test_two_that_change_different_members_lose_nothing(fleet: Fleet, manager: GoClient) -> None:
