@@ -38,7 +38,8 @@ class CircuitMiddleware:
         return self._within_share(request, kind)
 
     def _within_share(self, request: HttpRequest, kind: Kind) -> HttpResponseBase:
-        place = bulkhead.enter(kind, holder_of(request, kind))
+        is_change = kind is Kind.READERS and request.method not in {"GET", "HEAD"}
+        place = (bulkhead.enter_patiently if is_change else bulkhead.enter)(kind, holder_of(request, kind))
         if place is None:
             return too_many(request)
         try:

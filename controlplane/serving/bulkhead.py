@@ -114,6 +114,7 @@ class Bulkhead:
         self._half, self._most_shared = max(1, shared // 2), max(1, shared - 1)
         self._all_but_one = max(1, threads - 1)
         self._most_bodies = max(1, threads // 2)
+        self._all_but_two, self._waiting = max(1, threads - 2), 0
         self.lock = threading.RLock()  # a response may be forgotten, and leave, while its thread has it
         self.places: set[Place] = set()
         self._lanes: SimpleQueue[None] = SimpleQueue()
@@ -144,6 +145,26 @@ class Bulkhead:
             place = Place(self, kind, holder)
             self.places.add(place)
             return place
+
+    def enter_patiently(self, kind: Kind, holder: str = "") -> Place | None:
+        """The same for a change by a program: Terraform makes ten at once, and none a second time.
+
+        It waits for a place, but not for long, and only while two threads are left for workers.
+        """
+        place = self.enter(kind, holder)
+        with self.lock:
+            if place or len(self._calls) + len(self.places) + self._waiting >= self._all_but_two:
+                return place
+            self._waiting += 1
+        until = time.monotonic() + HELD_UP
+        try:
+            while place is None and time.monotonic() < until:
+                time.sleep(PATIENCE / 2)
+                place = self.enter(kind, holder)
+        finally:
+            with self.lock:
+                self._waiting -= 1
+        return place
 
     def _take_lane(self) -> bool:
         """Waits for a lane, but not for long; whether it has one. Who waits for a slow body gives way."""

@@ -391,6 +391,36 @@ def test_a_call_that_is_not_to_take_the_last_thread_is_503(
     assert start(fleet).status_code == 200
 
 
+def test_a_change_waits_for_a_place_while_two_threads_are_left_for_workers() -> None:
+    bulkhead, entered = Bulkhead(8, 4), []
+
+    def change() -> None:
+        if place := bulkhead.enter_patiently(Kind.READERS):
+            entered.append(place)
+            time.sleep(PATIENCE)
+            place.leave()
+
+    changes = [threading.Thread(target=change) for _ in range(6)]
+    for each in changes:
+        each.start()
+    assert sum(each.is_alive() for each in changes) > 2
+    assert bulkhead.enter_patiently(Kind.READERS) is None
+    assert bulkhead.enter(Kind.READERS) is None
+    for each in changes:
+        each.join()
+    assert len(entered) == len(changes)
+
+
+def test_a_change_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    bulkhead = Bulkhead(8, 4)
+    monkeypatch.setattr(module, "HELD_UP", 0.1)
+    for _ in range(2):
+        assert bulkhead.enter(Kind.READERS)
+    began = time.monotonic()
+    assert bulkhead.enter_patiently(Kind.READERS) is None
+    assert time.monotonic() - began >= 0.1
+
+
 def test_bodies_of_one_organization_hold_half_of_the_threads_and_of_each_further_one_a_thread() -> None:
     bulkhead = Bulkhead(8)
     with ExitStack() as sent:
