@@ -20,7 +20,7 @@ def delete(row: models.Model, *, actor: Actor, now: datetime) -> None:
 
     GoneError when it is gone already, ProtectedError when something stands in the way.
     """
-    stored = type(row)._base_manager.select_for_update().filter(pk=row.pk).first()
+    stored = type(row)._base_manager.select_for_update().filter(pk=row.pk).order_by().first()
     if stored is None:
         raise GoneError
     removal = Removal([stored])

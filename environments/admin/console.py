@@ -191,7 +191,7 @@ class ConsoleAdmin(ModelAdmin):
         if change:
             changed = {name for name, value in _values(row).items() if value != row.read[name]}
             rows = type(row)._default_manager.select_for_update(no_key=not changed & _keys_of(type(row)))
-            row.stored = rows.filter(pk=row.pk).first()
+            row.stored = rows.filter(pk=row.pk).order_by().first()  # else the order joins, and locks, what it goes by
             if row.stored is None:
                 msg = "It was deleted meanwhile."
                 raise Http404(msg)
