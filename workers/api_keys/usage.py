@@ -139,8 +139,8 @@ def still_used(keys: QuerySet[ApiKey], now: datetime) -> QuerySet[ApiKey]:
 
 def last_used(key_ids: Collection[UUID]) -> dict[UUID, datetime]:
     """When each of the keys was last seen, at a start or a heartbeat; two statements. Those never used are left out."""
-    own = {"api_key": OuterRef("pk"), "organization": OuterRef("organization")}
-    starts = WorkerStart.objects.filter(**own).order_by("-started_at").values("started_at")[:1]
+    own = WorkerStart.objects.owned_by(OuterRef("organization")).filter(api_key=OuterRef("pk"))
+    starts = own.order_by("-started_at").values("started_at")[:1]
     started = ApiKey.objects.filter(pk__in=key_ids).order_by().values_list("pk", Subquery(starts))
     current = WorkerInstance.objects.filter(api_key_id__in=key_ids, is_current=True).order_by()
     beaten = dict(current.values_list("api_key_id").annotate(Max("last_heartbeat_at")))
@@ -150,7 +150,7 @@ def last_used(key_ids: Collection[UUID]) -> dict[UUID, datetime]:
 
 def history_of(key: ApiKey, now: datetime) -> History:
     """What the key's latest starts tell; four statements."""
-    ledger = WorkerStart.objects.filter(api_key=key.pk, organization=key.organization_id).order_by("-started_at")
+    ledger = WorkerStart.objects.owned_by(key.organization_id).filter(api_key=key.pk).order_by("-started_at")
     columns = ("started_at", "worker_id", "worker_name", "client_address")
     credentials = [name for kind in CREDENTIAL_KINDS for name in (f"{kind.POINTER}_id", version_column(kind))]
     starts = list(ledger.values_list(*columns, *credentials)[: LATEST_STARTS + 1])

@@ -1,9 +1,11 @@
 """The ledger of starts."""
 
 import uuid
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from django.db import models
+from django.db.models import Value
+from django.db.models.functions import Concat
 
 from environments.models import Organization
 from workers.models.workers import Worker
@@ -12,6 +14,18 @@ from workers.models.workers import Worker
 def version_column(kind: Any) -> str:
     """The column that tells which version of its API key a connection of this kind had."""
     return f"{kind.POINTER.removesuffix('_connection')}_api_key_version"
+
+
+class StartQuerySet(models.QuerySet["WorkerStart"]):
+    """Starts as those who tell one worker's or one key's history ask for them."""
+
+    def owned_by(self, organization: Any) -> Self:
+        """Those of the organization with this id, asked so that its own index cannot answer.
+
+        Who names a worker or a key finds its starts by that one's index. By the organization's, which databases now and
+        then take for as good, all of its starts are read where there is none of that worker or key.
+        """
+        return self.alias(owner=Concat("organization_id", Value(""))).filter(owner=organization)
 
 
 class WorkerStart(models.Model):
@@ -46,6 +60,8 @@ class WorkerStart(models.Model):
     litellm_connection_id = models.UUIDField("LiteLLM connection")
     litellm_api_key_version = models.PositiveIntegerField("LiteLLM API key version")
     telemetry_settings_id = models.UUIDField("telemetry settings", null=True)
+
+    objects = StartQuerySet.as_manager()
 
     class Meta:
         ordering: ClassVar[list[str]] = ["-started_at"]

@@ -25,7 +25,7 @@ class PastStart:
 
 def starts_of(worker_id: UUID, organization_id: str) -> QuerySet[WorkerStart]:
     """The starts, the latest first: the organization's, for a ledger's id may be another one's by now."""
-    return WorkerStart.objects.filter(worker=worker_id, organization=organization_id).order_by("-started_at", "-id")
+    return WorkerStart.objects.owned_by(organization_id).filter(worker=worker_id).order_by("-started_at", "-id")
 
 
 def start_before(start: WorkerStart) -> WorkerStart | None:
