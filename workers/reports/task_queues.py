@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db.models import Count
 
-from workers.models import WorkerInstance, WorkerQueue
+from workers.models import QueueObservation, WorkerInstance, WorkerQueue
+from workers.models.observations import fresh_queues
 
 #: Of all live processes of the queues that are told of in one answer: the ones heard of last.
 MOST_PROCESSES = 5_000
@@ -21,6 +22,8 @@ class TaskQueue:
     queue: WorkerQueue
     workers: list[dict[str, Any]]
     worker_count: int
+    #: How many tasks wait, if Temporal was seen to tell it lately.
+    approximate_backlog_count: int | None = None
 
     @property
     def runner_name(self) -> str:
@@ -29,7 +32,7 @@ class TaskQueue:
 
 
 def describe_task_queues(queues: Sequence[WorkerQueue], now: datetime) -> list[TaskQueue]:
-    """The queues in their order; they have to be loaded with their environment. Two statements."""
+    """The queues in their order; they have to be loaded with their environment. Three statements."""
     if not queues:
         return []
     live = WorkerInstance.objects.live(now).filter(worker__queue__in=[queue.pk for queue in queues])
@@ -40,4 +43,6 @@ def describe_task_queues(queues: Sequence[WorkerQueue], now: datetime) -> list[T
     for queue_id, name, hostname, pid, heard_at in latest:
         identity = f"{'' if pid is None else pid}@{hostname or name}"
         listed[queue_id].append({"identity": identity, "last_access_time": heard_at})
-    return [TaskQueue(queue, listed[queue.pk], counts[queue.pk]) for queue in queues]
+    seen = QueueObservation.objects.filter(fresh_queues(now), queue__in=[queue.pk for queue in queues]).order_by()
+    backlogs = dict(seen.values_list("queue", "backlog"))
+    return [TaskQueue(queue, listed[queue.pk], counts[queue.pk], backlogs.get(queue.pk)) for queue in queues]

@@ -220,14 +220,14 @@ class PollerSerializer(serializers.Serializer[dict[str, Any]]):
 
 @extend_schema_serializer(component_name="TaskQueueInfo")
 class TaskQueueSerializer(serializers.Serializer[TaskQueue]):
-    """A task queue and who polls it; how many tasks wait is known to Temporal only: null here."""
+    """A task queue and who polls it; how many tasks wait is null where Temporal was not seen to tell it lately."""
 
     task_queue = serializers.CharField(source="queue.task_queue_name")
     organization_id = serializers.CharField(source="queue.organization_id")
     runner_name = serializers.CharField()
     workers = PollerSerializer(many=True)
     worker_count = serializers.IntegerField()
-    approximate_backlog_count = Fixed(None)
+    approximate_backlog_count = serializers.IntegerField(allow_null=True)
 
 
 @extend_schema_serializer(component_name="UpdateLockRequest")

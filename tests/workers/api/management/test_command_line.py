@@ -1,14 +1,16 @@
 """The command line's own calls, in the order in which it makes them."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from pytest_django import Settings
 
 from tests.support import factories
 from tests.support.factories import Fleet
 from tests.support.go_clients import CONFIG, QUEUE, SHOWN_ENVIRONMENT, WORKER, GoClient, GoError
-from workers.models import Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import QueueObservation, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 pytestmark = pytest.mark.sqlite
 
@@ -109,3 +111,15 @@ def test_the_sdk_lists_who_polls_which_task_queue(fleet: Fleet, manager: GoClien
     assert (poller["identity"], poller["rate_per_second"]) == ("4711@host-1", None)
     with pytest.raises(GoError, match="status 404"):
         manager.call("GET", "/workers/production.other")
+
+
+def test_the_sdk_is_told_how_many_tasks_wait_where_temporal_told_it_lately(fleet: Fleet, manager: GoClient) -> None:
+    now = timezone.now()
+    seen = QueueObservation(
+        id=fleet.queue.pk, queue=fleet.queue, organization=fleet.organization, asked_at=now, observed_at=now, backlog=3
+    )
+    seen.save()
+    assert manager.call("GET", "/workers/production.default")["approximate_backlog_count"] == 3
+    seen.observed_at = now - timedelta(hours=1)
+    seen.save()
+    assert manager.call("GET", "/workers")[0]["approximate_backlog_count"] is None
