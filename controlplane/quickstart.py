@@ -24,6 +24,7 @@ from workers.api_keys.issuing import DEFAULT_LIFETIME, IssuedApiKey, issue_api_k
 from workers.configuration.effective import sections_of
 from workers.fleet import apply_document
 from workers.models import Worker
+from workers.models.states import not_disabled
 
 ACTOR = Actor("command:quickstart")
 FLEET = env.ROOT / "examples" / "fleet.yaml"
@@ -65,16 +66,16 @@ def prepare(*, now: datetime, temporal: str | None = None) -> Quickstart:
         _create_fleet(now)
     if temporal:
         _point(temporal, now)
-    worker, other = _workers()
+    worker, other = _workers(now)
     lifetime = DEFAULT_LIFETIME if is_first else LATER_KEY_LIFETIME
     issued = issue_api_key(worker.queue, name="quickstart", actor=ACTOR, now=now, lifetime=lifetime)
     return Quickstart(worker, other, issued, username, password)
 
 
-def _workers() -> tuple[Worker, Worker]:
+def _workers(now: datetime) -> tuple[Worker, Worker]:
     """The first that could start, and the next one of its queue, or the same where there is no other."""
-    enabled = Worker.objects.filter(organization=ORGANIZATION, is_disabled=False, queue__is_disabled=False)
-    found = enabled.with_chain().order_by("created_at", "name")
+    found = Worker.objects.filter(not_disabled(now, "", "queue__"), organization=ORGANIZATION)
+    found = found.with_chain().order_by("created_at", "name")
     worker = found.first()
     if worker is None:
         msg = "The demo organization has no enabled worker: make one in the console, or with manage.py create_worker."

@@ -29,7 +29,7 @@ def examine(now: datetime, progress: ProgressDisplay) -> Iterator[Finding]:
         yield from keys.examine_signing_keys(now)
         yield from keys.examine_api_keys(now)
         yield from workers.examine_starts(now)
-        yield from workers.examine_incomplete()
+        yield from workers.examine_incomplete(now)
         yield from workers.examine_running(now)
         yield from workers.examine_workers(now)
 

@@ -10,6 +10,7 @@ from controlplane.doctor.findings import Finding, Level, many, note
 from workers.lifecycle.refusals import REFUSED_FOR
 from workers.models import Liveness, RefusedStart, Worker, WorkerInstance, WorkerQueue
 from workers.models.paths import PATH
+from workers.models.states import enabled
 from workers.reports.attention import refused_starts
 from workers.reports.incomplete import first_missing, incomplete_queues, queues_of_own_connections
 
@@ -36,14 +37,14 @@ def examine_starts(now: datetime) -> Iterator[Finding]:
     yield from many(Level.PROBLEM, STARTS, what=what, names=told[False], advice=advice)
 
 
-def examine_incomplete() -> Iterator[Finding]:
+def examine_incomplete(now: datetime) -> Iterator[Finding]:
     """Queues in which starts would be refused for want of a connection, and those that serve named workers only."""
     advice = "Let a level point to the connection that is missing, or disable the queue."
     what = "Worker queues whose configuration is incomplete, so that starts are refused"
-    yield from many(Level.PROBLEM, STARTS, what=what, names=_lacking(incomplete_queues()), advice=advice)
+    yield from many(Level.PROBLEM, STARTS, what=what, names=_lacking(incomplete_queues(now)), advice=advice)
     advice = "Let a level point to the connection that is missing, if workers are to register or start in the queue."
     what = "Worker queues in which only workers with connections of their own start"
-    yield from many(Level.NOTE, STARTS, what=what, names=_lacking(queues_of_own_connections()), advice=advice)
+    yield from many(Level.NOTE, STARTS, what=what, names=_lacking(queues_of_own_connections(now)), advice=advice)
 
 
 def _lacking(queues: QuerySet[WorkerQueue, Any]) -> Iterator[str]:
@@ -65,9 +66,8 @@ def _host_of(row: RefusedStart) -> str:
 
 def examine_workers(now: datetime) -> Iterator[Finding]:
     """Those that never started within a week, but for whom a person holds back."""
-    held_back = {f"{level}is_{state}": False for level in ("", "queue__") for state in ("disabled", "draining")}
     missing = Worker.objects.with_liveness(now).filter(
-        Q(liveness=Liveness.NEVER_STARTED), created_at__lt=now - NEVER_STARTED_AFTER, **held_back
+        enabled(now, "", "queue__"), Q(liveness=Liveness.NEVER_STARTED), created_at__lt=now - NEVER_STARTED_AFTER
     )
     paths = missing.order_by(*PATH).values_list(*PATH).iterator()
     what = f"Workers that never started in {NEVER_STARTED_AFTER.days} days"

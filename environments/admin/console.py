@@ -74,6 +74,8 @@ class ConsoleAdmin(ModelAdmin):
     writer_role: Role | None = Role.ADMINISTRATOR
     #: Fields that are chosen when the row is made and fixed from then on.
     fixed_fields: tuple[str, ...] = ()
+    #: Columns that are one: whoever changes one of them has seen, and decides, all.
+    joint_fields: frozenset[str] = frozenset()
     #: What parts the names of a row as it is shown, so that the shown text finds it when it is typed.
     name_separators = ""
     show_full_result_count = False
@@ -179,8 +181,12 @@ class ConsoleAdmin(ModelAdmin):
         """With what was read, so that it is known later what the person changes."""
         row = super().get_object(request, object_id, from_field)
         if row is not None:
+            self.settle(row)
             row.read = _values(row)
         return row
+
+    def settle(self, row: Any) -> None:
+        """Takes out of a row that was read what no longer holds."""
 
     def save_form(self, request: HttpRequest, form: Any, change: bool) -> Any:  # noqa: FBT001
         """Locks a row from here on, and takes over what others have changed of it since it was read.
@@ -190,11 +196,13 @@ class ConsoleAdmin(ModelAdmin):
         row = super().save_form(request, form, change)
         if change:
             changed = {name for name, value in _values(row).items() if value != row.read[name]}
+            changed |= self.joint_fields if changed & self.joint_fields else frozenset()
             rows = type(row)._default_manager.select_for_update(no_key=not changed & _keys_of(type(row)))
             row.stored = rows.filter(pk=row.pk).order_by().first()  # else the order joins, and locks, what it goes by
             if row.stored is None:
                 msg = "It was deleted meanwhile."
                 raise Http404(msg)
+            self.settle(row.stored)
             for name, value in _values(row.stored).items():
                 if name not in changed:
                     setattr(row, name, value)

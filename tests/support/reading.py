@@ -33,6 +33,8 @@ QUEUE = {
     "updated_at": "time",
     "created_by": "str?",
     "active_workers": "int",
+    "state_reason": "str?",
+    "state_until": "time?",
     "task_queue_name": "str",
 }
 ENVIRONMENT = {

@@ -10,9 +10,10 @@ from environments import times
 from environments.models import Role
 from environments.models.connections import CONNECTION_POINTERS
 from environments.moments import distance
+from workers.admin.decisions import DECISION, DecidedForm, DecidedPages, StateFilter, ending, held, state_badge
 from workers.admin.inheritance import InheritingAdmin
 from workers.admin.organizations import CONNECTIONS_FIELDSET
-from workers.admin.states import InOrganizationForm, ShowsLiveness, badge, ending, state_badge
+from workers.admin.states import ShowsLiveness, badge
 from workers.admin.workers.filters import ConfigurationFilter, TemporalFilter
 from workers.api_keys.tokens import UUID_TEXT
 from workers.models import QueueObservation, WorkerInstance, WorkerQueue
@@ -20,14 +21,14 @@ from workers.models.instances import live_in_queue
 from workers.reports.incomplete import told_of
 
 
-class WorkerQueueForm(InOrganizationForm):
+class WorkerQueueForm(DecidedForm):
     """A queue is in an environment."""
 
     parent = "environment"
 
 
 @admin.register(WorkerQueue)
-class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
+class WorkerQueueAdmin(DecidedPages, ShowsLiveness, InheritingAdmin):
     """Groups of workers that poll one Temporal task queue."""
 
     empty = "A worker queue is in an environment; its workers poll one Temporal task queue."
@@ -35,7 +36,7 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     writer_role = Role.OPERATOR
     list_display = ("task_queue_name", "environment", "live_of_max", "waiting", "interval", "state", "created")
     list_select_related = ("environment", "observation")
-    list_filter = (ConfigurationFilter, TemporalFilter, "is_disabled", "is_draining")
+    list_filter = (ConfigurationFilter, TemporalFilter, StateFilter)
     change_form_outer_before_template = "admin/workers/workerqueue/page.html"
     name_separators = "."
     search_fields = ("name", "environment__name", "organization__id")
@@ -46,7 +47,7 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
         (None, {"fields": ("environment", "name", "display_name", "description", "tags", "id")}),
         (
             "Running",
-            {"fields": ("heartbeat_interval", "max_workers", "duplicate_policy", "is_draining", "is_disabled")},
+            {"fields": ("heartbeat_interval", "max_workers", "duplicate_policy", *DECISION)},
         ),
         ("Settings", {"fields": ("settings",)}),
         CONNECTIONS_FIELDSET,
@@ -59,14 +60,15 @@ class WorkerQueueAdmin(ShowsLiveness, InheritingAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Any = None, **kwargs: Any
     ) -> HttpResponse:
-        """Says whose starts are refused for want of a connection."""
+        """Says whose starts are refused, and why."""
         if obj:
-            context["incomplete"] = told_of(obj)
+            context["held"] = held(obj, now=times.now())
+            context["incomplete"] = told_of(obj, times.now())
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def consequences(self, obj: WorkerQueue, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling and draining, for the processes that run."""
-        return ending(changes, WorkerInstance.objects.live(times.now()).filter(worker__queue=obj.pk).count())
+        return ending(obj, changes, WorkerInstance.objects.live(times.now()).filter(worker__queue=obj.pk).count())
 
     @admin.display(description="live workers")
     def live_of_max(self, row: Any) -> str:

@@ -1,4 +1,4 @@
-"""How the console shows what is known of a worker, and what a person decided about it."""
+"""How the console shows what is known of a worker."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from environments import times
 from environments.admin.console import ConsoleForm
 from workers.lifecycle.pulse import recovery
-from workers.models import LIVE, Liveness, Outage, Work, Worker, WorkerQueue
+from workers.models import LIVE, Liveness, Outage, Work
 from workers.models.liveness import OFFLINE_AFTER_AT_LEAST
 
 LIVENESS_COLORS: dict[str, str] = {
@@ -21,7 +21,6 @@ LIVENESS_COLORS: dict[str, str] = {
 }
 #: Of what is amiss; that a process works is what everybody expects.
 WORK_COLORS: dict[str, str] = {Work.NOT_POLLING: "danger", Work.CUT_OFF: "warning"}
-STATE_COLORS = {"Disabled": "danger", "Draining": "warning"}
 
 
 def badge(text: str, color: str = "") -> SafeString:
@@ -32,32 +31,6 @@ def badge(text: str, color: str = "") -> SafeString:
 def liveness_badge(liveness: str) -> SafeString:
     """A liveness as the console colors it everywhere."""
     return badge(liveness, LIVENESS_COLORS.get(liveness, ""))
-
-
-def state_badge(row: Worker | WorkerQueue) -> SafeString:
-    """What a person decided, in its color."""
-    state = state_of(row)
-    return badge(state, STATE_COLORS.get(state, ""))
-
-
-def state_of(row: Worker | WorkerQueue) -> str:
-    """What a person decided."""
-    if row.is_disabled:
-        return "Disabled"
-    return "Draining" if row.is_draining else "Enabled"
-
-
-def ending(changes: dict[str, list[Any]], live: int) -> list[str]:
-    """What disabling or draining does to so many live processes, in sentences."""
-    if not live:
-        return []
-    running = f"{live} running process{'' if live == 1 else 'es'}"
-    told = []
-    if changes.get("is_disabled", [None, False])[1]:
-        told.append(f"{running} will be told to end at the next heartbeat, and cannot start again until enabled.")
-    if changes.get("is_draining", [None, False])[1]:
-        told.append(f"{running} will go on and finish; none starts again while draining.")
-    return told
 
 
 class InOrganizationForm(ConsoleForm):

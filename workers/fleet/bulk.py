@@ -16,7 +16,8 @@ from environments.models import AuditEvent
 from workers.api_keys.issuing import DEFAULT_LIFETIME, IssuedApiKey, issue_api_key
 from workers.configuration.impact import CannotStart, QueueImpact, cannot_start, compare, cut_off
 from workers.configuration.revisions import GROUP, Given, Group, current_revisions
-from workers.models import LIVE, ApiKey, Worker, WorkerInstance, WorkerQueue
+from workers.models import LIVE, ApiKey, State, Worker, WorkerInstance, WorkerQueue
+from workers.models.states import decision, state_of
 from workers.models.workers import WorkerQuerySet
 
 #: Beyond these, one transaction would keep starts waiting for too long.
@@ -27,10 +28,6 @@ ATTEMPTS = 5
 COLUMNS = tuple(field.attname for field in Worker._meta.concrete_fields)
 #: Names that a message repeats.
 SHOWN_NAMES = 10
-
-DISABLED: dict[str, bool] = {"is_disabled": True}
-DRAINING: dict[str, bool] = {"is_draining": True}
-ENABLED: dict[str, bool] = {"is_disabled": False, "is_draining": False}
 
 
 class BulkError(ValueError):
@@ -43,11 +40,13 @@ class Outcome:
 
     changed: int
     unchanged: int
+    #: Those that were to drain, and stay disabled instead.
+    disabled: int = 0
 
 
 @dataclass(frozen=True)
 class Share:
-    """The chosen workers of one queue: how many, of these live, and of these such that nothing happens to them."""
+    """The chosen workers of one queue: how many, of these live, and of these in the state that all are to be in."""
 
     queue: WorkerQueue
     workers: int
@@ -71,9 +70,20 @@ class Move:
     live_there: int
 
 
-def set_states(ids: Collection[UUID], states: dict[str, bool], *, actor: Actor, now: datetime) -> Outcome:
-    """Gives all the workers DISABLED, DRAINING or ENABLED; the last takes back both others."""
-    return _change(ids, states, actor=actor, now=now)
+def set_states(  # noqa: PLR0913  # a decision has these parts; each is named at the call
+    ids: Collection[UUID],
+    state: State,
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+    until: datetime | None = None,
+) -> Outcome:
+    """Makes the decision for all the workers; it takes the place of what was decided before.
+
+    What is disabled does not become draining: it would run again when that ends.
+    """
+    return _change(ids, decision(state, reason=reason, until=until), actor=actor, now=now)
 
 
 def move_workers(ids: Collection[UUID], queue: WorkerQueue, *, actor: Actor, now: datetime) -> Outcome:
@@ -106,18 +116,18 @@ def issue_api_keys(
     return [issue_api_key(worker, name=name, actor=actor, now=now, lifetime=lifetime) for worker in ordered]
 
 
-def shares_of(ids: Collection[UUID], now: datetime, *, states: dict[str, bool] | None = None) -> list[Share]:
-    """The workers by queue; `states` are those that would be set."""
-    is_so = Q(**states) if states else Q(pk=None)
+def shares_of(ids: Collection[UUID], now: datetime, *, state: State | None = None) -> list[Share]:
+    """The workers by queue; `state` is the one that would be set."""
     found = (
         Worker.objects.with_liveness(now)
+        .annotate(state=state_of(now))
         .filter(pk__in=ids)
         .order_by()
         .values_list("queue")
         .annotate(
             workers=Count("pk"),
             live=Count("pk", filter=Q(liveness__in=LIVE)),
-            unchanged=Count("pk", filter=is_so),
+            unchanged=Count("pk", filter=Q(state=state)),
         )
     )
     counts = {queue_id: numbers for queue_id, *numbers in found}
@@ -184,7 +194,8 @@ def _change(ids: Collection[UUID], values: dict[str, Any], *, actor: Actor, now:
     for _ in range(ATTEMPTS):
         workers = list(_chosen(ids))
         read = [tuple(getattr(worker, name) for name in COLUMNS) for worker in workers]
-        changed = _changed(workers, values)
+        disabled = _kept_disabled(workers, values, now)
+        changed = _changed([worker for worker in workers if worker.pk not in disabled], values, now)
         events = (audit.event_of("worker.updated", worker, actor, now, changes) for worker, changes in changed)
         record = insert_of(AuditEvent, events)
         with transaction.atomic():
@@ -193,15 +204,23 @@ def _change(ids: Collection[UUID], values: dict[str, Any], *, actor: Actor, now:
             record.run()
             # Last, since heartbeats wait from here on: the current process goes with its worker to a queue.
             Worker.objects.filter(pk__in=[worker.pk for worker, _ in changed]).update(**values)
-        return Outcome(changed=len(changed), unchanged=len(workers) - len(changed))
+        unchanged = len(workers) - len(changed) - len(disabled)
+        return Outcome(changed=len(changed), unchanged=unchanged, disabled=len(disabled))
     msg = "Nothing was changed: somebody else changes the same workers again and again. Try again."
     raise BulkError(msg)
 
 
-def _changed(workers: list[Worker], values: dict[str, Any]) -> list[tuple[Worker, dict[str, list[Any]]]]:
+def _kept_disabled(workers: list[Worker], values: dict[str, Any], now: datetime) -> set[UUID]:
+    """Those that would begin to drain, were they not disabled."""
+    is_to_drain = values.get("is_draining", False)
+    return {worker.pk for worker in workers if is_to_drain and worker.state_at(now) is State.DISABLED}
+
+
+def _changed(workers: list[Worker], values: dict[str, Any], now: datetime) -> list[tuple[Worker, dict[str, list[Any]]]]:
     """Those that differ, with the values, and how."""
     found = []
     for worker in workers:
+        worker.forget_ended(now)
         before = audit.snapshot(worker)
         for name, value in values.items():
             setattr(worker, name, value)

@@ -17,6 +17,7 @@ from environments.models import Environment
 from workers.api_keys.access import KeyOutOfScopeError, UnknownObjectError, permit
 from workers.api_keys.presented import NoUsableKeyError
 from workers.models import ApiKey, KeyRole, Refusal, RefusedStart, Scope, Worker, WorkerInstance, WorkerQueue
+from workers.models.states import HasState, check_is_to_come, whole_decision
 
 #: Of the workers that go along with a queue; beyond these, one transaction would keep others waiting for too long.
 MOST_WORKERS = 5_000
@@ -89,16 +90,18 @@ def change[Row: (Environment, WorkerQueue)](row: Row, values: Mapping[str, Any],
     is_renamed = values.get("name", row.name) != row.name
     stored = type(row)._default_manager.select_for_update(no_key=not is_renamed).get(pk=row.pk)
     editor.require_reach(stored)
+    if isinstance(stored, HasState):
+        stored.forget_ended(editor.now)
     before = audit.snapshot(stored)
     for name, value in values.items():
         setattr(stored, name, value)
-    _check(stored)
+    _check(stored, editor.now)
     if stored.name != before["name"] and (live := _live_in(stored, editor.now)):
         msg = f"The name is part of the task queue that {_counted(live, 'live process polls', 'live processes poll')}."
         raise InUseError(msg)
     changes: dict[str, list[Any]] = audit.difference(before, audit.snapshot(stored))
     if changes:
-        stored.save(update_fields=[*changes, "settings_hash"])
+        stored.save(update_fields={*whole_decision(changes), "settings_hash"})
         action = f"{audit.kind_of(stored)}.updated"
         audit.record(action, stored, actor=editor.actor, now=editor.now, changes=changes)
     return stored
@@ -141,19 +144,19 @@ def delete_queue(queue: WorkerQueue, editor: Editor) -> None:
 
 
 def _create[Row: (Environment, WorkerQueue)](row: Row, editor: Editor) -> Row:
-    _check(row)
+    _check(row, editor.now)
     try:
         with transaction.atomic():
             row.save(force_insert=True)
     except IntegrityError:
-        _check(row)  # which says so when somebody else has taken the name meanwhile
+        _check(row, editor.now)  # which says so when somebody else has taken the name meanwhile
         raise
     changes = audit.difference({}, audit.snapshot(row))
     audit.record(f"{audit.kind_of(row)}.created", row, actor=editor.actor, now=editor.now, changes=changes)
     return row
 
 
-def _check(row: Level) -> None:
+def _check(row: Level, now: datetime) -> None:
     """ValidationError with what the model's own rules say; NameTakenError where only the name is taken."""
     try:
         row.full_clean()
@@ -166,6 +169,8 @@ def _check(row: Level) -> None:
             msg = f"Another {row._meta.verbose_name} of this {where} has this name."
             raise NameTakenError(msg) from error
         raise
+    if isinstance(row, HasState):
+        check_is_to_come(row, now)
 
 
 def _live_in(row: Level, now: datetime) -> int:

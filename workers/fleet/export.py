@@ -4,10 +4,12 @@ from collections import defaultdict
 from typing import Any
 
 import yaml
+from django.utils import timezone
 
 from environments.models import Environment, Organization
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind, Row
 from workers.models import Worker, WorkerQueue
+from workers.models.states import HasState
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -53,6 +55,8 @@ def _listed(name: str, items: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _plain(kind: Kind, row: Row) -> dict[str, Any]:
     """The row's own fields as far as they differ from the defaults, and the names of its connections."""
+    if isinstance(row, HasState):
+        row.forget_ended(timezone.now())
     fields = {name: getattr(row, name) for name, field in kind.fields.items() if _is_worth_writing(kind, field, row)}
     identity = {"id": str(row.pk)} if kind.takes_id else {}
     pointers = {name: target.name for name in kind.pointers if (target := getattr(row, name)) is not None}

@@ -30,6 +30,7 @@ from workers.fleet.seals import Seals
 from workers.fleet.state import Fleet, Rows
 from workers.fleet.validation import problems_of
 from workers.models import Worker, WorkerQueue
+from workers.models.states import STATE_FIELDS, HasState, whole_decision
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Plan:
 def make_plan(document: Document, basis: Rows, *, actor: Actor, now: datetime, prune: bool) -> Plan:
     """The plan for rows as they were read; FleetError with every problem at once when there can be none."""
     plan = Plan(basis, Journal(actor=actor, now=now))
-    fleet = Fleet(basis)
+    fleet = Fleet(basis, now)
     given, disabled = fleet.given(), fleet.disabled()
     queue_of = {worker.pk: worker.queue_id for worker in fleet.rows[Worker].values()}
     _Planner(document, fleet, plan).run(prune=prune)
@@ -153,6 +154,7 @@ class _Planner:
             self.journal.note(Action.UPDATED if existing else Action.CREATED, entry.kind, row, changed)
         elif not existing:
             return None
+        self._tell_ended(entry, row)
         for name in entry.kind.children:
             self._apply_list(entry, name, row)
         return cast("Row", row)
@@ -163,8 +165,21 @@ class _Planner:
             self.problems.append(entry.problem(f"is the same {entry.kind.words} as in line {other.line}"))
 
     def _assign(self, entry: Entry, row: Row) -> None:
+        decided = _decided(row)
         for name, value in entry.values.items():
             setattr(row, name, value)
+        if isinstance(row, HasState):
+            if _decided(row) != decided:  # of another decision, the reason and the end are other ones, or none
+                row.state_reason, row.state_until = "", None
+                for name in STATE_FIELDS & entry.values.keys():
+                    setattr(row, name, entry.values[name])
+            row.forget_ended(self.journal.now)
+
+    def _tell_ended(self, entry: Entry, row: Row) -> None:
+        """A document may go on to say what has ended meanwhile; a year that is mistyped shows here."""
+        until = entry.values.get("state_until")
+        if isinstance(until, datetime) and until <= self.journal.now:
+            self.journal.keep(entry.kind, row, reason="its state_until has passed, so it is enabled")
 
     def _point(self, entry: Entry, row: Row) -> None:
         for pointer, name in entry.pointers.items():
@@ -212,9 +227,17 @@ def _mistaken_identity(entry: Entry, existing: Row | None, parent: Row) -> str:
     return ""
 
 
+def _decided(row: Row) -> tuple[bool, bool]:
+    return getattr(row, "is_disabled", False), getattr(row, "is_draining", False)
+
+
 def _fields(row: Row, changed: dict[str, Any]) -> set[str]:
     """The fields to write: what changed and nothing else."""
     sealed = {each.name for each in row._meta.concrete_fields if isinstance(each, SealedField)}
     key = row._meta.pk.name
     hashed = {"settings_hash"} if set(changed) & set(getattr(row, "HASHED", ())) else set()
-    return {name for name in changed if name != key} | (sealed if "api_key_version" in changed else set()) | hashed
+    return (
+        whole_decision(name for name in changed if name != key)
+        | (sealed if "api_key_version" in changed else set())
+        | hashed
+    )

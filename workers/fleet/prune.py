@@ -13,6 +13,7 @@ from workers.fleet.changes import Action
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, WORKER, WORKER_QUEUE, Kind, Row
 from workers.fleet.state import KIND_OF, Fleet, targets_of
 from workers.models import Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models.states import STATE_FIELDS
 
 if TYPE_CHECKING:
     from workers.fleet.plan import Plan
@@ -110,9 +111,10 @@ def _delete(kind: Kind, row: Row, plan: "Plan") -> None:
 def _retire(kind: Kind, row: Row, plan: "Plan", reason: str) -> None:
     if not isinstance(row, Worker | WorkerQueue):
         plan.journal.keep(kind, row, reason=reason)
-    elif row.is_disabled:
+    elif row.is_disabled and row.state_until is None:
         plan.journal.keep(kind, row, reason=f"disabled before; {reason}")
     else:
-        row.is_disabled = True
-        plan.update(row, ["is_disabled"])
-        plan.journal.note(Action.DISABLED, kind, row, {"is_disabled": [False, True]}, reason=reason)
+        before = audit.snapshot(row)
+        row.is_disabled, row.state_reason, row.state_until = True, "", None
+        plan.update(row, STATE_FIELDS)
+        plan.journal.note(Action.DISABLED, kind, row, audit.difference(before, audit.snapshot(row)), reason=reason)

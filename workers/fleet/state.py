@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from workers.configuration.effective import revision_for, revision_of_queue
 from workers.configuration.revisions import Given, Group, group_of
 from workers.fleet.kinds import CONNECTIONS, ENVIRONMENT, ORGANIZATION, WORKER, WORKER_QUEUE, Kind, Row
 from workers.models import Worker, WorkerQueue
+from workers.models.states import HasState
 
 #: What lies in an organization before what it lies in, which is the order of a start's locks, too.
 KINDS = (WORKER, WORKER_QUEUE, ENVIRONMENT, *CONNECTIONS.values(), ORGANIZATION)
@@ -64,7 +66,7 @@ def settled(model: type[Any], row: tuple[Any, ...]) -> tuple[Any, ...]:
 class Fleet:
     """The rows of some organizations as objects that refer to each other; nothing here asks or changes the database."""
 
-    def __init__(self, basis: Rows) -> None:
+    def __init__(self, basis: Rows, now: datetime) -> None:
         self.basis = basis
         self.rows: dict[type[Any], dict[Any, Any]] = {kind.model: _objects(kind, basis) for kind in KINDS}
         self._places: dict[Any, tuple[type[Any], Any, str]] = {}
@@ -73,6 +75,8 @@ class Fleet:
             for row in self:
                 self._link(row)
                 self.put(row)
+                if isinstance(row, HasState):
+                    row.forget_ended(now)
         except KeyError:  # somebody made or deleted it between two of the statements that read
             raise StaleError from None
 

@@ -3,12 +3,14 @@
 import math
 import re
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
 import yaml
 from django.db import models
+from django.utils.dateparse import parse_datetime
+from django.utils.timezone import is_aware
 
 from environments.models.json_fields import ObjectField, TagsField, words_of
 
@@ -112,6 +114,17 @@ def _date(node: yaml.Node) -> date:
         raise UnreadableError(msg) from None
 
 
+def _moment(node: yaml.Node) -> datetime:
+    try:
+        found = parse_datetime(_plain(node) or text_of(node))
+        if found is not None:
+            return (found if is_aware(found) else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    msg = "expected a time such as 2027-01-31T18:00:00Z"
+    raise UnreadableError(msg)
+
+
 def _tags(node: yaml.Node) -> list[str]:
     """Words parted by commas, or a list of texts, which are kept as they are."""
     return [text_of(item) for item in node.value] if isinstance(node, yaml.SequenceNode) else words_of(text_of(node))
@@ -144,6 +157,7 @@ READERS: tuple[tuple[type[Any], Callable[[yaml.Node], Value]], ...] = (
     (models.BooleanField, _boolean),
     (models.IntegerField, _integer),
     (models.FloatField, _number),
+    (models.DateTimeField, _moment),
     (models.DateField, _date),
     (models.CharField, text_of),
     (models.TextField, text_of),

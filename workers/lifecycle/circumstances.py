@@ -32,12 +32,13 @@ _API_KEY = Table(
         *("token_hash", "created_at", "expires_at", "revoked_at"),
     ),
 )
-_WORKER = Table(Worker, ("id", "organization_id", "queue_id", "name", "is_disabled", "is_draining"))
+_STATE = ("is_disabled", "is_draining", "state_reason", "state_until")
+_WORKER = Table(Worker, ("id", "organization_id", "queue_id", "name", *_STATE))
 _QUEUE = Table(
     WorkerQueue,
     (
         *("id", "organization_id", "environment_id", "name", "heartbeat_interval", "max_workers"),
-        *("duplicate_policy", "is_disabled", "is_draining", "settings_hash"),
+        *("duplicate_policy", *_STATE, "settings_hash"),
     ),
 )
 _CREDENTIAL = ("id", "organization_id", "requires_api_key", "sealed_api_key", "api_key_fingerprint", "api_key_version")

@@ -13,10 +13,21 @@ from environments.database.statements import Insert, Parameter, Select, Update
 from environments.models import AuditEvent
 from workers.api_keys.access import UnknownObjectError, name_within, reach
 from workers.api_keys.presented import PresentedKey
+from workers.lifecycle.decisions import refusal_of
 from workers.lifecycle.process import AGREES, AT_SAME_ADDRESS, MAY_BE, Client, Process, instances_of, newest
-from workers.models import Activity, ApiKey, DuplicatePolicy, InstanceReport, Worker, WorkerInstance, WorkerQueue
+from workers.models import (
+    Activity,
+    ApiKey,
+    DuplicatePolicy,
+    InstanceReport,
+    State,
+    Worker,
+    WorkerInstance,
+    WorkerQueue,
+)
 from workers.models.instances import LOG_LINES, TASK_ID_LENGTH
 from workers.models.liveness import intervals_before
+from workers.models.states import not_disabled
 
 #: Seconds after which a heartbeat has waited for somebody who changes its worker, so that all is looked at anew: what
 #: its statement has read of other rows is as old as its wait.
@@ -124,14 +135,15 @@ def _beat(*, is_told: bool, **where: Any) -> Update:
     That is: the key is usable and covers the worker, neither the worker nor its queue is disabled, nothing says that
     another process sent it, and where another one may run, something says that this one did.
     """
-    usable = ApiKey.objects.usable(Parameter("now", models.DateTimeField()))
+    now = Parameter("now", models.DateTimeField())
+    usable = ApiKey.objects.usable(now)
     key = usable.filter(
         pk=Parameter("api_key_id", models.UUIDField()),
         token_hash=Parameter("token_hash", models.CharField()),
         organization=Parameter("organization_id", models.CharField()),
     )
     worker_id = Parameter("worker_id", models.UUIDField())
-    workers = Worker.objects.filter(pk=worker_id, is_disabled=False, queue__is_disabled=False, **where)
+    workers = Worker.objects.filter(not_disabled(now, "", "queue__"), pk=worker_id, **where)
     instances = WorkerInstance.objects.filter(worker=worker_id, is_current=True, stopped_at=None)
     speaks = AGREES & (Q(is_contested=False) | MAY_BE) if is_told else Q(is_contested=False) | AT_SAME_ADDRESS
     return Update(lambda: instances.filter(speaks, worker__in=workers.covered_by(key)), values=_noted())
@@ -172,7 +184,7 @@ def _note_unusual(
     instance = _speaker(worker, process)
     note = _REVIVE if instance.is_replaced else _NOTE
     note(id=instance.pk, **noted)
-    _require_enabled(worker)
+    _require_enabled(worker, noted["last_heartbeat_at"])
     return instance.pk
 
 
@@ -207,10 +219,9 @@ def _speaker(worker: Worker, process: Process) -> WorkerInstance:
     return instance
 
 
-def _require_enabled(worker: Worker) -> None:
-    if worker.is_disabled or worker.queue.is_disabled:
-        msg = "This worker is disabled." if worker.is_disabled else "This worker's queue is disabled."
-        raise HeartbeatRefusedError(msg)
+def _require_enabled(worker: Worker, now: datetime) -> None:
+    if told := refusal_of(worker, now, State.DISABLED) or refusal_of(worker.queue, now, State.DISABLED):
+        raise HeartbeatRefusedError(told)
 
 
 def _keep_report(

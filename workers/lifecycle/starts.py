@@ -25,8 +25,9 @@ from workers.lifecycle.circumstances import (
     writing_for_queue,
     writing_for_worker,
 )
+from workers.lifecycle.decisions import refusal_of, refusal_of_start
 from workers.lifecycle.process import SUCCEEDED, SUCCEEDED_ALONE, Client, Process
-from workers.models import ApiKey, DuplicatePolicy, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import ApiKey, DuplicatePolicy, State, Worker, WorkerInstance, WorkerQueue, WorkerStart
 from workers.models.instances import SUPERSEDED, InstanceQuerySet, live_in_queue
 
 logger = logging.getLogger(__name__)
@@ -208,23 +209,16 @@ def _settled[Result](start: Callable[[], Result], identifier: UUID, *locks: Sele
     raise StartContendedError
 
 
-def _require_startable(worker: Worker) -> None:
-    if worker.is_disabled:
-        msg = "This worker is disabled."
-        raise WorkerDisabledError(msg)
-    _require_open(worker.queue)
-    if worker.is_draining:
-        msg = "This worker is draining: it does not start again."
-        raise StartRefusedError(msg)
+def _require_startable(worker: Worker, now: datetime) -> None:
+    if told := refusal_of(worker, now, State.DISABLED):
+        raise WorkerDisabledError(told)
+    if told := refusal_of_start(worker, now):
+        raise StartRefusedError(told)
 
 
-def _require_open(queue: WorkerQueue) -> None:
-    if queue.is_disabled:
-        msg = "This worker's queue is disabled."
-        raise StartRefusedError(msg)
-    if queue.is_draining:
-        msg = "This worker's queue is draining: nothing new starts."
-        raise StartRefusedError(msg)
+def _require_open(queue: WorkerQueue, now: datetime) -> None:
+    if told := refusal_of(queue, now, State.DISABLED, State.DRAINING):
+        raise StartRefusedError(told)
 
 
 @dataclass(frozen=True)
@@ -283,7 +277,7 @@ def _replaced_by(attempt: Attempt, previous: WorkerInstance | None = None) -> di
 
 def _start_known(found: Circumstances, attempt: Attempt) -> WorkerConfiguration[Secret]:
     worker = cast("Worker", found.worker)
-    _require_startable(worker)
+    _require_startable(worker, attempt.now)
     succession = _succession(worker, found, attempt)
     configuration, entries = _entries(worker, found, attempt, succession)
     writing, rows = _WRITINGS[succession.steps], (*succession.parameters, entries)
@@ -292,7 +286,7 @@ def _start_known(found: Circumstances, attempt: Attempt) -> WorkerConfiguration[
 
 
 def _start_ephemeral(found: Circumstances, attempt: Attempt) -> Started:
-    _require_open(found.queue)
+    _require_open(found.queue, attempt.now)
     row: dict[str, Any] = {
         "id": uuid4(),
         "organization_id": found.queue.organization_id,

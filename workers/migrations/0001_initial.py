@@ -9,6 +9,7 @@ import environments.fields
 import environments.models.fields
 import environments.models.json_fields
 import uuid
+import workers.models.states
 from django.db import migrations, models
 
 from environments.database.append_only import AppendOnly
@@ -85,6 +86,26 @@ class Migration(migrations.Migration):
                         verbose_name="disabled",
                     ),
                 ),
+                (
+                    "state_reason",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Why it is disabled or draining; told wherever that refuses something.",
+                        max_length=200,
+                        validators=[workers.models.states.check_one_line],
+                        verbose_name="reason",
+                    ),
+                ),
+                (
+                    "state_until",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="When that ends by itself, in UTC; empty for no end.",
+                        null=True,
+                        verbose_name="until",
+                    ),
+                ),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 (
                     "litellm_connection",
@@ -131,6 +152,16 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(("name__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
                         name="workers_worker_name_is_slug",
+                    ),
+                    workers.models.states.ToldState(
+                        condition=models.Q(
+                            models.Q(("state_reason", ""), ("state_until", None)),
+                            ("is_disabled", True),
+                            ("is_draining", True),
+                            _connector="OR",
+                        ),
+                        name="workers_worker_state_is_told",
+                        violation_error_message="A reason and an end belong to something that is disabled or draining.",
                     ),
                     environments.database.tenancy.SameOrganization(
                         name="workers_worker_temporal_connection_tenant",
@@ -218,6 +249,26 @@ class Migration(migrations.Migration):
                         verbose_name="disabled",
                     ),
                 ),
+                (
+                    "state_reason",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Why it is disabled or draining; told wherever that refuses something.",
+                        max_length=200,
+                        validators=[workers.models.states.check_one_line],
+                        verbose_name="reason",
+                    ),
+                ),
+                (
+                    "state_until",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="When that ends by itself, in UTC; empty for no end.",
+                        null=True,
+                        verbose_name="until",
+                    ),
+                ),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 (
                     "environment",
@@ -286,6 +337,16 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(("duplicate_policy__in", ["allow", "reject", "take_over"])),
                         name="workers_workerqueue_duplicate_policy",
+                    ),
+                    workers.models.states.ToldState(
+                        condition=models.Q(
+                            models.Q(("state_reason", ""), ("state_until", None)),
+                            ("is_disabled", True),
+                            ("is_draining", True),
+                            _connector="OR",
+                        ),
+                        name="workers_workerqueue_state_is_told",
+                        violation_error_message="A reason and an end belong to something that is disabled or draining.",
                     ),
                     environments.database.tenancy.SameOrganization(
                         name="workers_workerqueue_environment_tenant",

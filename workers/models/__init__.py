@@ -6,6 +6,7 @@ from workers.models.liveness import LIVE, Liveness, Outage, Pulse
 from workers.models.observations import ProcessObservation, QueueObservation, Sweep
 from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
 from workers.models.starts import WorkerStart
+from workers.models.states import State
 from workers.models.work import Work
 from workers.models.workers import Worker
 
@@ -24,6 +25,7 @@ __all__ = [
     "Refusal",
     "RefusedStart",
     "Scope",
+    "State",
     "Sweep",
     "UpdateLock",
     "Work",

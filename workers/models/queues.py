@@ -15,6 +15,7 @@ from environments.models.fields import SlugField, slug_check
 from environments.models.json_fields import ObjectField, TagsField
 from environments.models.organizations import LONGEST_DESCRIPTION, SETTINGS_HELP, HasSettings, settings_hash
 from workers.models.queue_settings import check_queue_settings
+from workers.models.states import HasState, state_check, state_reason, state_until
 
 if TYPE_CHECKING:
     from workers.models.api_keys import ApiKey
@@ -51,7 +52,7 @@ class WorkerQueueQuerySet(models.QuerySet["WorkerQueue"]):
         )
 
 
-class WorkerQueue(HasConnections, HasSettings, TenantOwned):
+class WorkerQueue(HasConnections, HasSettings, HasState, TenantOwned):
     """A group of workers that poll one Temporal task queue."""
 
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
@@ -87,6 +88,8 @@ class WorkerQueue(HasConnections, HasSettings, TenantOwned):
         default=False,
         help_text="A disabled queue's workers cannot start, and running ones are told to end.",
     )
+    state_reason = state_reason()
+    state_until = state_until()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = WorkerQueueQuerySet.as_manager()
@@ -105,6 +108,7 @@ class WorkerQueue(HasConnections, HasSettings, TenantOwned):
             models.CheckConstraint(
                 condition=Q(duplicate_policy__in=DuplicatePolicy.values), name="workers_workerqueue_duplicate_policy"
             ),
+            state_check(),
             *same_organization("environment", *CONNECTION_POINTERS),
         ]
 

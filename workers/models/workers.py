@@ -14,6 +14,7 @@ from environments.models.connections import CONNECTION_POINTERS
 from environments.models.fields import LabelsField, SlugField, slug_check
 from workers.models.liveness import is_held, liveness_of
 from workers.models.queues import WorkerQueue
+from workers.models.states import HasState, state_check, state_reason, state_until
 
 if TYPE_CHECKING:
     from workers.models.api_keys import ApiKeyQuerySet
@@ -54,7 +55,7 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         )
 
 
-class Worker(HasConnections, TenantOwned):
+class Worker(HasConnections, HasState, TenantOwned):
     """A registered identity, created once; its process is a `WorkerInstance`."""
 
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
@@ -71,6 +72,8 @@ class Worker(HasConnections, TenantOwned):
     is_disabled = models.BooleanField(
         "disabled", default=False, help_text="Cannot start; when running, its next heartbeat tells it to end."
     )
+    state_reason = state_reason()
+    state_until = state_until()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = WorkerQuerySet.as_manager()
@@ -88,6 +91,7 @@ class Worker(HasConnections, TenantOwned):
             models.UniqueConstraint(  # which its processes' queue refers to
                 fields=["organization", "id", "queue"], name="workers_worker_queue_key"
             ),
+            state_check(),
             *same_organization("queue", *CONNECTION_POINTERS),
         ]
         indexes: ClassVar[list[models.Index]] = [

@@ -211,7 +211,7 @@ def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
         _tally(staff, on_looping_hosts(since), Value(LOOPING_HOSTS), of="host"),
         _tally(staff, doubled, Value(DOUBLED)),
         _tally(staff, refused_starts(refused_since), whose),
-        _tally(staff, incomplete_queues(), Value(INCOMPLETE_QUEUES)),
+        _tally(staff, incomplete_queues(NOW), Value(INCOMPLETE_QUEUES)),
         _tally(staff, waiting_in_vain(NOW), Value(WAITING_QUEUES)),
         _tally(staff, polled_by_strangers(NOW), Value(STRANGERS)),
         _tally(staff, amiss(NOW, may_be_held=may_be_held), F("work")),

@@ -17,10 +17,10 @@ from workers.reports.attention import refused_starts
 
 #: Rows fetched at a time.
 CHUNK = 2_000
-FLAGS = ("is_disabled", "is_draining", "is_ephemeral")
+DECIDED = ("is_disabled", "is_draining", "state_reason", "state_until")
 NOT_REFUSED = (None, None, 0)
 CURRENT = ("hostname", "started_at", "last_heartbeat_at")
-TIMES = ("started_at", "last_heartbeat_at", "refused_since")
+TIMES = ("started_at", "last_heartbeat_at", "state_until", "refused_since")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class ListedWorker:
     last_heartbeat_at: datetime | None
     is_disabled: bool
     is_draining: bool
+    #: Why, and until when.
+    state_reason: str | None
+    state_until: datetime | None
     is_ephemeral: bool
     #: What Temporal was seen to know beside that: "Working", "Not polling", "Cut off"; None where nothing is known.
     work: str | None
@@ -61,7 +64,7 @@ def listed(workers: WorkerQuerySet, now: datetime) -> Iterator[ListedWorker]:
     groups = {Group(*row) for row in workers.order_by().values_list(*GROUP).distinct()}
     revisions = current_revisions(groups)
     current = ("current__configuration_revision", *(f"current__{name}" for name in CURRENT))
-    columns = (*PATH, *GROUP, "pk", "liveness", *current, *FLAGS, "work")
+    columns = (*PATH, *GROUP, "pk", "liveness", *current, *DECIDED, "is_ephemeral", "work")
     for row in (
         workers.annotate(work=work_of("current__", now))
         .order_by(*PATH)
@@ -69,10 +72,12 @@ def listed(workers: WorkerQuerySet, now: datetime) -> Iterator[ListedWorker]:
         .iterator(chunk_size=CHUNK)
     ):
         path, group = row[: len(PATH)], Group(*row[len(PATH) : len(PATH) + len(GROUP)])
-        pk, liveness, runs_with, *rest, work = row[len(PATH) + len(GROUP) :]
+        pk, liveness, runs_with, *rest, reason, until, is_ephemeral, work = row[len(PATH) + len(GROUP) :]
+        if until is not None and until <= now:
+            rest, reason, until = [*rest[: len(CURRENT)], False, False], "", None
         is_old = liveness in LIVE and is_outdated(runs_with or "", revisions[group])
         missing = missing_in(revisions[group]) or None
-        told = (*rest, work or None, *refused.get(pk, NOT_REFUSED), missing)
+        told = (*rest, reason or None, until, is_ephemeral, work or None, *refused.get(pk, NOT_REFUSED), missing)
         yield ListedWorker(pk, "/".join(path), liveness, is_old, *told)
 
 

@@ -123,7 +123,7 @@ def count_refused(now: datetime) -> list[StartFigure]:
     refused = refused_starts(now - REFUSED_FOR)
     ids = refused.filter(worker_id__isnull=False).values("worker_id")
     counts = dict(Worker.objects.filter(pk__in=ids).order_by().values_list("queue").annotate(Count("pk")))
-    is_incomplete = Exists(incomplete_queues().filter(pk=OuterRef("pk")))
+    is_incomplete = Exists(incomplete_queues(now).filter(pk=OuterRef("pk")))
     queues = WorkerQueue.objects.order_by().annotate(is_incomplete=is_incomplete)
     names = ("organization_id", "environment__name", "name")
     return [

@@ -73,8 +73,11 @@ class QueueConfiguration:
 
 
 def describe_queues(queues: Iterable[WorkerQueue], now: datetime) -> list[Described[WorkerQueue]]:
-    """The queues in their order; they have to be loaded with their environment."""
-    return _describe(list(queues), "worker__queue", now)
+    """The queues as they are now, in their order; they have to be loaded with their environment."""
+    rows = list(queues)
+    for row in rows:
+        row.forget_ended(now)
+    return _describe(rows, "worker__queue", now)
 
 
 def describe_environments(environments: Iterable[Environment], now: datetime) -> list[Described[Environment]]:

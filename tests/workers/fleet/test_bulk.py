@@ -18,7 +18,7 @@ from tests.support.factories import Fleet
 from workers.configuration.effective import revision_for
 from workers.fleet import bulk
 from workers.fleet.bulk import BulkError, Outcome
-from workers.models import ApiKey, Scope, Worker, WorkerQueue
+from workers.models import ApiKey, Scope, State, Worker, WorkerQueue
 
 pytestmark = pytest.mark.sqlite
 
@@ -42,8 +42,8 @@ def states() -> dict[str, tuple[bool, bool]]:
     return {name: states for name, *states in Worker.objects.values_list("name", "is_disabled", "is_draining")}  # type: ignore[misc]
 
 
-def set_states(workers: list[Worker], states: dict[str, bool]) -> Outcome:
-    return bulk.set_states(ids_of(*workers), states, actor=ACTOR, now=now())
+def set_states(workers: list[Worker], state: State) -> Outcome:
+    return bulk.set_states(ids_of(*workers), state, actor=ACTOR, now=now())
 
 
 # --- Disable, drain, enable ------------------------------------------------------------------------------------------------
@@ -51,8 +51,8 @@ def set_states(workers: list[Worker], states: dict[str, bool]) -> Outcome:
 
 def test_each_changed_worker_is_on_record_as_if_it_had_been_changed_alone(fleet: Fleet) -> None:
     workers = three(fleet)
-    assert set_states(workers[:2], bulk.DISABLED) == Outcome(changed=2, unchanged=0)
-    assert set_states(workers, bulk.DISABLED) == Outcome(changed=1, unchanged=2)
+    assert set_states(workers[:2], State.DISABLED) == Outcome(changed=2, unchanged=0)
+    assert set_states(workers, State.DISABLED) == Outcome(changed=1, unchanged=2)
     events = AuditEvent.objects.filter(action="worker.updated")
     assert {event.object_id for event in events} == {str(worker.pk) for worker in workers}
     for event in events:
@@ -64,23 +64,30 @@ def test_each_changed_worker_is_on_record_as_if_it_had_been_changed_alone(fleet:
 
 def test_enabling_takes_back_disabled_and_draining(fleet: Fleet) -> None:
     workers = three(fleet)
-    set_states(workers[:1], bulk.DISABLED)
-    set_states(workers[:2], bulk.DRAINING)
-    assert states() == {"worker-1": [True, True], "worker-2": [False, True], "worker-3": [False, False]}
-    assert set_states(workers, bulk.ENABLED) == Outcome(changed=2, unchanged=1)
+    set_states(workers[:1], State.DISABLED)
+    factories.point(workers[1], is_disabled=True, is_draining=True)
+    assert set_states(workers, State.ENABLED) == Outcome(changed=2, unchanged=1)
     assert set(map(tuple, states().values())) == {(False, False)}
-    changes = AuditEvent.objects.filter(object_id=workers[0].pk).latest("occurred_at").changes
+    changes = AuditEvent.objects.filter(object_id=workers[1].pk).latest("occurred_at").changes
     assert changes == {"is_disabled": [True, False], "is_draining": [True, False]}
 
 
+def test_what_is_disabled_does_not_become_draining(fleet: Fleet) -> None:
+    """When its end comes, it would run again in the midst of those that drain; and it runs no more already."""
+    workers = three(fleet)
+    set_states(workers[:1], State.DISABLED)
+    assert set_states(workers, State.DRAINING) == Outcome(changed=2, unchanged=0, disabled=1)
+    assert states() == {"worker-1": [True, False], "worker-2": [False, True], "worker-3": [False, True]}
+
+
 def test_what_is_set_holds_for_starts(fleet: Fleet) -> None:
-    for states, status in ((bulk.DISABLED, 403), (bulk.ENABLED, 200), (bulk.DRAINING, 409)):
-        set_states([fleet.worker], states)
+    for state, status in ((State.DISABLED, 403), (State.ENABLED, 200), (State.DRAINING, 409)):
+        set_states([fleet.worker], state)
         assert start(fleet).status_code == status
 
 
 def test_workers_that_are_gone_are_passed_over(fleet: Fleet) -> None:
-    outcome = bulk.set_states([fleet.worker.pk, uuid4()], bulk.DISABLED, actor=ACTOR, now=now())
+    outcome = bulk.set_states([fleet.worker.pk, uuid4()], State.DISABLED, actor=ACTOR, now=now())
     assert outcome == Outcome(changed=1, unchanged=0)
 
 
@@ -91,7 +98,7 @@ def test_thousands_of_workers_take_a_handful_of_statements(fleet: Fleet, django_
     ]
     ids = ids_of(*Worker.objects.bulk_create(rows))
     with django_assert_max_num_queries(9):
-        assert bulk.set_states(ids, bulk.DISABLED, actor=ACTOR, now=now()).changed == count
+        assert bulk.set_states(ids, State.DISABLED, actor=ACTOR, now=now()).changed == count
     assert AuditEvent.objects.filter(action="worker.updated").count() == count
 
 
@@ -103,10 +110,10 @@ def test_the_shares_count_workers_live_ones_and_those_that_are_so_already(
 ) -> None:
     other = factories.create_queue(fleet.environment, "other")
     workers = [*three(fleet), factories.create_worker(other)]
-    set_states(workers[1:2], bulk.DISABLED)
+    set_states(workers[1:2], State.DISABLED)
     assert start(fleet).status_code == 200
     with django_assert_num_queries(2):
-        shares = bulk.shares_of(ids_of(*workers), now(), states=bulk.DISABLED)
+        shares = bulk.shares_of(ids_of(*workers), now(), state=State.DISABLED)
     assert [(share.queue.name, share.workers, share.live, share.unchanged) for share in shares] == [
         ("default", 3, 1, 1),
         ("other", 1, 0, 0),
@@ -243,7 +250,7 @@ def test_a_change_meanwhile_is_recorded_as_what_was_there_and_kept(transactional
         connection.close()
 
     with connection.execute_wrapper(meddle):
-        assert set_states([fleet.worker], bulk.ENABLED) == Outcome(changed=1, unchanged=0)
+        assert set_states([fleet.worker], State.ENABLED) == Outcome(changed=1, unchanged=0)
     assert is_done
     assert AuditEvent.objects.get(action="worker.updated").changes == {"is_draining": [True, False]}
     worker = Worker.objects.get()

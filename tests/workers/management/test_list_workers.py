@@ -86,6 +86,8 @@ def test_each_line_of_json_is_one_worker_in_the_order_of_paths(fleet: Fleet) -> 
         "last_heartbeat_at": instance.last_heartbeat_at.isoformat(),
         "is_disabled": False,
         "is_draining": False,
+        "state_reason": None,
+        "state_until": None,
         "is_ephemeral": False,
         "work": None,
         "refusal": None,

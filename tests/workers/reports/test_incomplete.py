@@ -59,7 +59,7 @@ def told(client: Client, fleet: Fleet) -> dict[str, Any]:
         "workers": client.get("/admin/workers/worker/?attention=incomplete").context["cl"].result_count,
         "page": client.get(f"/admin/workers/workerqueue/{fleet.queue.pk}/change/").context["incomplete"],
         "listed": [worker["missing"] for worker in map(json.loads, out.getvalue().splitlines())],
-        "doctor": [(str(found.level), found.text) for found in examine_incomplete()],
+        "doctor": [(str(found.level), found.text) for found in examine_incomplete(timezone.now())],
     }
 
 

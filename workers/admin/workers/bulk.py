@@ -1,11 +1,11 @@
 """What the list of workers does with many at once: it says what would happen, and does it when that is confirmed."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from http import HTTPMethod
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django import forms
@@ -26,12 +26,13 @@ from environments.admin.signed_in import staff_of
 from environments.models import Role
 from workers.admin.api_keys.forms import LifetimeField
 from workers.admin.confirmation import CONFIRMED, mark_of
+from workers.admin.decisions import DecisionFields
 from workers.admin.workers.export import keys_as_csv, workers_as_csv
 from workers.api_keys.issuing import NAME_LENGTH, ApiKeyError
 from workers.configuration.impact import can_start_again
 from workers.fleet import bulk
 from workers.fleet.bulk import BulkError, Move, Outcome
-from workers.models import Worker, WorkerQueue
+from workers.models import State, Worker, WorkerQueue
 
 #: Queues that the confirmation page lists.
 SHOWN_QUEUES = 50
@@ -99,6 +100,10 @@ class MoveForm(BulkForm):
         return queue
 
 
+class DecisionForm(DecisionFields, BulkForm):
+    """Why, and until when."""
+
+
 class KeysForm(BulkForm):
     """What the keys are called, and for how long they are valid."""
 
@@ -123,7 +128,7 @@ class Verb:
     done: str = ""
     #: How a worker is to which nothing happens.
     so: str = ""
-    states: dict[str, bool] = field(default_factory=dict)
+    state: State | None = None
     most: int = bulk.MOST_WORKERS
     form: type[BulkForm] = BulkForm
     variant: str = "primary"
@@ -142,7 +147,8 @@ VERBS = {
             ),
             done="disabled",
             so="disabled",
-            states=bulk.DISABLED,
+            state=State.DISABLED,
+            form=DecisionForm,
             variant="danger",
         ),
         Verb(
@@ -155,7 +161,7 @@ VERBS = {
             ),
             done="enabled",
             so="enabled",
-            states=bulk.ENABLED,
+            state=State.ENABLED,
         ),
         Verb(
             "drain",
@@ -163,11 +169,12 @@ VERBS = {
             "Drain",
             (
                 "Their running processes go on and finish; the workers do not start again.",
-                "Enabling them takes this back. A worker that is disabled stays disabled.",
+                "Enabling them takes this back. A worker that is disabled stays as it is.",
             ),
             done="draining",
             so="draining",
-            states=bulk.DRAINING,
+            state=State.DRAINING,
+            form=DecisionForm,
         ),
         Verb(
             "move",
@@ -289,12 +296,13 @@ class BulkActions(ConsoleAdmin):
                     return self._page(verb, request, form, move=move, notes=list(_notes(move, queue)), **asked)
                 outcome = bulk.move_workers(ids, queue, actor=actor, now=now)
             case _:
-                outcome = bulk.set_states(ids, verb.states, actor=actor, now=now)
+                state = cast("State", verb.state)
+                outcome = bulk.set_states(ids, state, **form.cleaned_data, actor=actor, now=now)
         self.message_user(request, _told(verb, outcome, form.selection), messages.SUCCESS)
         return self._list(request)
 
     def _page(self, verb: Verb, request: HttpRequest, form: BulkForm, **told: Any) -> HttpResponse:
-        shares = bulk.shares_of(form.selection.ids, times.now(), states=verb.states)
+        shares = bulk.shares_of(form.selection.ids, times.now(), state=verb.state)
         context = {
             **self.admin_site.each_context(request),
             **told,
@@ -345,17 +353,20 @@ def _told(verb: Verb, outcome: Outcome, selection: Selection) -> str:
     parts = [f"{outcome.changed} worker{pluralize(outcome.changed)} {verb.done}"]
     if outcome.unchanged:
         parts.append(f"{outcome.unchanged} {pluralize(outcome.unchanged, 'was,were')} {verb.so} already")
-    if gone := selection.asked - outcome.changed - outcome.unchanged:
+    if kept := outcome.disabled:
+        parts.append(f"{kept} {pluralize(kept, 'stays,stay')} disabled")
+    if gone := selection.asked - outcome.changed - outcome.unchanged - outcome.disabled:
         parts.append(f"{gone} {pluralize(gone, 'is,are')} no longer there")
     return f"{', '.join(parts)}."
 
 
 def _notes(move: Move, queue: WorkerQueue) -> Iterator[str]:
     """What else happens to the processes that run, and to those that would start."""
-    if queue.is_disabled:
-        yield "The other queue is disabled: running processes are told to end, and none can start."
-    if queue.is_draining:
-        yield "The other queue is draining: running processes go on, and none can start."
+    state = queue.state_at(times.now())
+    if state is State.DISABLED:
+        yield f"The other queue is disabled: running processes are told to end, and none can start.{queue.why}"
+    if state is State.DRAINING:
+        yield f"The other queue is draining: running processes go on, and none can start.{queue.why}"
     if queue.max_workers is not None and move.live_there + move.live > queue.max_workers:
         yield (
             f"The other queue takes {queue.max_workers} live workers. {move.live_there} are live there and {move.live} "

@@ -6,13 +6,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Prefetch, QuerySet
 from django.db.models.fields.json import KT
 
+from environments import times
 from workers.api_keys.issuing import IssuedApiKey, issued_key
 from workers.configuration.effective import is_outdated
 from workers.configuration.revisions import Group, current_revisions, group_of
@@ -86,6 +87,7 @@ class _Current:
 
     versions: dict[UUID, str]
     revisions: dict[Group, str]
+    now: datetime
 
 
 def _key_cells(worker_id: UUID | None, shown: dict[str, Any]) -> tuple[object, ...]:
@@ -104,7 +106,7 @@ def _worker_rows(workers: QuerySet[Worker]) -> Iterator[tuple[object, ...]]:
         last = page[-1].pk
         groups = {group_of(worker) for worker in page}
         revisions |= current_revisions(groups - revisions.keys()) if groups - revisions.keys() else {}
-        known = _Current(_versions(page), revisions)
+        known = _Current(_versions(page), revisions, times.now())
         yield from (_cells(worker, known) for worker in page)
 
 
@@ -123,7 +125,7 @@ def _cells(worker: Any, known: _Current) -> tuple[object, ...]:
         instance.hostname if instance else "",
         known.versions.get(instance.pk, "") if instance else "",
         f"{instance.last_heartbeat_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if instance else "",
-        "disabled" if worker.is_disabled else "draining" if worker.is_draining else "enabled",
+        str(worker.state_at(known.now)).lower(),
         revision,
         "yes" if is_old else "no",
     )

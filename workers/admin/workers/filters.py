@@ -60,7 +60,7 @@ class AttentionFilter(admin.SimpleListFilter):
             refused = refused_starts(now - REFUSED_FOR).filter(worker_id__isnull=False)
             return queryset.filter(pk__in=refused.values("worker_id"))
         if self.value() == INCOMPLETE:
-            return queryset.filter(pk__in=incomplete_workers().values("pk"))
+            return queryset.filter(pk__in=incomplete_workers(now).values("pk"))
         if self.value() == CRASH_LOOP:
             on_hosts = on_looping_hosts(now - CRASH_LOOP_WINDOW).values("worker_id")
             return queryset.filter(Q(pk__in=crash_looping(now).values("worker_id")) | Q(pk__in=on_hosts))
@@ -130,9 +130,9 @@ class ConfigurationFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002
         if self.value() == INCOMPLETE:
-            return queryset.filter(pk__in=incomplete_queues().values("pk"))
+            return queryset.filter(pk__in=incomplete_queues(times.now()).values("pk"))
         if self.value() == OF_OWN:
-            return queryset.filter(pk__in=queues_of_own_connections().values("pk"))
+            return queryset.filter(pk__in=queues_of_own_connections(times.now()).values("pk"))
         return queryset
 
 

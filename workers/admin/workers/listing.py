@@ -16,20 +16,18 @@ from environments.models import Role
 from environments.models.connections import CONNECTION_POINTERS
 from environments.moments import moment
 from workers.admin.confirmation import refused
+from workers.admin.decisions import DECISION, DecidedForm, DecidedPages, StateFilter, ending, state_badge
 from workers.admin.inheritance import InheritingAdmin
 from workers.admin.links import told
 from workers.admin.organizations import CONNECTIONS_FIELDSET
 from workers.admin.states import (
     WORK_COLORS,
-    InOrganizationForm,
     LivenessFilter,
     ShowsLiveness,
     badge,
-    ending,
     is_recovering,
     liveness_badge,
     outage_of,
-    state_badge,
 )
 from workers.admin.workers.bulk import BulkActions
 from workers.admin.workers.columns import ColumnsFilter, chosen_columns
@@ -50,7 +48,7 @@ URGENCY = StrIndex(
 )
 
 
-class WorkerForm(InOrganizationForm):
+class WorkerForm(DecidedForm):
     """A worker is in a queue."""
 
     parent = "queue"
@@ -81,7 +79,7 @@ class FleetChangeList(BoundedList):
 
 
 @admin.register(Worker)
-class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
+class WorkerAdmin(DecidedPages, ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
     """Workers, with what each is given and how it is."""
 
     empty = "A worker is in a worker queue, and starts with its id and an API key."
@@ -102,8 +100,7 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
         LivenessFilter,
         AttentionFilter,
         RunsOnFilter,
-        "is_disabled",
-        "is_draining",
+        StateFilter,
         "is_ephemeral",
         ColumnsFilter,
     )
@@ -116,7 +113,7 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
             None,
             {"fields": ("queue", "name", "description", "labels", *readonly_fields)},
         ),
-        ("Running", {"fields": ("is_draining", "is_disabled")}),
+        ("Running", {"fields": DECISION}),
         CONNECTIONS_FIELDSET,
     )
     change_form_outer_before_template = "admin/workers/worker/overview.html"
@@ -147,7 +144,7 @@ class WorkerAdmin(ShowsLiveness, FirstBootPages, BulkActions, InheritingAdmin):
     def consequences(self, obj: Worker, changes: dict[str, list[Any]]) -> list[str]:
         """Of disabling, draining and moving, for the processes that run."""
         now = times.now()
-        told = ending(changes, WorkerInstance.objects.live(now).filter(worker=obj.pk).count())
+        told = ending(obj, changes, WorkerInstance.objects.live(now).filter(worker=obj.pk).count())
         return [*told, *map(refused, cut_off({obj.pk: obj.queue}, now=now) if "queue" in changes else [])]
 
     def losses(self, rows: Any) -> list[str]:

@@ -10,8 +10,9 @@ from environments.admin.trail import text_of
 from environments.models import AuditEvent
 from environments.models.connections import CONNECTION_POINTERS
 from workers.admin.api_keys.covering import keys_by_id, keys_covering
+from workers.admin.decisions import held
 from workers.admin.links import link_to, list_of
-from workers.admin.states import LIVENESS_COLORS, STATE_COLORS, WORK_COLORS, is_recovering, state_of
+from workers.admin.states import LIVENESS_COLORS, WORK_COLORS, is_recovering
 from workers.admin.workers.start_history import past_starts, starts_of
 from workers.api_keys.tokens import UUID_TEXT
 from workers.configuration.effective import revision_or_reason, sections_of
@@ -67,7 +68,7 @@ def overview_of(worker: Worker, outage: Outage | None, now: datetime) -> dict[st
         "current": current,
         "liveness": str(liveness),
         "liveness_color": LIVENESS_COLORS.get(liveness, ""),
-        "states": _states(worker),
+        "held": held(worker, worker.queue, now=now),
         "is_recovering": current is not None and is_recovering(current),
         "has_duplicates": sum(process.liveness in LIVE for process in processes) > 1,
         "is_doubled": current is not None and current.liveness in LIVE and _is_doubled(current, worker),
@@ -142,12 +143,6 @@ def _temporal(worker: Worker, current: Any, now: datetime) -> dict[str, Any]:
         "observation": observation,
         "is_observation_fresh": observation is not None and observation.is_fresh(now),
     }
-
-
-def _states(worker: Worker) -> list[tuple[str, str]]:
-    """What a person decided about the worker and its queue, with colors; nothing while both are as usual."""
-    found = ((state_of(worker), ""), (state_of(worker.queue), "Queue "))
-    return [(f"{prefix}{state}", STATE_COLORS[state]) for state, prefix in found if state in STATE_COLORS]
 
 
 def _first_change(worker: Worker, since: datetime) -> AuditEvent | None:

@@ -8,13 +8,10 @@ from rest_framework import serializers
 from workers.api.serializers.queues import QUEUE_STATUSES, queue_status
 from workers.api.serializers.workers import KeptObject
 from workers.models import WorkerQueue
+from workers.models.states import decision
 
-#: What existing clients' words for a queue's state set.
-FLAGS = {
-    "active": {"is_disabled": False, "is_draining": False},
-    "inactive": {"is_disabled": True, "is_draining": False},
-    "paused": {"is_disabled": False, "is_draining": True},
-}
+#: What existing clients' words for a queue's state mean.
+STATES = {word: state for state, word in QUEUE_STATUSES.items()}
 #: Members of the command line, and what they are of the execution environment.
 FLAT = {"variables": "env_vars", "secrets": "secrets", "integrations": "integration_ids"}
 UNSET = "Empty or null: none."
@@ -114,7 +111,16 @@ class QueueChangeSerializer(LevelSerializer):
 
     max_workers = WholeNumber(required=False, allow_null=True)
     heartbeat_interval = WholeNumber(required=False)
-    status = serializers.ChoiceField([*QUEUE_STATUSES, ""], required=False, allow_null=True, allow_blank=True)
+    status = serializers.ChoiceField([*STATES, ""], required=False, allow_null=True, allow_blank=True)
+    state_reason = Unsettable(help_text="Why it is inactive or paused; refusals tell it. Another status takes it away.")
+    state_until = serializers.DateTimeField(
+        required=False, allow_null=True, help_text="When that ends by itself. Another status takes it away."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The members as columns."""
+        attrs = super().validate(attrs)
+        return attrs | ({"state_reason": ""} if attrs.get("state_reason", "") is None else {})
 
 
 @extend_schema_serializer(component_name="WorkerQueueCreate")
@@ -132,7 +138,7 @@ def environment_values(told: dict[str, Any], execution_environment: dict[str, An
 
 
 def queue_values(told: dict[str, Any], queue: WorkerQueue | None = None) -> dict[str, Any]:
-    """The columns that a body changes; the word for the state that the queue is in leaves both flags."""
+    """The columns that a body changes; the word for the state that the queue is in leaves what was decided."""
     status = told.pop("status", None)
     is_same = queue is not None and status == queue_status(queue)
-    return told if not status or is_same else told | FLAGS[status]
+    return told if not status or is_same else decision(STATES[status]) | told

@@ -6,22 +6,22 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from environments import times
 from environments.models import Environment
 from workers.api.serializers.workers import Fixed, FreeObject, OptionalInteger
 from workers.installation.queue import WORKER_PACKAGE_VERSION
-from workers.models import UpdateLock, WorkerInstance, WorkerQueue
+from workers.models import State, UpdateLock, WorkerInstance, WorkerQueue
 from workers.reports.queues import Described, QueueConfiguration, QueueMetrics, status_of
 from workers.reports.task_queues import TaskQueue
 
-QUEUE_STATUSES = ("active", "inactive", "paused")
+#: Existing clients' words for a queue's state.
+QUEUE_STATUSES = {State.ENABLED: "active", State.DISABLED: "inactive", State.DRAINING: "paused"}
 INSTANCE_STATUSES = ("active", "idle", "busy", "offline", "disconnected")
 
 
 def queue_status(queue: WorkerQueue) -> str:
-    """Existing clients' word for Disabled is inactive, for Draining paused."""
-    if queue.is_disabled:
-        return "inactive"
-    return "paused" if queue.is_draining else "active"
+    """Existing clients' word for what holds of it now."""
+    return QUEUE_STATUSES[queue.state_at(times.now())]
 
 
 class Text(serializers.CharField):
@@ -73,6 +73,10 @@ class WorkerQueueSerializer(serializers.Serializer[Described[WorkerQueue]]):
     updated_at = serializers.DateTimeField(source="provenance.updated_at")
     created_by = serializers.CharField(source="provenance.created_by", allow_null=True)
     active_workers = serializers.IntegerField(source="counts.active")
+    state_reason = Text(source="row.state_reason", help_text="Why it is inactive or paused.")
+    state_until = serializers.DateTimeField(
+        source="row.state_until", allow_null=True, help_text="When that ends by itself."
+    )
     task_queue_name = serializers.CharField(source="row.task_queue_name")
 
     def get_status(self, described: Described[WorkerQueue]) -> str:
@@ -195,7 +199,7 @@ class WorkerCommandSerializer(serializers.Serializer[dict[str, Any]]):
     command = serializers.CharField()
     command_parts = serializers.DictField(child=serializers.CharField())
     can_register = serializers.BooleanField()
-    queue_status = serializers.ChoiceField(QUEUE_STATUSES)
+    queue_status = serializers.ChoiceField(list(QUEUE_STATUSES.values()))
     active_workers = serializers.IntegerField()
     max_workers = serializers.IntegerField(allow_null=True)
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from django.core.management.base import CommandError
 from django.db.models import Model
+from django.utils import timezone
 
 from environments.management.command import ControlPlaneCommand
 from environments.management.printing import printable
 from workers.api_keys.tokens import UUID_TEXT
 from workers.configuration.effective import revision_or_reason
 from workers.configuration.explanation import Field, Setting, fields_of
+from workers.lifecycle.decisions import refusal_of_start
 from workers.models import Worker
 from workers.models.paths import workers_at
 
@@ -19,7 +21,7 @@ from workers.models.paths import workers_at
 class Command(ControlPlaneCommand):
     """The same as on the worker's page. Of secrets the fingerprint; nothing is opened, and nothing is put on record.
 
-    Fails when something is missing, so that a start would be refused.
+    Fails when a start would be refused, since something is missing or somebody decided so.
     """
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -28,6 +30,7 @@ class Command(ControlPlaneCommand):
     def handle(self, *, worker: str, **options: Any) -> None:
         row = _worker(worker)
         revision, refusal = revision_or_reason(row)
+        refusal = refusal_of_start(row, timezone.now()) or refusal
         fields = fields_of(row, _name)
         if options["format"] == "json":
             document = {"worker_id": str(row.pk), "revision": revision or None, "refusal": refusal or None}

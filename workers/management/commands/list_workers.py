@@ -85,7 +85,12 @@ def _queue(text: str) -> WorkerQueue:
 
 def _line(worker: ListedWorker) -> str:
     at = worker.last_heartbeat_at
-    states = [name for name in ("outdated", "disabled", "draining", "ephemeral") if getattr(worker, f"is_{name}")]
+    states = [name for name in ("outdated", "disabled", "draining") if getattr(worker, f"is_{name}")]
+    if worker.state_until:
+        states[-1] += f" until {worker.state_until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if worker.state_reason:
+        states[-1] += f": {worker.state_reason}"
+    states += ["ephemeral"] * worker.is_ephemeral
     if worker.work and worker.work != Work.WORKING:
         states.insert(0, worker.work.lower())
     if worker.refusal:

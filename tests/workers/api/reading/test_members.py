@@ -64,6 +64,8 @@ def test_a_queue_is_shown_as_it_is(fleet: Fleet) -> None:
         "updated_at": row["created_at"],
         "created_by": None,
         "active_workers": 0,
+        "state_reason": None,
+        "state_until": None,
         "task_queue_name": f"{fleet.organization.pk}.production.default",
     }
     assert datetime.fromisoformat(row["created_at"]) == fleet.queue.created_at
