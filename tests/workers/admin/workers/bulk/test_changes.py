@@ -49,15 +49,15 @@ def test_the_page_says_what_happens_to_how_many_in_which_queues(client: Client, 
     page = " ".join(re.sub("<[^>]+>", " ", unescape(act(client, "disable", all_ids()).content.decode())).split())
     assert "3 workers chosen, 1 of them live now." in page
     assert "told to end at their next heartbeat" in page
-    assert "1 is disabled already: nothing happens to it." in page
+    assert "1 is disabled already: reason and end become those that are given here." in page
     assert f"{fleet.queue.task_queue_name} 3 1 1" in page
 
 
 def test_what_is_confirmed_is_done_recorded_and_told(client: Client, fleet: Fleet) -> None:
     Worker.objects.filter(name="worker-2").update(is_disabled=True)
-    done = confirm(client, act(client, "disable", all_ids(), "?is_disabled__exact=0&q=worker", select_across="0"))
+    done = confirm(client, act(client, "disable", all_ids(), "?state=Enabled&q=worker", select_across="0"))
     assert done.status_code == 302
-    assert done["Location"] == f"{LIST}?is_disabled__exact=0&q=worker"
+    assert done["Location"] == f"{LIST}?state=Enabled&q=worker"
     assert Worker.objects.filter(is_disabled=True).count() == 3
     assert told(client) == "2 workers disabled."
     events = AuditEvent.objects.filter(action="worker.updated")
@@ -67,9 +67,12 @@ def test_what_is_confirmed_is_done_recorded_and_told(client: Client, fleet: Flee
     confirm(client, act(client, "disable", all_ids()))
     assert told(client) == "0 workers disabled, 3 were disabled already."
     confirm(client, act(client, "drain", all_ids()[:1]))
-    assert told(client) == "1 worker draining."
+    assert told(client) == "0 workers draining, 1 stays disabled."
     confirm(client, act(client, "enable", all_ids()))
     assert told(client) == "3 workers enabled."
+    confirm(client, act(client, "drain", all_ids()[:1]))
+    assert told(client) == "1 worker draining."
+    confirm(client, act(client, "enable", all_ids()))
     assert not Worker.objects.exclude(is_disabled=False, is_draining=False).exists()
 
 
