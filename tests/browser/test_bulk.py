@@ -72,11 +72,16 @@ def test_three_workers_are_disabled_and_the_trail_says_so(
     run(workers, "disable", 3)
     expect(workers.locator("#bulk-summary")).to_contain_text("3 workers chosen")
     expect(workers.get_by_text("told to end at their next heartbeat")).to_be_visible()
+    workers.get_by_label("Reason").fill("The disk is full")
+    workers.get_by_label("Until").fill("2100-01-31T18:00:00")
     looks_well(workers, screenshot, "bulk-disable")
     workers.get_by_role("button", name="Disable 3 workers").click()
     expect(workers.get_by_text("3 workers disabled.")).to_be_visible()
+    expect(workers.locator("#result_list").get_by_text("ends in")).to_have_count(3)
     expect(workers).to_have_url(re.compile(rf"/workers/worker/\?q={organization}$"))
     expect(workers.locator("#result_list").get_by_text("Disabled")).to_have_count(3)
+    held = workers.locator("#result_list tr", has_text="ends in").first
+    address = held.get_by_role("link").first.get_attribute("href")
 
     visit(
         workers, control_plane, f"environments/auditevent/?period=24h&did=changed&of=worker&organization={organization}"
@@ -93,7 +98,14 @@ def test_three_workers_are_disabled_and_the_trail_says_so(
         "audit", "--since", "24h", "--organization", organization, "--people", "--format", "json"
     )
     updated = [line for line in map(json.loads, told.stdout.splitlines()) if line["action"] == "worker.updated"]
-    assert [line["fields"] for line in updated] == 3 * [{"is_disabled": {"before": False, "after": True}}]
+    why = {"state_reason": ("", "The disk is full"), "state_until": (None, "2100-01-31 18:00:00+00:00")}
+    fields = {"is_disabled": (False, True), **why}
+    told_so = {name: {"before": before, "after": after} for name, (before, after) in fields.items()}
+    assert [line["fields"] for line in updated] == 3 * [told_so]
+    workers.goto(f"{control_plane.url}{address}")
+    expect(workers.locator(".held")).to_contain_text("The reason: The disk is full")
+    expect(workers.get_by_label("Until")).to_have_value("2100-01-31T18:00")
+    looks_well(workers, screenshot, "held-worker")
 
 
 def test_the_list_is_downloaded_as_csv(workers: Page, organization: str) -> None:

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.widgets import DATETIME_CLASSES, UnfoldAdminTextInputWidget
+from unfold.widgets import INPUT_CLASSES, UnfoldAdminTextInputWidget
 
 from environments import times
 from environments.moments import moment
@@ -29,7 +29,7 @@ class MomentWidget(forms.DateTimeInput):
     input_type = "datetime-local"
 
     def __init__(self) -> None:
-        attrs = {"step": "1", "class": " ".join(DATETIME_CLASSES)}
+        attrs = {"step": "1", "class": " ".join(INPUT_CLASSES)}
         super().__init__(attrs=attrs, format="%Y-%m-%dT%H:%M:%S")
 
 

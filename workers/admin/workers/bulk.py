@@ -143,7 +143,7 @@ VERBS = {
             "Disable",
             (
                 "They cannot start any more. Their running processes are told to end at their next heartbeat.",
-                "Enabling them takes this back.",
+                "Enabling them takes this back, and so does the end that is given here.",
             ),
             done="disabled",
             so="disabled",
@@ -169,7 +169,8 @@ VERBS = {
             "Drain",
             (
                 "Their running processes go on and finish; the workers do not start again.",
-                "Enabling them takes this back. A worker that is disabled stays as it is.",
+                "Enabling them takes this back, and so does the end that is given here.",
+                "A worker that is disabled stays as it is.",
             ),
             done="draining",
             so="draining",
