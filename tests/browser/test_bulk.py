@@ -98,7 +98,7 @@ def test_three_workers_are_disabled_and_the_trail_says_so(
         "audit", "--since", "24h", "--organization", organization, "--people", "--format", "json"
     )
     updated = [line for line in map(json.loads, told.stdout.splitlines()) if line["action"] == "worker.updated"]
-    why = {"state_reason": ("", "The disk is full"), "state_until": (None, "2100-01-31 18:00:00+00:00")}
+    why = {"state_reason": ("", "The disk is full"), "state_ends_at": (None, "2100-01-31 18:00:00+00:00")}
     fields = {"is_disabled": (False, True), **why}
     told_so = {name: {"before": before, "after": after} for name, (before, after) in fields.items()}
     assert [line["fields"] for line in updated] == 3 * [told_so]

@@ -34,7 +34,7 @@ QUEUE = {
     "created_by": "str?",
     "active_workers": "int",
     "state_reason": "str?",
-    "state_until": "time?",
+    "state_ends_at": "time?",
     "task_queue_name": "str",
 }
 ENVIRONMENT = {

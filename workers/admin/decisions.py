@@ -19,7 +19,7 @@ from workers.models import State, Worker, WorkerQueue
 from workers.models.states import HAS_PASSED, REASON_LENGTH, STATE_FIELDS, check_one_line, state_of
 
 #: In the order of a form.
-DECISION = ("is_draining", "is_disabled", "state_reason", "state_until")
+DECISION = ("is_draining", "is_disabled", "state_reason", "state_ends_at")
 STATE_COLORS: dict[State, str] = {State.DISABLED: "danger", State.DRAINING: "warning"}
 
 
@@ -68,11 +68,11 @@ class DecidedForm(InOrganizationForm):
         was_held, is_held = (
             any(values.get(name) for name in ("is_disabled", "is_draining")) for values in (self.initial, cleaned)
         )
-        until = cleaned.get("state_until")
+        until = cleaned.get("state_ends_at")
         if was_held and not is_held:
-            cleaned |= {"state_reason": "", "state_until": None}
+            cleaned |= {"state_reason": "", "state_ends_at": None}
         elif until is not None and until <= times.now():
-            self.add_error("state_until", HAS_PASSED)
+            self.add_error("state_ends_at", HAS_PASSED)
         return cleaned
 
 
@@ -104,8 +104,8 @@ def state_badge(row: Worker | WorkerQueue) -> SafeString:
     now = times.now()
     state = row.state_at(now)
     shown = badge(state, STATE_COLORS.get(state, ""))
-    is_ending = row.state_until is not None and row.state_until > now
-    return format_html("{} ends {}", shown, moment(row.state_until, now=now)) if is_ending else shown
+    is_ending = row.state_ends_at is not None and row.state_ends_at > now
+    return format_html("{} ends {}", shown, moment(row.state_ends_at, now=now)) if is_ending else shown
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def held(*rows: Worker | WorkerQueue, now: datetime) -> list[Held]:
         state = row.state_at(now)
         if color := STATE_COLORS.get(state):
             label = f"Queue {state}" if isinstance(row, WorkerQueue) else str(state)
-            found.append(Held(label, color, SENTENCES[type(row), state], row.state_reason, row.state_until))
+            found.append(Held(label, color, SENTENCES[type(row), state], row.state_reason, row.state_ends_at))
     return found
 
 

@@ -170,16 +170,16 @@ class _Planner:
             setattr(row, name, value)
         if isinstance(row, HasState):
             if _decided(row) != decided:  # of another decision, the reason and the end are other ones, or none
-                row.state_reason, row.state_until = "", None
+                row.state_reason, row.state_ends_at = "", None
                 for name in STATE_FIELDS & entry.values.keys():
                     setattr(row, name, entry.values[name])
             row.forget_ended(self.journal.now)
 
     def _tell_ended(self, entry: Entry, row: Row) -> None:
         """A document may go on to say what has ended meanwhile; a year that is mistyped shows here."""
-        until = entry.values.get("state_until")
+        until = entry.values.get("state_ends_at")
         if isinstance(until, datetime) and until <= self.journal.now:
-            self.journal.keep(entry.kind, row, reason="its state_until has passed, so it is enabled")
+            self.journal.keep(entry.kind, row, reason="its state_ends_at has passed, so it is enabled")
 
     def _point(self, entry: Entry, row: Row) -> None:
         for pointer, name in entry.pointers.items():

@@ -111,10 +111,10 @@ def _delete(kind: Kind, row: Row, plan: "Plan") -> None:
 def _retire(kind: Kind, row: Row, plan: "Plan", reason: str) -> None:
     if not isinstance(row, Worker | WorkerQueue):
         plan.journal.keep(kind, row, reason=reason)
-    elif row.is_disabled and row.state_until is None:
+    elif row.is_disabled and row.state_ends_at is None:
         plan.journal.keep(kind, row, reason=f"disabled before; {reason}")
     else:
         before = audit.snapshot(row)
-        row.is_disabled, row.state_reason, row.state_until = True, "", None
+        row.is_disabled, row.state_reason, row.state_ends_at = True, "", None
         plan.update(row, STATE_FIELDS)
         plan.journal.note(Action.DISABLED, kind, row, audit.difference(before, audit.snapshot(row)), reason=reason)

@@ -32,7 +32,7 @@ _API_KEY = Table(
         *("token_hash", "created_at", "expires_at", "revoked_at"),
     ),
 )
-_STATE = ("is_disabled", "is_draining", "state_reason", "state_until")
+_STATE = ("is_disabled", "is_draining", "state_reason", "state_ends_at")
 _WORKER = Table(Worker, ("id", "organization_id", "queue_id", "name", *_STATE))
 _QUEUE = Table(
     WorkerQueue,

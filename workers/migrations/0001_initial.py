@@ -98,7 +98,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "state_until",
+                    "state_ends_at",
                     models.DateTimeField(
                         blank=True,
                         help_text="When that ends by itself, in UTC; empty for no end.",
@@ -155,7 +155,7 @@ class Migration(migrations.Migration):
                     ),
                     workers.models.states.ToldState(
                         condition=models.Q(
-                            models.Q(("state_reason", ""), ("state_until", None)),
+                            models.Q(("state_ends_at", None), ("state_reason", "")),
                             ("is_disabled", True),
                             ("is_draining", True),
                             _connector="OR",
@@ -261,7 +261,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "state_until",
+                    "state_ends_at",
                     models.DateTimeField(
                         blank=True,
                         help_text="When that ends by itself, in UTC; empty for no end.",
@@ -340,7 +340,7 @@ class Migration(migrations.Migration):
                     ),
                     workers.models.states.ToldState(
                         condition=models.Q(
-                            models.Q(("state_reason", ""), ("state_until", None)),
+                            models.Q(("state_ends_at", None), ("state_reason", "")),
                             ("is_disabled", True),
                             ("is_draining", True),
                             _connector="OR",

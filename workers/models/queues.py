@@ -15,7 +15,7 @@ from environments.models.fields import SlugField, slug_check
 from environments.models.json_fields import ObjectField, TagsField
 from environments.models.organizations import LONGEST_DESCRIPTION, SETTINGS_HELP, HasSettings, settings_hash
 from workers.models.queue_settings import check_queue_settings
-from workers.models.states import HasState, state_check, state_reason, state_until
+from workers.models.states import HasState, state_check, state_ends_at, state_reason
 
 if TYPE_CHECKING:
     from workers.models.api_keys import ApiKey
@@ -89,7 +89,7 @@ class WorkerQueue(HasConnections, HasSettings, HasState, TenantOwned):
         help_text="A disabled queue's workers cannot start, and running ones are told to end.",
     )
     state_reason = state_reason()
-    state_until = state_until()
+    state_ends_at = state_ends_at()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = WorkerQueueQuerySet.as_manager()

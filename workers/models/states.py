@@ -17,7 +17,7 @@ REASON_LENGTH = 200
 WITHOUT_STATE = "A reason and an end belong to something that is disabled or draining."
 HAS_PASSED = "This moment has passed: choose one to come, or none."
 #: The columns that are one decision: whoever writes one of them writes all.
-STATE_FIELDS = frozenset({"is_draining", "is_disabled", "state_reason", "state_until"})
+STATE_FIELDS = frozenset({"is_draining", "is_disabled", "state_reason", "state_ends_at"})
 
 
 class State(StrEnum):
@@ -42,7 +42,7 @@ def state_reason() -> models.CharField:  # type: ignore[type-arg]  # Django's fi
     return models.CharField("reason", help_text=told, **fixed)
 
 
-def state_until() -> models.DateTimeField:  # type: ignore[type-arg]  # as above
+def state_ends_at() -> models.DateTimeField:  # type: ignore[type-arg]  # as above
     """The column that says until when something is disabled or draining."""
     told = "When that ends by itself, in UTC; empty for no end."
     return models.DateTimeField("until", null=True, blank=True, help_text=told)
@@ -59,7 +59,7 @@ class ToldState(models.CheckConstraint):
         using: str = DEFAULT_DB_ALIAS,  # noqa: ARG002  # as above
     ) -> None:
         """Without asking the database, as Django would for each row of a document."""
-        told = {"state_reason": instance.state_reason, "state_until": instance.state_until}
+        told = {"state_reason": instance.state_reason, "state_ends_at": instance.state_ends_at}
         is_told = any(told[name] for name in told.keys() - (exclude or set()))
         if is_told and not (instance.is_disabled or instance.is_draining):
             raise ValidationError(self.get_violation_error_message())
@@ -68,7 +68,7 @@ class ToldState(models.CheckConstraint):
 def state_check() -> ToldState:
     """The constraint of a model that has a state."""
     return ToldState(
-        condition=Q(state_reason="", state_until=None) | Q(is_disabled=True) | Q(is_draining=True),
+        condition=Q(state_reason="", state_ends_at=None) | Q(is_disabled=True) | Q(is_draining=True),
         name="%(app_label)s_%(class)s_state_is_told",
         violation_error_message=WITHOUT_STATE,
     )
@@ -77,14 +77,14 @@ def state_check() -> ToldState:
 class HasState(models.Model):
     """What can be disabled and draining; one reason and one end are for both."""
 
-    state_until: Any  # as the models have it
+    state_ends_at: Any  # as the models have it
 
     class Meta:
         abstract = True
 
     def state_at(self, now: datetime) -> State:
         """What holds then of what is stored."""
-        if self.state_until is not None and self.state_until <= now:
+        if self.state_ends_at is not None and self.state_ends_at <= now:
             return State.ENABLED
         if self.is_disabled:
             return State.DISABLED
@@ -92,14 +92,14 @@ class HasState(models.Model):
 
     def forget_ended(self, now: datetime) -> None:
         """Sets the row to what holds, so that what somebody changes is told beside that; it is not saved."""
-        if self.state_until is not None and self.state_until <= now:
+        if self.state_ends_at is not None and self.state_ends_at <= now:
             self.is_disabled = self.is_draining = False
-            self.state_reason, self.state_until = "", None
+            self.state_reason, self.state_ends_at = "", None
 
     @property
     def end(self) -> str:
         """When it ends, as a sentence to be put after another one; "" without an end."""
-        return f" This ends by itself at {self.state_until:%Y-%m-%d %H:%M:%S} UTC." if self.state_until else ""
+        return f" This ends by itself at {self.state_ends_at:%Y-%m-%d %H:%M:%S} UTC." if self.state_ends_at else ""
 
     @property
     def why(self) -> str:
@@ -113,14 +113,14 @@ def decision(state: State, *, reason: str = "", until: datetime | None = None) -
         "is_disabled": state is State.DISABLED,
         "is_draining": state is State.DRAINING,
         "state_reason": reason,
-        "state_until": until,
+        "state_ends_at": until,
     }
 
 
 def check_is_to_come(row: HasState, now: datetime) -> None:
     """ValidationError when somebody gave a row, from which what ended was taken out, an end that has passed."""
-    if row.state_until is not None and row.state_until <= now:
-        raise ValidationError({"state_until": HAS_PASSED})
+    if row.state_ends_at is not None and row.state_ends_at <= now:
+        raise ValidationError({"state_ends_at": HAS_PASSED})
 
 
 def whole_decision(names: Iterable[str]) -> set[str]:
@@ -156,4 +156,4 @@ def state_of(now: datetime | Value) -> Case:
 
 
 def _has_ended(now: datetime | Value, level: str) -> Q:
-    return Q(**{f"{level}state_until__lte": now})
+    return Q(**{f"{level}state_ends_at__lte": now})

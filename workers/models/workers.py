@@ -14,7 +14,7 @@ from environments.models.connections import CONNECTION_POINTERS
 from environments.models.fields import LabelsField, SlugField, slug_check
 from workers.models.liveness import is_held, liveness_of
 from workers.models.queues import WorkerQueue
-from workers.models.states import HasState, state_check, state_reason, state_until
+from workers.models.states import HasState, state_check, state_ends_at, state_reason
 
 if TYPE_CHECKING:
     from workers.models.api_keys import ApiKeyQuerySet
@@ -73,7 +73,7 @@ class Worker(HasConnections, HasState, TenantOwned):
         "disabled", default=False, help_text="Cannot start; when running, its next heartbeat tells it to end."
     )
     state_reason = state_reason()
-    state_until = state_until()
+    state_ends_at = state_ends_at()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = WorkerQuerySet.as_manager()

@@ -17,10 +17,10 @@ from workers.reports.attention import refused_starts
 
 #: Rows fetched at a time.
 CHUNK = 2_000
-DECIDED = ("is_disabled", "is_draining", "state_reason", "state_until")
+DECIDED = ("is_disabled", "is_draining", "state_reason", "state_ends_at")
 NOT_REFUSED = (None, None, 0)
 CURRENT = ("hostname", "started_at", "last_heartbeat_at")
-TIMES = ("started_at", "last_heartbeat_at", "state_until", "refused_since")
+TIMES = ("started_at", "last_heartbeat_at", "state_ends_at", "refused_since")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ListedWorker:
     is_draining: bool
     #: Why, and until when.
     state_reason: str | None
-    state_until: datetime | None
+    state_ends_at: datetime | None
     is_ephemeral: bool
     #: What Temporal was seen to know beside that: "Working", "Not polling", "Cut off"; None where nothing is known.
     work: str | None

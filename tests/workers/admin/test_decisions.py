@@ -18,8 +18,8 @@ from workers.models.states import HAS_PASSED, WITHOUT_STATE
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 UNTIL = datetime(2100, 1, 31, 18, tzinfo=UTC)
-GIVEN = {"state_reason": "no disk", "state_until": "2100-01-31T18:00:00"}
-NAMES = ("is_disabled", "is_draining", "state_reason", "state_until")
+GIVEN = {"state_reason": "no disk", "state_ends_at": "2100-01-31T18:00:00"}
+NAMES = ("is_disabled", "is_draining", "state_reason", "state_ends_at")
 ENABLED = (False, False, "", None)
 MODELS = pytest.mark.parametrize("model", [Worker, WorkerQueue])
 
@@ -52,18 +52,18 @@ def test_reason_and_end_are_saved_recorded_shown_and_gone_with_what_they_were_fo
     assert send(client, model, description="else").status_code == 302
     assert stored(model) == (True, False, "no disk", UNTIL)
     history = AuditEvent.objects.filter(object_id=row.pk).order_by("occurred_at")
-    assert history[0].changes["state_until"] == [None, "2100-01-31 18:00:00+00:00"]
+    assert history[0].changes["state_ends_at"] == [None, "2100-01-31 18:00:00+00:00"]
     assert send(client, model, is_disabled=None).status_code == 302
     assert stored(model) == ENABLED
-    assert set(history[2].changes) == {"is_disabled", "state_reason", "state_until"}
+    assert set(history[2].changes) == {"is_disabled", "state_reason", "state_ends_at"}
 
 
 @MODELS
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"is_draining": "on", "state_until": "2020-01-31T18:00:00"}, HAS_PASSED),
-        ({"is_draining": "on", "state_until": "soon"}, "Enter a valid date/time."),
+        ({"is_draining": "on", "state_ends_at": "2020-01-31T18:00:00"}, HAS_PASSED),
+        ({"is_draining": "on", "state_ends_at": "soon"}, "Enter a valid date/time."),
         ({"is_draining": "on", "state_reason": "a\x1bb"}, "Use one line of text, without control characters."),
         ({"is_draining": "on", "state_reason": "x" * 201}, "at most 200 characters"),
         (GIVEN, WITHOUT_STATE),
@@ -79,10 +79,10 @@ def test_what_cannot_be_is_told_on_the_form(client: Client, model: Any, fields: 
 
 @MODELS
 def test_a_form_shows_what_ended_as_enabled_and_whatever_is_saved_leaves_none_of_it(client: Client, model: Any) -> None:
-    model.objects.update(is_disabled=True, state_reason="old", state_until=timezone.now() - timedelta(seconds=1))
+    model.objects.update(is_disabled=True, state_reason="old", state_ends_at=timezone.now() - timedelta(seconds=1))
     address = url(model, "change", model.objects.get().pk)
     form = form_of(client, address)
-    assert not {"is_disabled", "state_until"} & form.keys()
+    assert not {"is_disabled", "state_ends_at"} & form.keys()
     assert form["state_reason"] == ""
     assert send(client, model, is_draining="on").status_code == 302
     assert stored(model) == (False, True, "", None)
@@ -90,14 +90,14 @@ def test_a_form_shows_what_ended_as_enabled_and_whatever_is_saved_leaves_none_of
 
 
 def test_a_form_that_was_open_while_it_ended_says_so(client: Client, fleet: Fleet) -> None:
-    Worker.objects.update(is_disabled=True, state_until=timezone.now() + timedelta(hours=1))
+    Worker.objects.update(is_disabled=True, state_ends_at=timezone.now() + timedelta(hours=1))
     address = url(Worker, "change", fleet.worker.pk)
     form = form_of(client, address)
     passed = timezone.now() - timedelta(seconds=1)
-    Worker.objects.update(state_until=passed)
-    refused = client.post(address, {**form, "state_until": f"{passed:%Y-%m-%dT%H:%M:%S}"})
+    Worker.objects.update(state_ends_at=passed)
+    refused = client.post(address, {**form, "state_ends_at": f"{passed:%Y-%m-%dT%H:%M:%S}"})
     assert HAS_PASSED in refused.content.decode()
-    assert client.post(address, {**form, "is_disabled": "", "state_until": ""}).status_code == 302
+    assert client.post(address, {**form, "is_disabled": "", "state_ends_at": ""}).status_code == 302
     assert stored(Worker) == ENABLED
 
 

@@ -23,10 +23,10 @@ from workers.models.states import HAS_PASSED, STATE_FIELDS, WITHOUT_STATE
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db]
 
 UNTIL = datetime(2100, 1, 31, 18, tzinfo=UTC)
-HELD = ', is_disabled: true, state_reason: "no disk: ask Ann", state_until: 2100-01-31T18:00:00Z'
+HELD = ', is_disabled: true, state_reason: "no disk: ask Ann", state_ends_at: 2100-01-31T18:00:00Z'
 W1 = "{name: w1, id: 6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 ENABLED = (False, False, "", None)
-NAMES = ("is_disabled", "is_draining", "state_reason", "state_until")
+NAMES = ("is_disabled", "is_draining", "state_reason", "state_ends_at")
 
 
 def held(told: str = HELD, *, of_queue: str = "") -> str:
@@ -57,28 +57,28 @@ def worker_in(text: str) -> dict[str, Any]:
 
 def test_both_members_are_planned_applied_exported_and_applied_again() -> None:
     apply(ACME)
-    of_queue = "            is_draining: true\n            state_until: '2100-01-31 20:00:00+02:00'\n"
+    of_queue = "            is_draining: true\n            state_ends_at: '2100-01-31 20:00:00+02:00'\n"
     (queue, worker) = apply(held(of_queue=of_queue), is_dry_run=True)
     end = '"2100-01-31 18:00:00+00:00"'
     assert str(worker) == (
         "updated worker acme/production/default/w1: "
-        f'is_disabled false -> true, state_reason "" -> "no disk: ask Ann", state_until null -> {end}'
+        f'is_disabled false -> true, state_reason "" -> "no disk: ask Ann", state_ends_at null -> {end}'
     )
-    assert str(queue).endswith(f"is_draining false -> true, state_until null -> {end}")
+    assert str(queue).endswith(f"is_draining false -> true, state_ends_at null -> {end}")
     assert stored() == ENABLED
     apply(held(of_queue=of_queue))
     assert stored() == (True, False, "no disk: ask Ann", UNTIL)
     assert WorkerQueue.objects.values_list(*NAMES).get() == (False, True, "", UNTIL)
     event = AuditEvent.objects.filter(action="worker.updated").get()
-    assert event.changes["state_until"] == [None, "2100-01-31 18:00:00+00:00"]
+    assert event.changes["state_ends_at"] == [None, "2100-01-31 18:00:00+00:00"]
     assert apply(held(of_queue=of_queue)) == []
     for arguments in ((), ("--format", "json")):
         text = exported(*arguments)
         told = worker_in(text)
-        assert {**told, "state_until": str(told["state_until"])}.items() >= {
+        assert {**told, "state_ends_at": str(told["state_ends_at"])}.items() >= {
             "is_disabled": True,
             "state_reason": "no disk: ask Ann",
-            "state_until": "2100-01-31 18:00:00+00:00",
+            "state_ends_at": "2100-01-31 18:00:00+00:00",
         }.items()
         assert apply(text) == []
 
@@ -87,13 +87,16 @@ def test_both_members_are_planned_applied_exported_and_applied_again() -> None:
     ("told", "message"),
     [
         (", state_reason: because", WITHOUT_STATE),
-        (", state_until: 2100-01-31", WITHOUT_STATE),
+        (", state_ends_at: 2100-01-31", WITHOUT_STATE),
         (", is_disabled: false, state_reason: because", WITHOUT_STATE),
-        (", is_disabled: true, state_until: tomorrow", "state_until: expected a time such as 2027-01-31T18:00:00Z"),
-        (", is_disabled: true, state_until: 2100-02-30", "state_until: expected a time such as 2027-01-31T18:00:00Z"),
-        (", is_disabled: true, state_until: 7", "state_until: expected a time such as 2027-01-31T18:00:00Z"),
-        (", is_disabled: true, state_until: 0001-01-01T00:00:00+09:00", "state_until: expected a time such as"),
-        (", is_disabled: true, state_until: [2100-01-31]", "state_until: expected a text"),
+        (", is_disabled: true, state_ends_at: tomorrow", "state_ends_at: expected a time such as 2027-01-31T18:00:00Z"),
+        (
+            ", is_disabled: true, state_ends_at: 2100-02-30",
+            "state_ends_at: expected a time such as 2027-01-31T18:00:00Z",
+        ),
+        (", is_disabled: true, state_ends_at: 7", "state_ends_at: expected a time such as 2027-01-31T18:00:00Z"),
+        (", is_disabled: true, state_ends_at: 0001-01-01T00:00:00+09:00", "state_ends_at: expected a time such as"),
+        (", is_disabled: true, state_ends_at: [2100-01-31]", "state_ends_at: expected a text"),
         (
             ', is_disabled: true, state_reason: "a\\nb"',
             "state_reason: Use one line of text, without control characters.",
@@ -117,11 +120,11 @@ def test_what_a_document_cannot_say_is_refused_whole(told: str, message: str) ->
 def test_a_document_goes_on_to_say_what_has_ended() -> None:
     """What ended is enabled, whether the row still has it, somebody enabled it, or it is new."""
     past = HELD.replace("2100", "2020")
-    kept = ["kept worker acme/production/default/w1 (its state_until has passed, so it is enabled)"]
+    kept = ["kept worker acme/production/default/w1 (its state_ends_at has passed, so it is enabled)"]
     assert kept[0] in list(map(str, apply(held(past))))
     assert stored() == ENABLED
     assert list(map(str, apply(held(past)))) == kept
-    Worker.objects.filter(name="w1").update(is_disabled=True, state_until=timezone.now())
+    Worker.objects.filter(name="w1").update(is_disabled=True, state_ends_at=timezone.now())
     assert list(map(str, apply(held(past)))) == kept
     assert "is_disabled" not in worker_in(exported())
 
@@ -131,7 +134,7 @@ def test_a_document_goes_on_to_say_what_has_ended() -> None:
     [
         ("", (True, False, "theirs", UNTIL)),
         (", is_disabled: false", ENABLED),
-        (", state_until: null", (True, False, "theirs", None)),
+        (", state_ends_at: null", (True, False, "theirs", None)),
         (", state_reason: ours", (True, False, "ours", UNTIL)),
         (", is_disabled: false, is_draining: true", (False, True, "", None)),
         (", is_disabled: false, is_draining: true, state_reason: ours", (False, True, "ours", None)),
@@ -141,7 +144,7 @@ def test_what_a_document_leaves_out_is_kept_of_the_same_decision_and_none_of_ano
     told: str, after: tuple[Any, ...]
 ) -> None:
     apply(ACME)
-    Worker.objects.filter(name="w1").update(is_disabled=True, state_reason="theirs", state_until=UNTIL)
+    Worker.objects.filter(name="w1").update(is_disabled=True, state_reason="theirs", state_ends_at=UNTIL)
     apply(held(told))
     assert stored() == after
 
@@ -149,7 +152,7 @@ def test_what_a_document_leaves_out_is_kept_of_the_same_decision_and_none_of_ano
 def test_what_ended_does_not_come_back_with_what_is_decided_next() -> None:
     """The row still has what ended: all of the decision is written, and told as it is beside what held before."""
     apply(ACME)
-    Worker.objects.filter(name="w1").update(is_disabled=True, state_reason="old", state_until=timezone.now())
+    Worker.objects.filter(name="w1").update(is_disabled=True, state_reason="old", state_ends_at=timezone.now())
     (change,) = apply(held(", is_draining: true"))
     assert change.fields == {"is_draining": [False, True]}
     assert stored() == (False, True, "", None)
@@ -163,11 +166,11 @@ def test_who_is_told_to_end_is_counted_by_what_holds() -> None:
     assert shared_client().post(path, b"{}", "application/json", HTTP_AUTHORIZATION=key).status_code == 200
     text = (
         f"organizations: [{{id: {name}, environments: [{{name: production, worker_queues: [{{name: default, workers: "
-        "[{name: worker-1, is_disabled: true, state_until: %s}]}]}]}]"
+        "[{name: worker-1, is_disabled: true, state_ends_at: %s}]}]}]}]"
     )
     assert apply_all(text % "2020-01-01", is_dry_run=True).ending == []
     assert [found.processes for found in apply_all(text % "2100-01-01").ending] == [1]
-    Worker.objects.update(state_until=timezone.now())
+    Worker.objects.update(state_ends_at=timezone.now())
     assert [found.processes for found in apply_all(text % "2100-01-01", is_dry_run=True).ending] == [1]
 
 
@@ -179,7 +182,7 @@ def test_what_pruning_disables_has_no_end() -> None:
     assert shared_client().post(path, b"{}", "application/json", HTTP_AUTHORIZATION=f"Bearer {key}").status_code == 200
     without = "\n".join(line for line in ACME.splitlines() if "w1" not in line)
     for until in (UNTIL, timezone.now()):
-        Worker.objects.filter(name="w1").update(is_disabled=True, state_reason="old", state_until=until)
+        Worker.objects.filter(name="w1").update(is_disabled=True, state_reason="old", state_ends_at=until)
         told = [str(change) for change in apply(without, prune=True)]
         assert told == ["disabled worker acme/production/default/w1 (it has starts on record)"]
         assert stored() == (True, False, "", None)
@@ -200,19 +203,19 @@ def test_in_bulk_the_last_decision_holds_whole_and_is_on_record(fleet: Fleet) ->
     assert told == {
         "is_disabled": [False, True],
         "state_reason": ["", "no disk"],
-        "state_until": [None, "2100-01-31 18:00:00+00:00"],
+        "state_ends_at": [None, "2100-01-31 18:00:00+00:00"],
     }
-    assert decide(State.DISABLED, reason="no disk")["state_until"][1] is None
+    assert decide(State.DISABLED, reason="no disk")["state_ends_at"][1] is None
     assert set(decide(State.ENABLED)) == {"is_disabled", "state_reason"}
     decide(State.DRAINING, until=UNTIL)
-    Worker.objects.update(state_until=timezone.now())
+    Worker.objects.update(state_ends_at=timezone.now())
     again = bulk.set_states(ids, State.ENABLED, actor=ACTOR, now=timezone.now())
     assert (again.changed, again.unchanged) == (0, 1), "it ended by itself"
     assert decide(State.DRAINING) == {"is_draining": [False, True]}
     assert Worker.objects.values_list(*NAMES).get() == (False, True, "", None)
 
 
-@pytest.mark.parametrize("values", [{"state_reason": "x"}, {"state_until": UNTIL}])
+@pytest.mark.parametrize("values", [{"state_reason": "x"}, {"state_ends_at": UNTIL}])
 def test_the_database_takes_no_reason_and_no_end_of_nothing(fleet: Fleet, values: dict[str, Any]) -> None:
     for model in (Worker, WorkerQueue):
         with pytest.raises(IntegrityError), transaction.atomic():
@@ -230,7 +233,7 @@ def send(fleet: Fleet) -> Any:
         path, data = f"/api/v1/worker-queues/{fleet.queue.pk}", json.dumps(body)
         response = shared_client().generic("PATCH", path, data, "application/json", HTTP_AUTHORIZATION=key)
         answer = response.json()
-        names = ("status", "state_reason", "state_until")
+        names = ("status", "state_reason", "state_ends_at")
         return response.status_code, [answer[name] for name in names] if response.status_code == 200 else answer
 
     return patch
@@ -238,13 +241,13 @@ def send(fleet: Fleet) -> Any:
 
 def test_a_manager_gives_a_queue_reason_and_end(fleet: Fleet, send: Any) -> None:
     end = "2100-01-31T18:00:00Z"
-    given = {"state_reason": "no disk", "state_until": end}
+    given = {"state_reason": "no disk", "state_ends_at": end}
     assert send(status="inactive", **given) == (200, ["inactive", "no disk", end])
     assert send(status="inactive") == (200, ["inactive", "no disk", end]), "as Terraform sends it each time"
-    assert send(state_until=None) == (200, ["inactive", "no disk", None])
+    assert send(state_ends_at=None) == (200, ["inactive", "no disk", None])
     assert send(status="paused") == (200, ["paused", None, None])
-    assert send(state_reason=None, state_until=end) == (200, ["paused", None, end])
-    WorkerQueue.objects.update(state_until=timezone.now())
+    assert send(state_reason=None, state_ends_at=end) == (200, ["paused", None, end])
+    WorkerQueue.objects.update(state_ends_at=timezone.now())
     assert send(description="else") == (200, ["active", None, None])
     assert send(status="active") == (200, ["active", None, None])
     assert send(status="paused") == (200, ["paused", None, None])
@@ -256,13 +259,13 @@ def test_a_manager_gives_a_queue_reason_and_end(fleet: Fleet, send: Any) -> None
     ("body", "place", "message"),
     [
         ({"state_reason": "x"}, ["body"], WITHOUT_STATE),
-        ({"status": "active", "state_until": "2100-01-31T18:00:00Z"}, ["body"], WITHOUT_STATE),
-        ({"status": "paused", "state_until": "2020-01-31T18:00:00Z"}, ["body", "state_until"], HAS_PASSED),
-        ({"status": "paused", "state_until": "soon"}, ["body", "state_until"], "Input is not valid"),
-        ({"status": "paused", "state_until": 7}, ["body", "state_until"], "Input is not valid"),
+        ({"status": "active", "state_ends_at": "2100-01-31T18:00:00Z"}, ["body"], WITHOUT_STATE),
+        ({"status": "paused", "state_ends_at": "2020-01-31T18:00:00Z"}, ["body", "state_ends_at"], HAS_PASSED),
+        ({"status": "paused", "state_ends_at": "soon"}, ["body", "state_ends_at"], "Input is not valid"),
+        ({"status": "paused", "state_ends_at": 7}, ["body", "state_ends_at"], "Input is not valid"),
         (
-            {"status": "paused", "state_until": "0001-01-01T00:00:00+14:00"},
-            ["body", "state_until"],
+            {"status": "paused", "state_ends_at": "0001-01-01T00:00:00+14:00"},
+            ["body", "state_ends_at"],
             "Input is not valid",
         ),
         ({"status": "paused", "state_reason": "a\nb"}, ["body", "state_reason"], "Use one line of text"),

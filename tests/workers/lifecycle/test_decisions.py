@@ -52,7 +52,7 @@ case = pytest.mark.parametrize("name", CASES)
 def hold(fleet: Fleet, name: str, until: datetime | None, reason: str = REASON) -> None:
     """As it is stored; nothing else is ever written when the end comes."""
     model, flag, *_ = CASES[name]
-    model.objects.update(**{flag: True}, state_reason=reason, state_until=until)
+    model.objects.update(**{flag: True}, state_reason=reason, state_ends_at=until)
 
 
 def why(until: datetime | None, reason: str = REASON) -> str:
@@ -82,8 +82,8 @@ def test_what_is_held_refuses_and_says_why_and_until_when(
         assert answer(response) == (status, sentence + why(until, reason) if sentence else "")
     noted = Refusal.objects.get(worker_id=fleet.worker.pk)
     assert noted.reason == of_worker[1] + why(until, reason)
-    type(fleet.worker).objects.update(is_disabled=False, is_draining=False, state_reason="", state_until=None)
-    WorkerQueue.objects.update(is_disabled=False, is_draining=False, state_reason="", state_until=None)
+    type(fleet.worker).objects.update(is_disabled=False, is_draining=False, state_reason="", state_ends_at=None)
+    WorkerQueue.objects.update(is_disabled=False, is_draining=False, state_reason="", state_ends_at=None)
     assert start(fleet).status_code == 200
     hold(fleet, name, until, reason)
     beaten = of_worker[1] + why(until, reason) if flag == "is_disabled" else ""
@@ -110,7 +110,7 @@ def test_a_start_reads_the_end_where_it_reads_the_rest(fleet: Fleet, transaction
     start(fleet)
     counts = []
     for until in (None, timezone.now() - HOUR):
-        Worker.objects.update(is_disabled=until is not None, state_until=until)
+        Worker.objects.update(is_disabled=until is not None, state_ends_at=until)
         with CaptureQueriesContext(connection) as captured:
             assert start(fleet).status_code == 200
         counts.append([query["sql"].split()[0] for query in captured.captured_queries])
@@ -135,14 +135,14 @@ def shown(fleet: Fleet, client: Client, label: str) -> dict[str, Any]:
     return {
         "start": refusal_of_start(Worker.objects.select_related("queue").get(), now),
         "explain_config": json.loads(explained.getvalue())["refusal"] or "",
-        "list_workers": [listed[name] for name in ("is_disabled", "is_draining", "state_reason", "state_until")],
+        "list_workers": [listed[name] for name in ("is_disabled", "is_draining", "state_reason", "state_ends_at")],
         "workers": client.get(states["worker"]).context["cl"].result_count,
         "queues": client.get(states["workerqueue"]).context["cl"].result_count,
         "csv": row["state"],
         "worker's page": "The reason:" in words(html(client, fleet.worker)),
         "queue's page": "The reason:"
         in words(client.get(f"/admin/workers/workerqueue/{fleet.queue.pk}/change/").content.decode()),
-        "api": [read(fleet, "worker-queues/{queue}")[name] for name in ("status", "state_reason", "state_until")],
+        "api": [read(fleet, "worker-queues/{queue}")[name] for name in ("status", "state_reason", "state_ends_at")],
         "api config": read(fleet, "worker-queues/{queue}/config")["status"],
         "api command": read(fleet, "worker-queues/{queue}/worker-command")["can_register"],
         "incomplete": look_at_fleet(EVERYWHERE, hours=1, now=now).attention.incomplete_queues,

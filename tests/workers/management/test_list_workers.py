@@ -87,7 +87,7 @@ def test_each_line_of_json_is_one_worker_in_the_order_of_paths(fleet: Fleet) -> 
         "is_disabled": False,
         "is_draining": False,
         "state_reason": None,
-        "state_until": None,
+        "state_ends_at": None,
         "is_ephemeral": False,
         "work": None,
         "refusal": None,

@@ -113,7 +113,7 @@ class QueueChangeSerializer(LevelSerializer):
     heartbeat_interval = WholeNumber(required=False)
     status = serializers.ChoiceField([*STATES, ""], required=False, allow_null=True, allow_blank=True)
     state_reason = Unsettable(help_text="Why it is inactive or paused; refusals tell it. Another status takes it away.")
-    state_until = serializers.DateTimeField(
+    state_ends_at = serializers.DateTimeField(
         required=False, allow_null=True, help_text="When that ends by itself. Another status takes it away."
     )
 

@@ -74,8 +74,8 @@ class WorkerQueueSerializer(serializers.Serializer[Described[WorkerQueue]]):
     created_by = serializers.CharField(source="provenance.created_by", allow_null=True)
     active_workers = serializers.IntegerField(source="counts.active")
     state_reason = Text(source="row.state_reason", help_text="Why it is inactive or paused.")
-    state_until = serializers.DateTimeField(
-        source="row.state_until", allow_null=True, help_text="When that ends by itself."
+    state_ends_at = serializers.DateTimeField(
+        source="row.state_ends_at", allow_null=True, help_text="When that ends by itself."
     )
     task_queue_name = serializers.CharField(source="row.task_queue_name")
 

@@ -86,8 +86,8 @@ def _queue(text: str) -> WorkerQueue:
 def _line(worker: ListedWorker) -> str:
     at = worker.last_heartbeat_at
     states = [name for name in ("outdated", "disabled", "draining") if getattr(worker, f"is_{name}")]
-    if worker.state_until:
-        states[-1] += f" until {worker.state_until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if worker.state_ends_at:
+        states[-1] += f" until {worker.state_ends_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     if worker.state_reason:
         states[-1] += f": {worker.state_reason}"
     states += ["ephemeral"] * worker.is_ephemeral

@@ -65,7 +65,7 @@ def test_a_queue_is_shown_as_it_is(fleet: Fleet) -> None:
         "created_by": None,
         "active_workers": 0,
         "state_reason": None,
-        "state_until": None,
+        "state_ends_at": None,
         "task_queue_name": f"{fleet.organization.pk}.production.default",
     }
     assert datetime.fromisoformat(row["created_at"]) == fleet.queue.created_at
