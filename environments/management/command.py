@@ -10,6 +10,23 @@ from environments.management.progress import ProgressDisplay
 
 #: What is so of a command that prints while it reads.
 PRINTED_PARTLY = "The database failed partway. What is printed is correct but incomplete"
+#: The same of one that has not printed anything yet.
+NOTHING_PRINTED = "The database failed before there was anything to print"
+
+
+class _Watched:
+    """A stream of which one knows whether anything was printed to it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.has_printed = False
+
+    def write(self, text: str) -> Any:
+        self.has_printed = self.has_printed or bool(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class ControlPlaneCommand(BaseCommand):
@@ -36,14 +53,18 @@ class ControlPlaneCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Runs it; CommandError when the database refuses."""
+        watched = options["stdout"] = _Watched(options.get("stdout") or self.stdout._out)
         try:
             return super().execute(*args, **options)
         except DatabaseError as error:
             if not self.when_refused:
                 raise
-            reason = str(error).partition("\n")[0]
-            msg = f"{self.when_refused} ({reason})."
-            raise CommandError(msg, returncode=self.refused_code) from None
+            raise self._refused(error, has_printed=watched.has_printed) from None
+
+    def _refused(self, error: DatabaseError, *, has_printed: bool) -> CommandError:
+        reason = str(error).partition("\n")[0]
+        told = self.when_refused if has_printed else NOTHING_PRINTED
+        return CommandError(f"{told} ({reason}).", returncode=self.refused_code)
 
     def progress(self, *, seconds_between_lines: float = 0) -> ProgressDisplay:
         """Tells how far it is, on stderr."""

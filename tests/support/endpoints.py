@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -63,6 +64,22 @@ class Endpoint:
                 connection = stack.enter_context(self._tls.wrap_socket(connection, server_side=True))
                 self.connections.append(connection)
             self._handler(connection)
+
+
+@contextmanager
+def firewalled() -> Generator[str]:
+    """An address at which packets get lost: nobody takes what waits at this listener, so the kernel answers no more."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex(address)
+        with stack.enter_context(socket.socket()) as late, pytest.raises(TimeoutError):
+            late.settimeout(0.2)
+            late.connect(address)
+        yield "{}:{}".format(*address)
 
 
 @contextmanager

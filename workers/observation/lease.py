@@ -64,3 +64,9 @@ class Lease:
             Sweep.objects.bulk_create([Sweep()], ignore_conflicts=True)
         begun = {"holder": self.holder, "expires_at": now + HELD_FOR, "started_at": now, "finished_at": None}
         return bool(rows.update(**begun))
+
+
+def next_pass_at() -> datetime | None:
+    """When the next pass is due, whoever makes it; None before the first one."""
+    started_at = Sweep.objects.values_list("started_at", flat=True).first()
+    return started_at + INTERVAL if started_at else None

@@ -24,7 +24,7 @@ from environments.limits import counts
 from tests.support import factories
 from tests.support.calls import heartbeat, start
 from tests.support.console import person, signed_in
-from tests.support.endpoints import Endpoint, silent
+from tests.support.endpoints import Endpoint, firewalled, silent
 from tests.support.factories import Fleet
 from tests.support.pollers import connect, let_a_task_wait, polling, sweep
 from tests.support.reading import read
@@ -323,15 +323,17 @@ def never_answers() -> Iterator[Endpoint]:
 
 
 def test_a_temporal_that_never_answers_costs_itself_three_seconds(
-    fleet: Fleet, never_answers: Endpoint, settings: Settings
+    fleet: Fleet, client: Client, never_answers: Endpoint, settings: Settings
 ) -> None:
+    """Whether it takes the connection and is silent, or a firewall lets no packet through: both at once, here."""
     settings.CONNECTION_HOSTS = ()
-    other = factories.create_fleet()
+    other, behind = factories.create_fleet(), factories.create_fleet()
     connect(other, never_answers.host)
     counts.forget()
     begun = time.monotonic()
     out, errors = io.StringIO(), io.StringIO()
-    with pytest.raises(CommandError, match="did not answer: 1 of 2"):
+    with firewalled() as host, pytest.raises(CommandError, match="did not answer: 2 of 3"):
+        connect(behind, host)
         call_command("sweep", "--format=json", stdout=out, stderr=errors)
     assert time.monotonic() - begun < 6
     asked: dict[str, Any] = {each["organization"]: each for each in map(json.loads, out.getvalue().splitlines())}
@@ -342,11 +344,14 @@ def test_a_temporal_that_never_answers_costs_itself_three_seconds(
         "answered": 1,
         "problem": None,
     }
-    assert "within 3 seconds" in asked[other.organization.pk]["problem"]
-    assert "connections asked: 2 of 2" in errors.getvalue()
-    row = observed(other)
-    assert row.observed_at is None
-    assert "within 3 seconds" in row.problem
+    assert "connections asked: 3 of 3" in errors.getvalue()
+    for silent_one in (other, behind):
+        assert "did not answer within 3 seconds" in asked[silent_one.organization.pk]["problem"]
+        row = observed(silent_one)
+        assert row.observed_at is None
+        assert "within 3 seconds" in row.problem
+        assert "It did not answer" in page(client, f"workers/workerqueue/{silent_one.queue.pk}/change/")
+        assert start(silent_one).status_code == 200
 
 
 def test_one_that_answers_too_slowly_is_left_after_a_while(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from workers.models import (
 )
 from workers.models.instances import CUT, DOUBLED_FOR_INTERVALS, ERROR_MESSAGE_LENGTH
 from workers.models.work import MEANINGS, with_work
+from workers.observation.lease import next_pass_at
 from workers.reports.queues import instances_of, with_reports
 
 #: Rows of each part of the page; a link leads to the rest.
@@ -133,6 +134,10 @@ def _temporal(worker: Worker, current: Any, now: datetime) -> dict[str, Any]:
     """What Temporal was seen to know of the process and of its queue."""
     observation = QueueObservation.objects.filter(queue=worker.queue_id).first()
     work = Work(current.work) if current else Work.UNKNOWN
+    is_fresh = observation is not None and observation.is_fresh(now)
+    is_newer = is_fresh and not work and current is not None and current.liveness in LIVE
+    is_newer = is_newer and current.started_at > observation.observed_at  # type: ignore[union-attr]  # it is fresh
+    due_at = next_pass_at() if is_newer else None
     return {
         "work": str(work),
         "work_color": WORK_COLORS.get(work, "success"),
@@ -141,7 +146,9 @@ def _temporal(worker: Worker, current: Any, now: datetime) -> dict[str, Any]:
         if work
         else None,
         "observation": observation,
-        "is_observation_fresh": observation is not None and observation.is_fresh(now),
+        "is_observation_fresh": is_fresh,
+        "is_newer_than_look": is_newer,
+        "next_look_at": due_at if due_at and due_at > now else None,
     }
 
 
