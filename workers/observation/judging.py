@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
 from uuid import UUID
 
 from environments.connections.verification.looks import Place, QueueLook, SeenPoller
@@ -25,11 +26,18 @@ class KnownProcess:
     stopped_at: datetime | None = None
     #: Whether it is to be judged by this look: it is its worker's current one, and asks the same Temporal.
     is_judged: bool = True
+    #: Whether a newer one of its worker has started, beside which it asks the same Temporal about this queue: that it
+    #: polls is said of it, and never that it does not, since it is looked for only where a poller is unknown.
+    is_older: bool = False
 
     @property
     def place(self) -> Place | None:
         """Where it runs, if it has told."""
         return Place(self.hostname, self.pid) if self.hostname and self.pid is not None else None
+
+    def seen_from(self, queue_id: UUID) -> Self:
+        """As it is for the look at a queue: of an older process of another one that look says nothing."""
+        return self if self.queue_id == queue_id or not self.is_older else replace(self, is_older=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def judge(look: QueueLook, processes: Iterable[KnownProcess]) -> Verdict:
         if not found:
             strangers.append(poller)
     is_nameless = any(not poller.places for poller in strangers)
-    judged = [Judged(process, is_polling=True) for process in polling.values() if process.is_judged]
+    judged = [Judged(process, is_polling=True) for process in polling.values() if process.is_judged or process.is_older]
     for process in known:
         could_be = bool(strangers) if process.place is None else is_nameless
         if process.is_judged and process.is_live and process.id not in polling and not could_be:

@@ -20,18 +20,17 @@ KNOWN_FOR = timedelta(minutes=10)
 #: Hosts named in one statement.
 MOST_HOSTS = 500
 COLUMNS = ("pk", "organization_id", "at_queue", "hostname", "pid", "liveness", "stopped_at")
+OWN = "worker__temporal_connection_id"
 
 
 def current_of(queues: Collection[AskedQueue], target: Target, now: datetime) -> dict[UUID, list[KnownProcess]]:
     """Each worker's current process, by queue; those are judged that ask the same Temporal. One statement."""
     rows = WorkerInstance.objects.filter(worker__queue__in=[queue.id for queue in queues], is_current=True)
-    is_own = {queue.id: queue.is_own for queue in queues}
+    asked = {queue.id: queue for queue in queues}
     found: dict[UUID, list[KnownProcess]] = defaultdict(list)
-    columns = (*COLUMNS, "worker__temporal_connection_id")
-    for *told, own in _told(rows, now, *columns):
+    for *told, own in _told(rows, now, *COLUMNS, OWN):
         queue_id = told[2]
-        is_judged = own == target.connection.pk if is_own[queue_id] else own in {None, target.connection.pk}
-        found[queue_id].append(_process(told, is_judged=is_judged))
+        found[queue_id].append(_process(told, is_judged=_asks_here(asked[queue_id], own, target)))
     return found
 
 
@@ -44,6 +43,7 @@ def others_at(
     where every poller is known.
     """
     hosts = sorted({host for queue_id, look in looks.items() for host in _unknown_hosts(look, current[queue_id])})
+    asked = {queue.id: queue for queue in target.queues if queue.id in looks}
     found = []
     for first in range(0, len(hosts), MOST_HOSTS):
         rows = WorkerInstance.objects.filter(
@@ -51,11 +51,19 @@ def others_at(
         )
         for part in (
             rows.filter(Q(is_current=True, stopped_at=None) & ~Q(hostname="")),
-            rows.filter(is_current=False, stopped_at=None, older_heartbeat_at__gte=now - LONGEST_HOLD),
             rows.filter(stopped_at__gt=now - KNOWN_FOR),
         ):
             found += [_process(told, is_judged=False) for told in _told(part, now, *COLUMNS)]
+        older = rows.filter(is_current=False, stopped_at=None, older_heartbeat_at__gte=now - LONGEST_HOLD)
+        for *told, own in _told(older, now, *COLUMNS, OWN):
+            is_older = told[2] in asked and _asks_here(asked[told[2]], own, target)
+            found.append(_process(told, is_judged=False, is_older=is_older))
     return found
+
+
+def _asks_here(queue: AskedQueue, own: UUID | None, target: Target) -> bool:
+    """Whether a worker of the queue, with or without a connection of its own, is given this one."""
+    return own == target.connection.pk if queue.is_own else own in {None, target.connection.pk}
 
 
 def _unknown_hosts(look: QueueLook, current: Iterable[KnownProcess]) -> set[str]:
@@ -67,6 +75,6 @@ def _told(rows: InstanceQuerySet, now: datetime, *columns: str) -> Any:
     return rows.order_by().with_liveness(now).annotate(at_queue=F("worker__queue_id")).values_list(*columns).iterator()
 
 
-def _process(told: Any, *, is_judged: bool) -> KnownProcess:
-    pk, organization_id, queue_id, hostname, pid, liveness, stopped_at = told
-    return KnownProcess(pk, organization_id, queue_id, hostname, pid, liveness in LIVE, stopped_at, is_judged=is_judged)
+def _process(told: Any, *, is_judged: bool, is_older: bool = False) -> KnownProcess:
+    *place, liveness, stopped_at = told
+    return KnownProcess(*place, liveness in LIVE, stopped_at, is_judged=is_judged, is_older=is_older)

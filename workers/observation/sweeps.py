@@ -206,5 +206,8 @@ class Pass:
 def _join(target: Target, queues: tuple[AskedQueue, ...], looks: dict[UUID, QueueLook], now: datetime) -> None:
     current = current_of(queues, target, now)
     others = others_at(looks, current, target, now)
-    verdicts = {queue.id: judge(looks[queue.id], [*others, *current[queue.id]]) for queue in queues}
+    verdicts = {
+        queue.id: judge(looks[queue.id], [*(each.seen_from(queue.id) for each in others), *current[queue.id]])
+        for queue in queues
+    }
     record_looks(target, queues, looks, verdicts)

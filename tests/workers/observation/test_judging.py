@@ -90,6 +90,14 @@ def test_a_process_of_another_queue_is_known_and_not_judged() -> None:
     assert (told(verdict), strangers(verdict)) == ({1: False}, [])
 
 
+def test_of_an_older_process_it_is_said_that_it_polls_and_never_that_it_does_not() -> None:
+    older = process(3, is_judged=False, is_older=True)
+    assert told(judge(look("1@host", "3@host"), [older, process(1)])) == {1: True, 3: True}
+    assert told(judge(look("1@host"), [older, process(1)])) == {1: True}
+    elsewhere = older.seen_from(UUID(int=8))
+    assert told(judge(look("1@host", "3@host"), [elsewhere, process(1)])) == {1: True}
+
+
 def test_of_one_that_is_told_twice_the_latter_counts() -> None:
     assert told(judge(look("1@host"), [process(1, is_judged=False), process(1)])) == {1: True}
 

@@ -14,7 +14,8 @@ from environments.deletion import delete
 from tests.support import factories
 from tests.support.calls import start
 from tests.support.factories import ACTOR, Fleet
-from workers.models import ProcessObservation, QueueObservation, Worker, WorkerInstance
+from workers.models import ProcessObservation, QueueObservation, Work, Worker, WorkerInstance
+from workers.models.work import with_work
 from workers.observation.lease import Lease
 from workers.observation.sweeps import UNKEPT, Backoff, Pass, _join
 from workers.observation.targets import Target, find_targets, forget_unasked
@@ -101,6 +102,30 @@ def test_a_process_that_ended_lately_or_belongs_to_another_queue_is_no_stranger(
     row = QueueObservation.objects.get()
     assert (row.strangers, row.stranger_identities) == (1, ["9@host"])
     assert polling() == {2: True}
+
+
+def test_of_two_processes_of_one_worker_each_is_seen_to_poll(fleet: Fleet) -> None:
+    """So that whoever reads the worker's page knows whether the older one takes tasks, too."""
+    worker = Worker.objects.get(name="w-0")
+    token = factories.issue_token(worker)
+    assert start(fleet, told(10), worker_id=worker.pk, token=token).status_code == 200
+
+    def works() -> dict[int | None, str]:
+        now = timezone.now()
+        rows = with_work(WorkerInstance.objects.filter(worker=worker).with_liveness(now), now)
+        return {row.pid: row.work for row in rows}
+
+    record(seen(0, 1, 2, 10))
+    assert QueueObservation.objects.get().strangers == 0
+    assert works() == {0: Work.WORKING, 10: Work.WORKING}
+    record(seen(1, 2, 10))
+    assert works() == {0: Work.UNKNOWN, 10: Work.WORKING}
+    assert polling() == {1: True, 2: True, 10: True}
+    Worker.objects.filter(pk=worker.pk).update(queue=factories.create_queue(fleet.environment, "other"))
+    (target,) = find_targets()
+    queues = tuple(queue for queue in target.queues if queue.id == fleet.queue.pk)
+    _join(target, queues, {fleet.queue.pk: seen(0, 1, 2)}, timezone.now())
+    assert polling() == {1: True, 2: True}, "of a worker that was moved, the other queue's look tells"
 
 
 def test_it_goes_with_the_worker_the_queue_and_the_connection(fleet: Fleet) -> None:

@@ -267,7 +267,7 @@ def test_who_polls_without_a_worker_here_is_named(
     assert work(fleet) == Work.WORKING
     text = page(client, f"workers/workerqueue/{fleet.queue.pk}/change/")
     assert "2 processes poll this queue without being a worker here" in text
-    assert "7@elsewhere, &lt;b&gt;a name" in text
+    assert "<li><bdi>7@elsewhere</bdi></li><li><bdi>&lt;b&gt;a name</bdi></li></ul>" in text
     assert "1 worker queue that an unknown process polls" in attention(client)
     assert fleet.queue.task_queue_name in page(client, "workers/workerqueue/?temporal=strangers")
     assert "0 worker queues" in page(client, "workers/workerqueue/?temporal=waiting")
