@@ -84,6 +84,11 @@ class DecidedPages:
     def settle(self, row: Worker | WorkerQueue) -> None:
         row.forget_ended(times.now())
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """By the filter of the state alone: a flag that has ended may still be stored."""
+        allowed: bool = super().lookup_allowed(lookup, value, request)  # type: ignore[misc]  # a page's
+        return allowed and lookup.partition("__")[0] not in STATE_FIELDS
+
 
 class StateFilter(admin.SimpleListFilter):
     """Workers or queues by what was decided and holds now."""
@@ -112,6 +117,7 @@ def state_badge(row: Worker | WorkerQueue) -> SafeString:
 class Held:
     """A worker or queue that is disabled or draining, as its page tells it."""
 
+    state: State
     label: str
     color: str
     sentence: str
@@ -126,7 +132,7 @@ def held(*rows: Worker | WorkerQueue, now: datetime) -> list[Held]:
         state = row.state_at(now)
         if color := STATE_COLORS.get(state):
             label = f"Queue {state}" if isinstance(row, WorkerQueue) else str(state)
-            found.append(Held(label, color, SENTENCES[type(row), state], row.state_reason, row.state_ends_at))
+            found.append(Held(state, label, color, SENTENCES[type(row), state], row.state_reason, row.state_ends_at))
     return found
 
 

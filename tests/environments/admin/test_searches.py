@@ -209,7 +209,7 @@ def test_a_filter_that_asks_for_too_much_is_refused_rather_than_cut(fleet: Fleet
 
 def test_the_filters_and_links_of_the_console_still_lead_where_they_did(client: Client, fleet: Fleet) -> None:
     for model, text in (
-        (Worker, "is_disabled__exact=0&liveness=Online&attention=duplicate"),
+        (Worker, "state=Enabled&liveness=Online&attention=duplicate"),
         (Worker, f"queue={fleet.queue.pk}&organization__id__exact={fleet.organization.pk}"),
         (WorkerQueue, f"environment__id__exact={fleet.environment.pk}&max_workers__isnull=True"),
         (WorkerQueue, "created_at__gte=2026-01-01T00:00Z&created_at__lt=2027-01-01T00:00Z&heartbeat_interval__gt=5"),

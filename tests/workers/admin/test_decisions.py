@@ -128,3 +128,13 @@ def test_many_are_held_for_one_reason_until_one_moment(client: Client, fleet: Fl
     assert client.post(address, {**sent, "reason": "no disk", "until": "2100-01-31T18:00"}).status_code == 302
     assert stored(Worker) == (False, True, "no disk", UNTIL)
     assert "The reason: no disk" in words(html(client, fleet.worker))
+
+
+@MODELS
+def test_an_address_asks_for_the_state_and_never_for_what_is_stored_of_it(client: Client, model: Any) -> None:
+    model.objects.update(is_disabled=True, state_ends_at=timezone.now() - timedelta(seconds=1))
+    address = url(model, "changelist")
+    assert client.get(f"{address}?state=Enabled").context["cl"].result_count == 1
+    assert client.get(f"{address}?state=Disabled").context["cl"].result_count == 0
+    for lookup in ("is_disabled__exact=1", "is_draining__in=0", "state_reason=x", "state_ends_at__isnull=True"):
+        assert client.get(f"{address}?{lookup}").status_code == 400
