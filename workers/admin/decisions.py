@@ -86,7 +86,7 @@ class DecidedPages:
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """By the filter of the state alone: a flag that has ended may still be stored."""
-        allowed: bool = super().lookup_allowed(lookup, value, request)  # type: ignore[misc]  # a page's
+        allowed: bool = super().lookup_allowed(lookup, value, request)
         return allowed and lookup.partition("__")[0] not in STATE_FIELDS
 
 

@@ -76,5 +76,7 @@ def _told(rows: InstanceQuerySet, now: datetime, *columns: str) -> Any:
 
 
 def _process(told: Any, *, is_judged: bool, is_older: bool = False) -> KnownProcess:
-    *place, liveness, stopped_at = told
-    return KnownProcess(*place, liveness in LIVE, stopped_at, is_judged=is_judged, is_older=is_older)
+    pk, organization_id, queue_id, hostname, pid, liveness, stopped_at = told
+    is_live = liveness in LIVE
+    told_of = {"stopped_at": stopped_at, "is_judged": is_judged, "is_older": is_older}
+    return KnownProcess(pk, organization_id, queue_id, hostname, pid, is_live, **told_of)
