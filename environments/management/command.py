@@ -63,7 +63,8 @@ class ControlPlaneCommand(BaseCommand):
 
     def _refused(self, error: DatabaseError, *, has_printed: bool) -> CommandError:
         reason = str(error).partition("\n")[0]
-        told = self.when_refused if has_printed else NOTHING_PRINTED
+        is_silent = self.when_refused == PRINTED_PARTLY and not has_printed
+        told = NOTHING_PRINTED if is_silent else self.when_refused
         return CommandError(f"{told} ({reason}).", returncode=self.refused_code)
 
     def progress(self, *, seconds_between_lines: float = 0) -> ProgressDisplay:
