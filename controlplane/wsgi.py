@@ -1,12 +1,12 @@
 """The WSGI application; logs at boot what keeps it from being ready, watches its gate, keeps the pulse and sweeps."""
 
-import gc
 import logging
 import os
 import sys
 
 from django.core.wsgi import get_wsgi_application
 
+from controlplane.serving.garbage import garbage
 from controlplane.startup import private_files
 
 #: Seconds that a thread computes before another one's turn. A start waits for the database a few times, and after each
@@ -44,9 +44,7 @@ def _keep_sweeping() -> None:
     sweeper.keep_looking()
 
 
-# What is loaded by now stays; looking through it again and again for garbage cost a twentieth of a start.
-gc.collect()
-gc.freeze()
+garbage.set_aside()
 _log_readiness()
 _watch_gate()
 _keep_pulse()

@@ -43,7 +43,8 @@ class CircuitMiddleware:
         if place is None:
             return too_many(request)
         try:
-            response = self.get_response(request)
+            with bulkhead.turn():
+                response = self.get_response(request)
         except BaseException:
             place.leave()
             raise

@@ -214,7 +214,8 @@ class MetricsMiddleware:
         if place is None:
             return _answer("Too many requests at once.\n", HTTPStatus.SERVICE_UNAVAILABLE, **{"Retry-After": "5"})
         try:
-            return _answer(exposition(), HTTPStatus.OK, **{"Content-Type": CONTENT_TYPE_LATEST})
+            with bulkhead.turn():
+                return _answer(exposition(), HTTPStatus.OK, **{"Content-Type": CONTENT_TYPE_LATEST})
         finally:
             place.leave()
 

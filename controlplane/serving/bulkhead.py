@@ -16,7 +16,7 @@ import weakref
 from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
@@ -26,6 +26,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
+from controlplane.serving.garbage import garbage
 from controlplane.serving.server import SHARED_THREADS, THREADS
 
 #: Seconds after which something holds a request up: most take milliseconds, and no lock is waited for longer than two
@@ -33,10 +34,13 @@ from controlplane.serving.server import SHARED_THREADS, THREADS
 HELD_UP = 1.0
 #: Seconds for which an organization gets no last thread after a call of it was held up and ended in an error of ours.
 LATELY = 2.0
-#: Calls of workers that compute at once: of more, each only waits longer for its turn with the interpreter.
-LANES = 2
+#: Calls of workers that compute at once, and of one organization's: of more, each only waits longer for its turn with
+#: the interpreter.
+LANES, LANES_OF_ONE = 3, 2
 #: Seconds after which a call goes ahead without a lane, since those in the lanes wait for a lock or the disk.
 PATIENCE = 0.02
+#: The same of people's and readers' requests, of which one computes at once: they take some ten times as long.
+PATIENCE_OF_PEOPLE = 0.2
 #: What looks at a row or two, as a worker's calls do, so that a program which asks ten of them at once is not refused.
 #: All else that is read is a list, or is counted, and takes the longer the more there is.
 SHORT = re.compile(r"/api/v1/(environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?/?")
@@ -73,7 +77,10 @@ class Place:
 
     def leave(self) -> None:
         with self._bulkhead.lock:
+            if self not in self._bulkhead.places:
+                return
             self._bulkhead.places.discard(self)
+        garbage.collect()
 
     def leave_after(self, response: HttpResponseBase) -> None:
         """Leaves when the answer is sent, was broken off, or is forgotten unsent."""
@@ -93,8 +100,9 @@ class Place:
 
 @dataclass(eq=False)
 class Call:
-    """Whether a worker's call has a thread and a lane, since when it reads its body, and what it was answered."""
+    """Of whose key a worker's call is, whether it has a thread and a lane, since when it reads its body, its answer."""
 
+    holder: str
     has_thread: bool
     began: float
     has_lane: bool = False
@@ -117,9 +125,11 @@ class Bulkhead:
         self._all_but_two, self._waiting = max(1, threads - 2), 0
         self.lock = threading.RLock()  # a response may be forgotten, and leave, while its thread has it
         self.places: set[Place] = set()
-        self._lanes: SimpleQueue[None] = SimpleQueue()
-        for _ in range(LANES):
-            self._lanes.put(None)
+        #: Whose calls are in the lanes.
+        self._lanes: list[str] = []
+        self._lane_is_free = threading.Condition(self.lock)
+        self._turn: SimpleQueue[None] = SimpleQueue()
+        self._turn.put(None)
         self._calls: set[Call] = set()
         #: How many bodies each organization is sending.
         self._bodies: Counter[str] = Counter()
@@ -166,39 +176,60 @@ class Bulkhead:
                 self._waiting -= 1
         return place
 
-    def _take_lane(self) -> bool:
-        """Waits for a lane, but not for long; whether it has one. Who waits for a slow body gives way."""
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The turn of a person's or a reader's request to compute, while it is entered; it is not waited for long."""
+        has_turn = False
+        with suppress(Empty):
+            self._turn.get(timeout=PATIENCE_OF_PEOPLE)
+            has_turn = True
         try:
-            self._lanes.get(timeout=PATIENCE)
-        except Empty:
-            since = time.monotonic() - PATIENCE
-            with self.lock:
-                for call in self._calls:
-                    if call.has_lane and call.reads_since is not None and call.reads_since < since:
-                        call.has_lane = False
-                        return True
-            return False
-        return True
+            yield
+        finally:
+            if has_turn:
+                self._turn.put(None)
+
+    def _take_lane(self, call: Call) -> None:
+        """Waits for a lane, but not for long. Those who wait for slow bodies leave theirs."""
+        with self.lock:
+            call.has_lane = self._lane_is_free.wait_for(lambda: self._has_lane_for(call.holder), PATIENCE)
+            if not call.has_lane:
+                since = time.monotonic() - PATIENCE
+                for each in self._calls:
+                    if each.has_lane and each.reads_since is not None and each.reads_since < since:
+                        self._leave_lane(each)
+                call.has_lane = self._has_lane_for(call.holder)
+            if call.has_lane:
+                self._lanes.append(call.holder)
+
+    def _has_lane_for(self, holder: str) -> bool:
+        return len(self._lanes) < LANES and self._lanes.count(holder) < LANES_OF_ONE
+
+    def _leave_lane(self, call: Call) -> None:
+        call.has_lane = False
+        self._lanes.remove(call.holder)
+        self._lane_is_free.notify_all()
 
     @contextmanager
     def worker(self, authorization: str) -> Iterator["Call"]:
         """A worker's call, for as long as it is entered; without a thread for it if it is not to take the last one."""
         # With more than all but one at once there are threads enough, as in other servers.
         is_last = len(self._calls) + len(self.places) == self._all_but_one
-        call = Call(not (is_last and self._waits_in_vain(authorization)), time.monotonic())
+        holder = organization_in(authorization)
+        call = Call(holder, not (is_last and self._waits_in_vain(holder)), time.monotonic())
         self._calls.add(call)
         self._thread.call = call
-        call.has_lane = self._take_lane()
+        self._take_lane(call)
         try:
             yield call
         finally:
             with self.lock:
                 self._calls.discard(call)
-            if call.has_lane:
-                self._lanes.put(None)
+                if call.has_lane:
+                    self._leave_lane(call)
             now = time.monotonic()
             if call.began < now - HELD_UP and call.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                self._in_vain[organization_in(authorization)] = now
+                self._in_vain[holder] = now
 
     @contextmanager
     def body(self, organization_id: str) -> Iterator[None]:
@@ -230,11 +261,9 @@ class Bulkhead:
             self._bodies += Counter({organization_id: 1})  # which forgets those that send none
             return True
 
-    def _waits_in_vain(self, authorization: str) -> bool:
+    def _waits_in_vain(self, holder: str) -> bool:
         """Whether a call of the same organization did so lately."""
-        return (
-            bool(self._in_vain) and self._in_vain.get(organization_in(authorization), 0.0) > time.monotonic() - LATELY
-        )
+        return self._in_vain.get(holder, 0.0) > time.monotonic() - LATELY
 
 
 def holder_of(request: HttpRequest, kind: Kind) -> str:

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from django.core.exceptions import TooManyFieldsSent
 from django.db import DatabaseError, InterfaceError
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from rest_framework.exceptions import AuthenticationFailed, ParseError, ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -43,6 +44,15 @@ class WorkerApiView(APIView):
     is_body_optional = False
     default_response_headers: ClassVar[dict[str, str]] = {}  # DRF's would tell a known route's 404 from another's
     throttle_classes: Sequence[type[BaseThrottle]] = (ApiKeyThrottle,)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """The answer, rendered. View, request and answer then no longer point to each other, so none is garbage."""
+        response: Any = super().dispatch(request, *args, **kwargs)
+        if hasattr(response, "render"):
+            response.render()
+            response.renderer_context.clear()
+        self.request.parser_context.clear()
+        return response
 
     def handle_exception(self, exc: Exception) -> Response:
         """The answer to an error; whoever has no usable key is told that, and nothing else."""

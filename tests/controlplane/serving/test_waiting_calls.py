@@ -9,7 +9,16 @@ from contextlib import ExitStack
 import pytest
 
 from controlplane.serving import bulkhead as module
-from controlplane.serving.bulkhead import LANES, PATIENCE, Bulkhead, Kind, TooManyBodiesError, bulkhead
+from controlplane.serving.bulkhead import (
+    LANES,
+    LANES_OF_ONE,
+    PATIENCE,
+    PATIENCE_OF_PEOPLE,
+    Bulkhead,
+    Kind,
+    TooManyBodiesError,
+    bulkhead,
+)
 from tests.support.calls import start
 from tests.support.factories import Fleet
 
@@ -160,23 +169,67 @@ def test_a_body_waits_a_moment_for_one_that_is_about_to_end() -> None:
 
 
 def test_who_reads_a_slow_body_gives_its_lane_to_who_computes() -> None:
-    bulkhead, is_read, is_over = Bulkhead(8), threading.Barrier(LANES + 1), threading.Event()
+    bulkhead, is_read, is_over = Bulkhead(8), threading.Barrier(LANES_OF_ONE + 1), threading.Event()
 
     def read() -> None:
         with bulkhead.worker(""), bulkhead.body("acme"):
             is_read.wait()
             is_over.wait()
 
-    readers = [threading.Thread(target=read) for _ in range(LANES)]
+    readers = [threading.Thread(target=read) for _ in range(LANES_OF_ONE)]
     for reader in readers:
         reader.start()
     is_read.wait()
     time.sleep(PATIENCE)
     with ExitStack() as calls:
-        assert all(calls.enter_context(bulkhead.worker("")).has_lane for _ in range(LANES))
+        assert all(calls.enter_context(bulkhead.worker("")).has_lane for _ in range(LANES_OF_ONE))
         assert not calls.enter_context(bulkhead.worker("")).has_lane
     is_over.set()
     for reader in readers:
         reader.join()
     with ExitStack() as calls:
-        assert [calls.enter_context(bulkhead.worker("")).has_lane for _ in range(LANES + 1)] == [True] * LANES + [False]
+        assert [calls.enter_context(bulkhead.worker("")).has_lane for _ in range(LANES_OF_ONE + 1)] == [
+            True
+        ] * LANES_OF_ONE + [False]
+
+
+def test_one_organization_does_not_have_all_lanes() -> None:
+    bulkhead = Bulkhead(8)
+    with ExitStack() as calls:
+        own = [calls.enter_context(bulkhead.worker(key_of("acme"))).has_lane for _ in range(LANES_OF_ONE + 1)]
+        others = [calls.enter_context(bulkhead.worker(key_of(name))).has_lane for name in ("globex", "initech")]
+    assert own == [True] * LANES_OF_ONE + [False]
+    assert others == [True] * (LANES - LANES_OF_ONE) + [False]
+
+
+def test_who_waits_for_a_lane_has_it_when_it_is_left() -> None:
+    bulkhead = Bulkhead(8)
+    with ExitStack() as before:
+        for _ in range(LANES_OF_ONE):
+            before.enter_context(bulkhead.worker(key_of("acme")))
+        threading.Timer(PATIENCE / 4, before.pop_all().close).start()
+        with bulkhead.worker(key_of("acme")) as call:
+            assert call.has_lane
+
+
+def test_people_and_readers_compute_one_after_the_other_but_do_not_wait_for_long() -> None:
+    bulkhead, order = Bulkhead(8), []
+
+    def compute(name: str, seconds: float) -> None:
+        with bulkhead.turn():
+            order.append(f"{name} begins")
+            time.sleep(seconds)
+            order.append(f"{name} ends")
+
+    for seconds, expected in (
+        (PATIENCE_OF_PEOPLE / 4, ["first begins", "first ends", "second begins", "second ends"]),
+        (PATIENCE_OF_PEOPLE * 3, ["first begins", "second begins", "second ends", "first ends"]),
+    ):
+        order.clear()
+        first = threading.Thread(target=compute, args=("first", seconds))
+        first.start()
+        while not order:
+            time.sleep(0.001)
+        compute("second", 0.0)
+        first.join()
+        assert order == expected
