@@ -2,7 +2,7 @@
 
 While Python collects, no thread of the process goes on. Looking through all that a process keeps takes tens of
 milliseconds, and more beside others that want its processor. So what lasts is set aside, what a page or a list leaves
-is collected when that is done, and a worker's call leaves none.
+is collected when that is done, what anything else leaves every few seconds, and a worker's call leaves none.
 """
 
 import gc
@@ -27,7 +27,7 @@ class Garbage:
         self._times = itertools.count(1)
 
     def collect(self) -> None:
-        """To be called when a request is done that made much.
+        """To be called when something is done that made much, and now and then.
 
         After the 1st, 2nd, 4th, 8th... time what is still there is set aside, too: templates, statements, all that
         pages keep. What is in use by chance is little, since that becomes ever rarer.

@@ -11,6 +11,7 @@ import time
 from django.db import DatabaseError, InterfaceError, connection
 
 from controlplane.engines.circuit import circuit
+from controlplane.serving.garbage import garbage
 from controlplane.serving.gate import gate
 from workers.observation.lease import INTERVAL as PASS_INTERVAL
 from workers.observation.lease import Lease
@@ -59,6 +60,7 @@ class Sweeper:
                 self.look()
             except Exception:  # whatever it is, the next pass may go well
                 logger.exception("the sweep failed")
+            garbage.collect()
             time.sleep(INTERVAL)
 
 
