@@ -17,7 +17,7 @@ from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
 from queue import Empty, SimpleQueue
@@ -108,6 +108,8 @@ class Call:
     has_lane: bool = False
     reads_since: float | None = None
     status: int = 0
+    #: Free once a call that waits has a lane.
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
 
 class TooManyBodiesError(Exception):
@@ -127,7 +129,7 @@ class Bulkhead:
         self.places: set[Place] = set()
         #: Whose calls are in the lanes.
         self._lanes: list[str] = []
-        self._lane_is_free = threading.Condition(self.lock)
+        self._waiting_calls: list[Call] = []
         self._turn: SimpleQueue[None] = SimpleQueue()
         self._turn.put(None)
         self._calls: set[Call] = set()
@@ -192,23 +194,36 @@ class Bulkhead:
     def _take_lane(self, call: Call) -> None:
         """Waits for a lane, but not for long. Those who wait for slow bodies leave theirs."""
         with self.lock:
-            call.has_lane = self._lane_is_free.wait_for(lambda: self._has_lane_for(call.holder), PATIENCE)
+            if self._may_enter(call):
+                self._enter_lane(call)
+                return
+            call.turn.acquire()
+            self._waiting_calls.append(call)
+        if call.turn.acquire(timeout=PATIENCE):
+            return
+        with self.lock:
+            since = time.monotonic() - PATIENCE
+            for each in self._calls:
+                if each.has_lane and each.reads_since is not None and each.reads_since < since:
+                    self._leave_lane(each)
             if not call.has_lane:
-                since = time.monotonic() - PATIENCE
-                for each in self._calls:
-                    if each.has_lane and each.reads_since is not None and each.reads_since < since:
-                        self._leave_lane(each)
-                call.has_lane = self._has_lane_for(call.holder)
-            if call.has_lane:
-                self._lanes.append(call.holder)
+                self._waiting_calls.remove(call)
 
-    def _has_lane_for(self, holder: str) -> bool:
-        return len(self._lanes) < LANES and self._lanes.count(holder) < LANES_OF_ONE
+    def _may_enter(self, call: Call) -> bool:
+        return len(self._lanes) < LANES and self._lanes.count(call.holder) < LANES_OF_ONE
+
+    def _enter_lane(self, call: Call) -> None:
+        call.has_lane = True
+        self._lanes.append(call.holder)
 
     def _leave_lane(self, call: Call) -> None:
+        """To the one that has waited longest of those that may have it."""
         call.has_lane = False
         self._lanes.remove(call.holder)
-        self._lane_is_free.notify_all()
+        if following := next(filter(self._may_enter, self._waiting_calls), None):
+            self._waiting_calls.remove(following)
+            self._enter_lane(following)
+            following.turn.release()
 
     @contextmanager
     def worker(self, authorization: str) -> Iterator["Call"]:
