@@ -129,7 +129,7 @@ class Bulkhead:
         self.places: set[Place] = set()
         #: Whose calls are in the lanes.
         self._lanes: list[str] = []
-        self._waiting_calls: list[Call] = []
+        self.waiting_calls: list[Call] = []
         self._turn: SimpleQueue[None] = SimpleQueue()
         self._turn.put(None)
         self._calls: set[Call] = set()
@@ -198,7 +198,7 @@ class Bulkhead:
                 self._enter_lane(call)
                 return
             call.turn.acquire()
-            self._waiting_calls.append(call)
+            self.waiting_calls.append(call)
         if call.turn.acquire(timeout=PATIENCE):
             return
         with self.lock:
@@ -207,7 +207,7 @@ class Bulkhead:
                 if each.has_lane and each.reads_since is not None and each.reads_since < since:
                     self._leave_lane(each)
             if not call.has_lane:
-                self._waiting_calls.remove(call)
+                self.waiting_calls.remove(call)
 
     def _may_enter(self, call: Call) -> bool:
         return len(self._lanes) < LANES and self._lanes.count(call.holder) < LANES_OF_ONE
@@ -220,8 +220,8 @@ class Bulkhead:
         """To the one that has waited longest of those that may have it."""
         call.has_lane = False
         self._lanes.remove(call.holder)
-        if following := next(filter(self._may_enter, self._waiting_calls), None):
-            self._waiting_calls.remove(following)
+        if following := next(filter(self._may_enter, self.waiting_calls), None):
+            self.waiting_calls.remove(following)
             self._enter_lane(following)
             following.turn.release()
 

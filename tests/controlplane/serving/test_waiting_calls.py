@@ -233,3 +233,25 @@ def test_people_and_readers_compute_one_after_the_other_but_do_not_wait_for_long
         compute("second", 0.0)
         first.join()
         assert order == expected
+
+
+def test_a_lane_that_is_left_goes_to_the_first_that_may_have_it() -> None:
+    bulkhead, entered = Bulkhead(8), []
+
+    def call(name: str) -> None:
+        with bulkhead.worker(key_of(name)) as own:
+            entered.append((name, own.has_lane))
+
+    with ExitStack() as before:
+        for name in ("acme", "acme", "globex"):
+            before.enter_context(bulkhead.worker(key_of(name)))
+        waiting = [threading.Thread(target=call, args=(name,)) for name in ("acme", "initech")]
+        for number, thread in enumerate(waiting, start=1):
+            thread.start()
+            while len(bulkhead.waiting_calls) < number:
+                time.sleep(0.0001)
+        before.pop_all().close()
+    for thread in waiting:
+        thread.join()
+    assert sorted(entered) == [("acme", True), ("initech", True)]
+    assert not bulkhead.waiting_calls
