@@ -44,7 +44,7 @@ def _keep_sweeping() -> None:
     sweeper.keep_looking()
 
 
-garbage.set_aside()
+garbage.serve()
 _log_readiness()
 _watch_gate()
 _keep_pulse()

@@ -1,13 +1,15 @@
 """What a process keeps is looked through once, and what pages leave is collected when they are done."""
 
 import gc
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from controlplane.serving import garbage as module
 from controlplane.serving.bulkhead import Bulkhead, Kind
-from controlplane.serving.garbage import SELDOM, Garbage
+from controlplane.serving.garbage import HOUR, MANY, SELDOM, TIMES, Garbage
 
 
 @pytest.fixture
@@ -49,8 +51,8 @@ def knots(unchanged: None) -> Iterator[None]:
 
 def test_what_there_is_at_boot_is_set_aside_and_all_is_looked_through_rarely(unchanged: None) -> None:
     before = gc.get_threshold()
-    Garbage().set_aside()
-    assert gc.get_freeze_count() > 10_000
+    Garbage().serve()
+    assert gc.get_freeze_count() > MANY
     assert gc.get_threshold() == (before[0], before[1], before[2] * SELDOM)
 
 
@@ -62,22 +64,45 @@ def test_a_process_that_does_not_serve_collects_as_python_does(knots: None) -> N
 
 def test_what_a_request_left_is_collected(knots: None) -> None:
     garbage = Garbage()
-    garbage.set_aside()
+    garbage.serve()
     for _ in range(5):
         left = tie()
         garbage.collect()
         assert (left, Knot.left) == (1, 0)
 
 
-def test_what_is_still_there_is_set_aside_ever_more_rarely(unchanged: None) -> None:
-    garbage, kept, frozen = Garbage(), [], []
-    garbage.set_aside()
-    for _ in range(9):
-        kept.append([object()])
+def test_what_pages_keep_is_set_aside_but_not_without_end(unchanged: None) -> None:
+    garbage, kept, frozen = Garbage(), [], 0
+    garbage.serve()
+    for _ in range(TIMES + 3):
+        kept.append([[number] for number in range(MANY)])
         before = gc.get_freeze_count()
         garbage.collect()
-        frozen.append(gc.get_freeze_count() > before)
-    assert [number for number, is_frozen in enumerate(frozen, start=1) if is_frozen] == [1, 2, 4, 8]
+        frozen += gc.get_freeze_count() > before + MANY / 2
+    assert frozen == TIMES
+
+
+def test_little_is_looked_through_each_time(unchanged: None) -> None:
+    garbage = Garbage()
+    garbage.serve()
+    kept = [[number] for number in range(MANY // 2)]
+    before = gc.get_freeze_count()
+    garbage.collect()
+    assert gc.get_freeze_count() <= before
+    assert len(kept) == MANY // 2
+
+
+def test_what_was_in_use_by_chance_is_found_within_the_hour(knots: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    garbage = Garbage()
+    garbage.serve()
+    tie()
+    gc.freeze()
+    garbage.collect()
+    assert Knot.left == 1
+    later = time.monotonic() + HOUR + 1
+    monkeypatch.setattr(module.time, "monotonic", lambda: later)
+    garbage.collect()
+    assert Knot.left == 0
 
 
 @pytest.mark.parametrize("kind", [Kind.PEOPLE, Kind.READERS])
