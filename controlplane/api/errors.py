@@ -27,11 +27,14 @@ from controlplane.monitoring.metrics import UNOPENED
 from controlplane.serving.bulkhead import TooManyBodiesError
 from controlplane.serving.proxies import network_of
 from environments.admin.error_page import error_page
+from environments.connections.asking import AskedTooOftenError, NotAskedError
 from environments.connections.levels import ConfigurationIncompleteError
 from environments.encryption import CannotOpenError
 from environments.limits import count, seconds_left
 from workers.api_keys.access import KeyOutOfScopeError, UnknownObjectError
-from workers.fleet.editing import InUseError, KeyMayNotManageError, NameTakenError
+from workers.api_keys.issuing import ApiKeyError
+from workers.fleet.editor import ChangedMeanwhileError, InUseError, KeyMayNotManageError, NameTakenError
+from workers.fleet.repeats import AnsweredOnceError
 from workers.installation.command_line import NoDefaultQueueError
 from workers.lifecycle.heartbeats import HeartbeatRefusedError
 from workers.lifecycle.starts import StartContendedError, StartRefusedError, WorkerDisabledError
@@ -59,7 +62,10 @@ TROUBLES = {
 STATUSES: dict[type[Exception], tuple[int, str | None]] = {
     UnknownObjectError: (404, NOT_FOUND),
     KeyOutOfScopeError: (403, "This API key does not reach that far."),
-    KeyMayNotManageError: (403, "This API key may not change anything: it takes a manager's key."),
+    KeyMayNotManageError: (403, "This API key may not: it takes a manager's key."),
+    ApiKeyError: (409, None),
+    ChangedMeanwhileError: (412, "It has changed since: read it again."),
+    AnsweredOnceError: (409, None),
     NameTakenError: (409, None),
     InUseError: (409, None),
     NoDefaultQueueError: (409, None),
@@ -84,6 +90,7 @@ VALIDATION = {
     "min_value": ("greater_than_equal", "Input is too small"),
     "max_value": ("less_than_equal", "Input is too large"),
     "not_a_list": ("list_type", "Input should be a valid list"),
+    "another_body": ("value_error", "This key was used for another call within the last day"),
     "invalid": ("value_error", "Input is not valid"),
 }
 
@@ -124,6 +131,9 @@ def _other(error: Exception, view: APIView) -> Response:
         return Response({"detail": str(error.detail)}, status=405, headers=allowed)
     if isinstance(error, exceptions.APIException):
         return Response({"detail": str(error.detail)}, status=error.status_code)
+    if isinstance(error, NotAskedError):
+        status = 429 if isinstance(error, AskedTooOftenError) else 503
+        return Response({"detail": str(error)}, status=status, headers={"Retry-After": str(error.seconds)})
     status, detail = STATUSES.get(type(error), (500, "Internal error."))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("unexpected error", exc_info=error)

@@ -10,6 +10,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from controlplane.api.examples import example_of
+from workers.api.serializers.managed import OutlookSerializer
 
 #: The contract's own words for parts that have no place in the code.
 BEARER_DESCRIPTION = "Enter your Kubiya API token (format: Bearer <token>)"
@@ -46,12 +47,15 @@ ERRORS = {
     "404": "No such object in the key's organization",
     "405": "Method not allowed",
     "409": "Not in its present state: disabled, draining, full, taken by another, in use, or incompletely configured",
+    "412": "The object has changed since the version in If-Match",
     "413": "The body is larger than 64 KiB, or that of a heartbeat or goodbye than 1 MiB",
     "415": "The body is not application/json in UTF-8",
     "429": "Too many requests",
     "503": "The database, a row or a credential is not available at the moment",
 }
 RETRYABLE = {"429", "503"}
+#: Tags of resources that are told of together, or that are not written as their paths are.
+TAGS = {"connections": "connections", "settings": "connections", "keys": "API keys", "members": "organization"}
 #: Statuses of every endpoint, of those with an API key, and of those with a body.
 EVERYWHERE = ("400", "403", "405", "503")
 WITH_KEY = ("401", "429")
@@ -104,6 +108,8 @@ class WorkerApiSchema(AutoSchema):
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
         """With every answer that can occur."""
         operation = super().get_operation(*args, **kwargs)
+        if operation and any(p["name"] == "dry_run" for p in operation.get("parameters", [])):
+            _add_dry_run(operation, self.resolve_serializer(OutlookSerializer(), "response").ref)
         if operation:
             _add_refusals(operation, self.view, self.method)
         return operation
@@ -138,7 +144,10 @@ def _tag_of(path: str) -> str:
         return "health"
     if path in WORKER_CALLS:
         return "workers"
-    return "update locks" if "update-lock" in path else path.split("/")[3].replace("-", " ")
+    if "update-lock" in path:
+        return "update locks"
+    resource = path.split("/")[3]
+    return TAGS.get(resource.rpartition("-")[2], resource.replace("-", " "))
 
 
 def _show_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
@@ -167,6 +176,8 @@ def _add_refusals(operation: dict[str, Any], view: Any, method: str) -> None:
     """The statuses with which a view refuses, as its class tells: authentication, body, query, and its own."""
     has_body, has_query = "requestBody" in operation, any(p["in"] == "query" for p in operation.get("parameters", []))
     statuses = {*EVERYWHERE, *map(str, view.refusals)} - ({"409"} if method == "DELETE" else set())
+    if any(p["name"] == "If-Match" for p in operation.get("parameters", [])):
+        statuses |= {"412"}
     if method in WRITING:
         statuses |= {str(status) for status in getattr(view, "refusals_of_writing", ())}
     statuses |= {*WITH_KEY} if view.authentication_classes else set()
@@ -182,6 +193,15 @@ def _add_refusals(operation: dict[str, Any], view: Any, method: str) -> None:
     if has_body or has_query:
         invalid = _json({"$ref": "#/components/schemas/HTTPValidationError"})
         operation["responses"]["422"] = {"description": "Validation Error", **invalid}
+
+
+def _add_dry_run(operation: dict[str, Any], outlook: dict[str, Any]) -> None:
+    """The answer to a call that only tells what it would do; of one that answers 200 itself it is the other answer."""
+    if (usual := operation["responses"].get("200")) is None:
+        operation["responses"]["200"] = _json(outlook) | {"description": "What it would do"}
+        return
+    media = usual["content"]["application/json"]
+    media["schema"] = {"anyOf": [media["schema"], outlook]}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import IO, Any, NoReturn
 
@@ -18,6 +19,7 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 
 from controlplane.serving.bulkhead import bulkhead
+from environments.models.json_fields import exact_number
 from workers.models.instances import CUT
 
 NOT_JSON = "The body must be application/json in UTF-8."
@@ -174,7 +176,7 @@ def parse_json(body: bytes, *, is_exact: bool = False) -> Any:
             return PLAIN.decode(text)
     if brackets > MANY_BRACKETS:
         text = _shallow(text)
-    value = _loads(text)
+    value = _loads(text, _exact_number if is_exact else None)
     if not isinstance(value, dict):
         return None if value is UNKEPT else value
     repeated = value.keys_told_twice if isinstance(value, _Repeating) else ()
@@ -314,14 +316,14 @@ def _shallow(text: str) -> str:
     return "".join(parts[0]) + text[done:]
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str, parse_float: Callable[[str], Any] | None = None) -> Any:
     try:
         return json.loads(
             text,
             object_pairs_hook=_object,
             parse_constant=lambda _name: UNKEPT,
             parse_int=_integer,
-            parse_float=_number,
+            parse_float=parse_float or _number,
         )
     except json.JSONDecodeError as error:
         _refuse("json_invalid", f"JSON decode error: {error.msg}", error.pos)
@@ -344,6 +346,13 @@ def _integer(digits: str) -> Any:
 def _number(digits: str) -> Any:
     number = float(digits)
     return number if math.isfinite(number) else UNKEPT
+
+
+def _exact_number(digits: str) -> Any:
+    try:
+        return exact_number(digits)
+    except ValueError:
+        return UNKEPT
 
 
 PLAIN = json.JSONDecoder(

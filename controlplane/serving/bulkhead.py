@@ -43,11 +43,17 @@ PATIENCE = 0.02
 PATIENCE_OF_PEOPLE = 0.2
 #: What looks at a row or two, as a worker's calls do, so that a program which asks ten of them at once is not refused.
 #: All else that is read is a list, or is counted, and takes the longer the more there is.
-SHORT = re.compile(r"/api/v1/(environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?/?")
+SHORT = re.compile(
+    r"/api/v1/((environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?"
+    r"|(registered-workers|api-keys|[a-z]+-connections|telemetry-settings)/[^/]+|organization)/?"
+)
 #: Scripts that pages are broken without; they ask neither the database nor anybody else.
 UNCOUNTED = ("/api/health", "/api/ready", "/admin/jsi18n/")
 #: What managers change, which waits for locks and looks at much: no worker calls any of these.
-MANAGED = re.compile(r"/api/v1/(environments|worker-queues)(/[^/]+(/worker-queues)?)?/?")
+MANAGED = re.compile(
+    r"/api/v1/((environments|worker-queues)(/[^/]+(/worker-queues)?)?"
+    r"|(registered-workers|api-keys|[a-z]+-connections|telemetry-settings)(/[^/]+){0,2}|organization)/?"
+)
 
 
 class Kind(Enum):

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import re
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -58,6 +60,15 @@ def check_object(value: Any) -> None:
         raise ValidationError(TOO_LARGE)
 
 
+def exact_number(digits: str) -> float:
+    """The number, which no database changes; ValueError for one that would be stored as another, such as 1e-9999."""
+    number = float(digits)
+    with suppress(ArithmeticError):
+        if math.isfinite(number) and Decimal(digits) == Decimal(repr(number)):
+            return number
+    raise ValueError(UNKEPT)
+
+
 def digest_of(*values: Any) -> str:
     """12 hexadecimal digits that change when one of the values does; "" while all of them are empty.
 
@@ -72,6 +83,13 @@ def digest_of(*values: Any) -> str:
 def words_of(text: str) -> list[str]:
     """The words of a text that are parted by commas."""
     return [word for part in text.split(",") if (word := part.strip())]
+
+
+class ExactDecoder(json.JSONDecoder):
+    """Reads JSON of which every number is kept as it is; ValueError for another."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "parse_float": exact_number})
 
 
 class TagsFormField(forms.CharField):
@@ -110,11 +128,14 @@ class ObjectFormField(forms.JSONField):
 
     empty_values = [None, ""]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "decoder": ExactDecoder})
+
     def to_python(self, value: Any) -> Any:
         try:
             found = super().to_python(value)
-        except UNREADABLE:
-            raise ValidationError(NO_OBJECT) from None
+        except UNREADABLE as error:
+            raise ValidationError(UNKEPT if str(error) == UNKEPT else NO_OBJECT) from None
         return {} if found is None else found
 
     def bound_data(self, data: Any, initial: Any) -> Any:
@@ -140,6 +161,25 @@ class TagsField(models.JSONField):
 
     def formfield(self, **kwargs: Any) -> Any:
         return models.Field.formfield(self, **{"form_class": TagsFormField, "show_hidden_initial": False, **kwargs})
+
+
+@TagsField.register_lookup
+class HasTag(models.Lookup):
+    """Whether a text is among the tags."""
+
+    lookup_name = "has_tag"
+    prepare_rhs = False
+
+    def get_db_prep_lookup(self, value: Any, connection: Any) -> Any:  # noqa: ARG002  # Django's signature
+        return "%s", [value]
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        column, parameters = self.process_lhs(compiler, connection)
+        return f"jsonb_exists({column}, %s)", [*parameters, self.rhs]
+
+    def as_sqlite(self, compiler: Any, connection: Any) -> Any:
+        column, parameters = self.process_lhs(compiler, connection)
+        return f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value = %s)", [*parameters, self.rhs]  # noqa: S608
 
 
 class ObjectField(models.JSONField):

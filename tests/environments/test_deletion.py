@@ -33,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 PARTS = {
     "workers.workerinstance",
     "workers.instancereport",
+    "workers.keptanswer",
     "workers.processobservation",
     "workers.queueobservation",
     "workers.refusal",

@@ -121,12 +121,37 @@ STATUSES = {
     "GET /api/v1/environments/{environment_id}/worker-command": {"200", "404", "409"} | WITH_KEY,
     "GET /api/v1/workers": {"200", "422"} | WITH_KEY,
     "GET /api/v1/workers/{runner_name}": {"200", "404"} | WITH_KEY,
-    "POST /api/v1/environments": {"201", "409"} | WITH_BODY,
-    "PATCH /api/v1/environments/{environment_id}": {"200", "404", "409"} | WITH_BODY,
-    "DELETE /api/v1/environments/{environment_id}": {"204", "404", "409"} | WITH_KEY,
-    "POST /api/v1/environments/{environment_id}/worker-queues": {"201", "404", "409"} | WITH_BODY,
-    "PATCH /api/v1/worker-queues/{queue_id}": {"200", "404", "409"} | WITH_BODY,
-    "DELETE /api/v1/worker-queues/{queue_id}": {"204", "404", "409"} | WITH_KEY,
+    "POST /api/v1/environments": {"200", "201", "409"} | WITH_BODY,
+    "PATCH /api/v1/environments/{environment_id}": {"200", "404", "409", "412"} | WITH_BODY,
+    "DELETE /api/v1/environments/{environment_id}": {"200", "204", "404", "409", "412", "422"} | WITH_KEY,
+    "POST /api/v1/environments/{environment_id}/worker-queues": {"200", "201", "404", "409"} | WITH_BODY,
+    "PATCH /api/v1/worker-queues/{queue_id}": {"200", "404", "409", "412"} | WITH_BODY,
+    "DELETE /api/v1/worker-queues/{queue_id}": {"200", "204", "404", "409", "412", "422"} | WITH_KEY,
+    "GET /api/v1/registered-workers": {"200", "422"} | WITH_KEY,
+    "POST /api/v1/registered-workers": {"200", "201", "404", "409"} | WITH_BODY,
+    "GET /api/v1/registered-workers/{worker_id}": {"200", "404"} | WITH_KEY,
+    "PATCH /api/v1/registered-workers/{worker_id}": {"200", "404", "409", "412"} | WITH_BODY,
+    "DELETE /api/v1/registered-workers/{worker_id}": {"200", "204", "404", "409", "412", "422"} | WITH_KEY,
+    "GET /api/v1/api-keys": {"200", "422"} | WITH_KEY,
+    "POST /api/v1/api-keys": {"200", "201", "404", "409"} | WITH_BODY,
+    "GET /api/v1/api-keys/{key_id}": {"200", "404"} | WITH_KEY,
+    "POST /api/v1/api-keys/{key_id}/rotate": {"200", "201", "404", "409", "412"} | WITH_BODY,
+    "POST /api/v1/api-keys/{key_id}/revoke": {"200", "404", "409", "412"} | WITH_BODY,
+    "GET /api/v1/organization": {"200"} | WITH_KEY,
+    "PATCH /api/v1/organization": {"200", "409", "412"} | WITH_BODY,
+    "GET /api/v1/members": {"200", "422"} | WITH_KEY,
+    **{
+        operation: statuses
+        for kind in ("temporal-connections", "litellm-connections", "telemetry-settings")
+        for operation, statuses in {
+            f"GET /api/v1/{kind}": {"200", "422"} | WITH_KEY,
+            f"POST /api/v1/{kind}": {"200", "201", "409"} | WITH_BODY,
+            f"GET /api/v1/{kind}/{{connection_id}}": {"200", "404"} | WITH_KEY,
+            f"PATCH /api/v1/{kind}/{{connection_id}}": {"200", "404", "409", "412"} | WITH_BODY,
+            f"DELETE /api/v1/{kind}/{{connection_id}}": {"200", "204", "404", "409", "412", "422"} | WITH_KEY,
+            f"POST /api/v1/{kind}/{{connection_id}}/verify": {"200", "404", "422"} | WITH_KEY,
+        }.items()
+    },
     "GET /api/health/detailed": {"200"} | ALWAYS,
     "GET /api/ready": {"200"} | ALWAYS,
 }
@@ -175,7 +200,8 @@ def test_documents_how_an_operation_is_called(operations: dict[str, Any], label:
     in_the_path = re.findall(r"\{(\w+)\}", label)
     assert [name for name, parameter in parameters.items() if parameter["in"] == "path"] == in_the_path
     assert all(parameters[name]["required"] and parameters[name]["schema"]["type"] == "string" for name in in_the_path)
-    assert ("requestBody" in operation) == label.startswith(("POST ", "PATCH "))
+    has_body = label.startswith(("POST ", "PATCH ")) and not label.endswith("/verify")
+    assert ("requestBody" in operation) == has_body
     if "requestBody" in operation:
         assert list(operation["requestBody"]["content"]) == ["application/json"]
         assert operation["requestBody"]["required"] == (label != "POST /api/v1/worker-queues/{queue_id}/start")

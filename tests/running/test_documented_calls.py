@@ -41,9 +41,16 @@ def test_the_calls_of_a_manager_do_what_the_page_says(control_plane: ControlPlan
         done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True, check=False)  # noqa: S603, S607
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         answers.append(json.loads(done.stdout) if done.stdout else {})
-    assert len(answers) == 7
-    made, queue, paused, read, command_of, *deleted = answers
+    assert len(answers) == 16
+    made, queue, paused, read, command_of, outlook, worker, draining, *rest = answers
+    key, revoked, keys, connection, organization, *deleted = rest
     assert (made["name"], queue["tags"], queue["settings"]) == ("staging", ["gpu"], {"region": "eu"})
     assert (paused["status"], paused["heartbeat_interval"], read) == ("paused", 30, paused)
     assert str(command_of["command"]).startswith("kubiya worker start --queue-id=")
-    assert deleted == [{}, {}]
+    assert outlook["changes"] == {"heartbeat_interval": {"before": 30, "after": 15}}
+    assert (worker["name"], draining["is_draining"]) == ("build-7", True)
+    assert (str(key["api_key"]).count("."), revoked["state"]) == (2, "revoked")
+    assert keys == {"items": [revoked], "next_cursor": None}
+    assert organization["litellm_connection_id"] == connection["id"]
+    assert "the secret" not in json.dumps(answers)
+    assert deleted == [{}, {}, {}]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from django.test import Client
 from django.utils import timezone
 
-from environments.models import Environment
+from environments.models import Environment, TelemetrySettings
 from tests.support import documents, factories
 from tests.support.calls import told_by
 from tests.support.factories import ACTOR, Fleet
@@ -48,6 +48,17 @@ CHANGING_A_QUEUE = "        401 401 401 401 401   404    200 200 200 403   403  
 #: What is in use, as all of these is, cannot be deleted.
 DELETING_A_QUEUE = "        401 401 401 401 401   404    409 409 409 403   403  403  403   403"
 DELETING_AN_ENVIRONMENT = " 401 401 401 401 401   404    409 409 403 403   403  403  403   403"
+#: What is right in the organization is for its keys alone.
+OF_ALL = "                  401 401 401 401 401   200    200 403 403 403   403  403  403   200"
+OF_ALL_FOR_MANAGERS = "     401 401 401 401 401   200    200 403 403 403   403  403  403   403"
+OF_A_CONNECTION = "         401 401 401 401 401   404    200 403 403 403   403  403  403   403"
+OF_A_KEY = "                401 401 401 401 401   404    200 200 200 403   403  403  403   403"
+LIST_FOR_MANAGERS = "       401 401 401 401 401   200    200 200 200 403   200  200  403   403"
+CHANGING_A_WORKER = "       401 401 401 401 401   404    200 200 200 403   403  403  403   403"
+MAKING_WITHIN_A_QUEUE = "   401 401 401 401 401   404    201 201 201 403   403  403  403   403"
+ROTATING = "                401 401 401 401 401   404    201 201 201 403   403  403  403   403"
+DELETING_A_WORKER = "       401 401 401 401 401   404    409 409 409 403   403  403  403   403"
+DELETING_A_CONNECTION = "   401 401 401 401 401   404    409 403 403 403   403  403  403   403"
 PUBLIC = "                  200 200 200 200 200   200    200 200 200 200   200  200  200   200"
 NOWHERE = "                 404 404 404 404 404   404    404 404 404 404   404  404  404   404"
 MATRIX = {
@@ -79,6 +90,31 @@ MATRIX = {
     "GET /api/v1/environments/{environment_id}/worker-command": OF_AN_ENVIRONMENT,
     "GET /api/v1/workers": LIST,
     "GET /api/v1/workers/{runner_name}": OF_A_QUEUE_BY_NAME,
+    "GET /api/v1/registered-workers": LIST,
+    "POST /api/v1/registered-workers": MAKING_WITHIN_A_QUEUE,
+    "GET /api/v1/registered-workers/{worker_id}": STARTING_A_WORKER,
+    "PATCH /api/v1/registered-workers/{worker_id}": CHANGING_A_WORKER,
+    "DELETE /api/v1/registered-workers/{worker_id}": DELETING_A_WORKER,
+    "GET /api/v1/api-keys": LIST_FOR_MANAGERS,
+    "POST /api/v1/api-keys": MAKING_WITHIN_A_QUEUE,
+    "GET /api/v1/api-keys/{key_id}": OF_A_KEY,
+    "POST /api/v1/api-keys/{key_id}/rotate": ROTATING,
+    "POST /api/v1/api-keys/{key_id}/revoke": OF_A_KEY,
+    "GET /api/v1/organization": OF_ALL,
+    "PATCH /api/v1/organization": OF_ALL_FOR_MANAGERS,
+    "GET /api/v1/members": OF_ALL_FOR_MANAGERS,
+    **{
+        endpoint: row
+        for kind in ("temporal-connections", "litellm-connections", "telemetry-settings")
+        for endpoint, row in {
+            f"GET /api/v1/{kind}": OF_ALL_FOR_MANAGERS,
+            f"POST /api/v1/{kind}": MAKING,
+            f"GET /api/v1/{kind}/{{connection_id}}": OF_A_CONNECTION,
+            f"PATCH /api/v1/{kind}/{{connection_id}}": OF_A_CONNECTION,
+            f"DELETE /api/v1/{kind}/{{connection_id}}": DELETING_A_CONNECTION,
+            f"POST /api/v1/{kind}/{{connection_id}}/verify": OF_A_CONNECTION,
+        }.items()
+    },
     "GET /api/health": PUBLIC,
     "GET /api/health/detailed": PUBLIC,
     "GET /api/ready": PUBLIC,
@@ -87,11 +123,19 @@ MATRIX = {
     "GET /api/": NOWHERE,
 }
 #: The path's part that names an object of ours; a lock's holder is any text.
-ID = re.compile(r"\{(?:queue_id|environment_id)\}|(?<=/v1/workers/)\{worker_id\}")
+ID = re.compile(
+    r"\{(?:queue_id|environment_id|key_id|connection_id)\}|(?:(?<=/v1/workers/)|(?<=ed-workers/))\{worker_id\}"
+)
 #: Statuses of what a key that reaches the object is answered: what is in use is not deleted.
 SERVED = {200, 201, 204}
-IN_USE = {endpoint for endpoint, row in MATRIX.items() if row in {DELETING_A_QUEUE, DELETING_AN_ENVIRONMENT}}
-WITH_A_KEY = [endpoint for endpoint, row in MATRIX.items() if row not in {PUBLIC, NOWHERE}]
+IN_USE = {endpoint for endpoint, row in MATRIX.items() if row.split()[6] == "409"}
+#: Kinds of connections whose views are those of the first kind, so that one kind stands for all.
+ALIKE = ("litellm-connections", "telemetry-settings")
+WITH_A_KEY = [
+    endpoint
+    for endpoint, row in MATRIX.items()
+    if row not in {PUBLIC, NOWHERE} and not any(kind in endpoint for kind in ALIKE)
+]
 
 
 @dataclass
@@ -156,6 +200,17 @@ def body_of(endpoint: str, fleet: Fleet) -> dict[str, Any]:
         "POST /api/v1/environments/{environment_id}/worker-queues": {"name": "made"},
         "PATCH /api/v1/environments/{environment_id}": {"description": "changed"},
         "PATCH /api/v1/worker-queues/{queue_id}": {"description": "changed"},
+        "POST /api/v1/registered-workers": {"name": "made", "queue_id": str(fleet.queue.pk)},
+        "PATCH /api/v1/registered-workers/{worker_id}": {"description": "changed", "is_draining": True},
+        "POST /api/v1/api-keys": {"name": "made", "queue_id": str(fleet.queue.pk)},
+        "POST /api/v1/api-keys/{key_id}/revoke": {"reason": "leaked"},
+        "PATCH /api/v1/organization": {"name": "changed"},
+        "POST /api/v1/temporal-connections": {"name": "made", "host": "t:7233", "namespace": "n", "api_key": "secret"},
+        "POST /api/v1/litellm-connections": {"name": "made", "api_url": "https://l.example", "api_key": "secret"},
+        "POST /api/v1/telemetry-settings": {"name": "made"},
+        "PATCH /api/v1/temporal-connections/{connection_id}": {"namespace": "changed"},
+        "PATCH /api/v1/litellm-connections/{connection_id}": {"api_url": "https://changed.example"},
+        "PATCH /api/v1/telemetry-settings/{connection_id}": {"otel_enabled": False},
     }
     return bodies.get(endpoint, {})
 
@@ -171,8 +226,17 @@ def path_of(endpoint: str, fleet: Fleet, identifier: str | None = None) -> str:
         "queue_id": fleet.queue.pk,
         "environment_id": fleet.environment.pk,
         "runner_name": f"{fleet.environment.name}.{fleet.queue.name}",
+        "key_id": fleet.api_key.pk,
+        "connection_id": connection_of(path, fleet),
     }
     return re.sub(r"\{(\w+)\}", lambda found: str(ids[found[1]]), path)
+
+
+def connection_of(path: str, fleet: Fleet) -> Any:
+    """The id of the fleet's connection of the kind that the path names."""
+    if "telemetry" in path:
+        return TelemetrySettings.objects.filter(organization=fleet.organization).values_list("pk", flat=True).first()
+    return (fleet.litellm if "litellm" in path else fleet.temporal).pk
 
 
 def send(  # noqa: PLR0913  # the parts of a request that tests vary

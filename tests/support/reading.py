@@ -16,6 +16,8 @@ from tests.support.factories import Fleet
 from workers.models import WorkerInstance
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+#: Beyond the protocol page: what a level points to.
+POINTERS = {"temporal_connection_id": "uuid?", "litellm_connection_id": "uuid?", "telemetry_settings_id": "uuid?"}
 #: The answers' members and types as the protocol page gives them; `?` may be null.
 QUEUE = {
     "id": "uuid",
@@ -36,6 +38,7 @@ QUEUE = {
     "state_reason": "str?",
     "state_ends_at": "time?",
     "task_queue_name": "str",
+    **POINTERS,
 }
 ENVIRONMENT = {
     "id": "uuid",
@@ -56,6 +59,7 @@ ENVIRONMENT = {
     "variables": "{}",
     "secrets": "[str]",
     "integrations": "[str]",
+    **POINTERS,
 }
 WORKER = {
     "id": "uuid",

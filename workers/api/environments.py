@@ -1,6 +1,9 @@
 """Environments: what readers ask of them, and what managers make of them."""
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -8,7 +11,7 @@ from environments import times
 from environments.models import Environment
 from workers.api.authentication import key_of
 from workers.api.listing import each, page
-from workers.api.managing import ManagingView, editor_of
+from workers.api.managing import CHANGING, MAKING, ManagingView, asked_of, changed, created, deleted, with_version
 from workers.api.requests import WorkerApiView, uuid_of, valid_body
 from workers.api.serializers.management import (
     EnvironmentChangeSerializer,
@@ -17,9 +20,17 @@ from workers.api.serializers.management import (
 )
 from workers.api.serializers.queues import EnvironmentCommandSerializer, EnvironmentSerializer, PageSerializer
 from workers.api_keys.access import environments_covered_by, reach
-from workers.fleet.editing import change, create_environment, delete_environment
 from workers.installation.command_line import environment_command
 from workers.reports.queues import describe_environments
+
+LOOKUPS = {"name": "name", "tag": "tags__has_tag"}
+
+
+class EnvironmentFilterSerializer(PageSerializer):
+    """Which environments are asked for."""
+
+    name = serializers.CharField(required=False)
+    tag = serializers.CharField(required=False)
 
 
 class EnvironmentsView(ManagingView):
@@ -28,21 +39,26 @@ class EnvironmentsView(ManagingView):
     refusals = ()
 
     @extend_schema(
-        operation_id="list_environments", parameters=[PageSerializer], responses=EnvironmentSerializer(many=True)
+        operation_id="list_environments",
+        parameters=[EnvironmentFilterSerializer],
+        responses=EnvironmentSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
         """The environments that the key covers, `default` first; none for a key of a queue or a worker."""
-        rows, headers = page(request, environments_covered_by(key_of(request)))
+        rows, headers = page(request, environments_covered_by(key_of(request)), EnvironmentFilterSerializer, LOOKUPS)
         return Response(each(EnvironmentSerializer, describe_environments(rows, times.now())), headers=headers)
 
     @extend_schema(
-        operation_id="create_environment", request=EnvironmentCreateSerializer, responses={201: EnvironmentSerializer}
+        operation_id="create_environment",
+        parameters=MAKING,
+        request=EnvironmentCreateSerializer,
+        responses={201: EnvironmentSerializer},
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> Any:
         """Create an environment. It takes a manager's key for the organization."""
-        values = environment_values(valid_body(request, EnvironmentCreateSerializer), {})
-        environment = create_environment(key_of(request).organization_id, values, editor_of(request))
-        return _shown(environment, 201)
+        told = valid_body(request, EnvironmentCreateSerializer)
+        row = Environment(organization_id=key_of(request).organization_id)
+        return created(request, told, lambda: (row, environment_values({**told}, {})), _shown)
 
 
 class EnvironmentView(ManagingView):
@@ -54,21 +70,25 @@ class EnvironmentView(ManagingView):
         return _shown(_environment(request, environment_id))
 
     @extend_schema(
-        operation_id="update_environment", request=EnvironmentChangeSerializer, responses=EnvironmentSerializer
+        operation_id="update_environment",
+        parameters=CHANGING,
+        request=EnvironmentChangeSerializer,
+        responses=EnvironmentSerializer,
     )
-    def patch(self, request: Request, environment_id: str) -> Response:
+    def patch(self, request: Request, environment_id: str) -> Any:
         """Change an environment. Members that are left out stay as they are."""
         uuid_of(environment_id)
-        told = valid_body(request, EnvironmentChangeSerializer)
+        told, asked = valid_body(request, EnvironmentChangeSerializer), asked_of(request)
         environment = _environment(request, environment_id)
         values = environment_values(told, environment.execution_environment)
-        return _shown(change(environment, values, editor_of(request)))
+        return changed(request, environment, values, asked, _shown)
 
-    @extend_schema(operation_id="delete_environment", responses={204: None})
+    @extend_schema(operation_id="delete_environment", parameters=CHANGING, responses={204: None})
     def delete(self, request: Request, environment_id: str) -> Response:
         """Delete an environment. Its worker queues have to be deleted before."""
-        delete_environment(_environment(request, environment_id), editor_of(request))
-        return Response(status=204)
+        uuid_of(environment_id)
+        asked = asked_of(request)
+        return deleted(request, _environment(request, environment_id), asked)
 
 
 class EnvironmentCommandView(WorkerApiView):
@@ -88,4 +108,4 @@ def _environment(request: Request, environment_id: str) -> Environment:
 
 def _shown(environment: Environment, status: int = 200) -> Response:
     (described,) = describe_environments([environment], times.now())
-    return Response(EnvironmentSerializer(described).data, status=status)
+    return with_version(Response(EnvironmentSerializer(described).data, status=status), environment)

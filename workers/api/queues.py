@@ -14,9 +14,10 @@ from environments import times
 from environments.models import Environment
 from workers.api.authentication import key_of
 from workers.api.listing import each, page, part
-from workers.api.managing import ManagingView, editor_of
+from workers.api.managing import CHANGING, MAKING, ManagingView, asked_of, changed, created, deleted, with_version
 from workers.api.requests import WorkerApiView, uuid_of, valid_body, valid_query
-from workers.api.serializers.management import QueueChangeSerializer, QueueCreateSerializer, queue_values
+from workers.api.serializers.exact import Id
+from workers.api.serializers.management import STATES, QueueChangeSerializer, QueueCreateSerializer, queue_values
 from workers.api.serializers.queues import (
     PageSerializer,
     QueueConfigSerializer,
@@ -27,9 +28,9 @@ from workers.api.serializers.queues import (
     queue_status,
 )
 from workers.api_keys.access import reach
-from workers.fleet.editing import change, create_queue, delete_queue
 from workers.installation.queue import DeploymentType, install_script, worker_command
 from workers.models import WorkerQueue
+from workers.models.states import state_of
 from workers.reports.queues import (
     configuration_of,
     describe_queues,
@@ -43,17 +44,36 @@ from workers.reports.queues import (
 MOST_PROCESSES = 1_000
 
 
+LOOKUPS = {"name": "name", "environment_id": "environment", "tag": "tags__has_tag"}
+
+
+class QueueFilterSerializer(PageSerializer):
+    """Which worker queues of an environment are asked for."""
+
+    name = serializers.CharField(required=False)
+    status = serializers.ChoiceField(list(STATES), required=False)
+    tag = serializers.CharField(required=False)
+
+
+class AnyQueueFilterSerializer(QueueFilterSerializer):
+    """Which worker queues are asked for."""
+
+    environment_id = Id(required=False)
+
+
 class QueuesView(WorkerApiView):
     """The worker queues that the key reaches."""
 
     refusals = ()
 
     @extend_schema(
-        operation_id="list_worker_queues", parameters=[PageSerializer], responses=WorkerQueueSerializer(many=True)
+        operation_id="list_worker_queues",
+        parameters=[AnyQueueFilterSerializer],
+        responses=WorkerQueueSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
         """The worker queues that the key covers; none for a worker's key."""
-        return _queues(request, WorkerQueue.objects.covered_by(key_of(request)))
+        return _queues(request, WorkerQueue.objects.covered_by(key_of(request)), AnyQueueFilterSerializer)
 
 
 class EnvironmentQueuesView(ManagingView):
@@ -61,23 +81,31 @@ class EnvironmentQueuesView(ManagingView):
 
     @extend_schema(
         operation_id="list_environment_worker_queues",
-        parameters=[PageSerializer],
+        parameters=[QueueFilterSerializer],
         responses=WorkerQueueSerializer(many=True),
     )
     def get(self, request: Request, environment_id: str) -> Response:
         """The worker queues of one environment, `default` first."""
         environment = reach(Environment.objects.all(), uuid_of(environment_id), key_of(request))
-        return _queues(request, WorkerQueue.objects.filter(environment=environment))
+        return _queues(request, WorkerQueue.objects.filter(environment=environment), QueueFilterSerializer)
 
     @extend_schema(
-        operation_id="create_worker_queue", request=QueueCreateSerializer, responses={201: WorkerQueueSerializer}
+        operation_id="create_worker_queue",
+        parameters=MAKING,
+        request=QueueCreateSerializer,
+        responses={201: WorkerQueueSerializer},
     )
-    def post(self, request: Request, environment_id: str) -> Response:
+    def post(self, request: Request, environment_id: str) -> Any:
         """Create a worker queue in the environment."""
         identifier = uuid_of(environment_id)
-        values = queue_values(valid_body(request, QueueCreateSerializer))
-        environment = reach(Environment.objects.all(), identifier, key_of(request))
-        return _shown(create_queue(environment, values, editor_of(request)), 201)
+        told = valid_body(request, QueueCreateSerializer)
+
+        def place() -> tuple[WorkerQueue, dict[str, Any]]:
+            environment = reach(Environment.objects.all(), identifier, key_of(request))
+            row = WorkerQueue(organization_id=environment.organization_id, environment=environment)
+            return row, queue_values({**told})
+
+        return created(request, told, place, _shown)
 
 
 class QueueView(ManagingView):
@@ -88,19 +116,25 @@ class QueueView(ManagingView):
         """One worker queue and its live processes."""
         return _shown(_queue(request, queue_id))
 
-    @extend_schema(operation_id="update_worker_queue", request=QueueChangeSerializer, responses=WorkerQueueSerializer)
-    def patch(self, request: Request, queue_id: str) -> Response:
+    @extend_schema(
+        operation_id="update_worker_queue",
+        parameters=CHANGING,
+        request=QueueChangeSerializer,
+        responses=WorkerQueueSerializer,
+    )
+    def patch(self, request: Request, queue_id: str) -> Any:
         """Change a worker queue. Members that are left out stay as they are."""
         uuid_of(queue_id)
-        told = valid_body(request, QueueChangeSerializer)
+        told, asked = valid_body(request, QueueChangeSerializer), asked_of(request)
         queue = _queue(request, queue_id)
-        return _shown(change(queue, queue_values(told, queue), editor_of(request)))
+        return changed(request, queue, queue_values(told, queue), asked, _shown)
 
-    @extend_schema(operation_id="delete_worker_queue", responses={204: None})
+    @extend_schema(operation_id="delete_worker_queue", parameters=CHANGING, responses={204: None})
     def delete(self, request: Request, queue_id: str) -> Response:
         """Delete a worker queue with its ephemeral workers, all of which have to have ended."""
-        delete_queue(_queue(request, queue_id), editor_of(request))
-        return Response(status=204)
+        uuid_of(queue_id)
+        asked = asked_of(request)
+        return deleted(request, _queue(request, queue_id), asked)
 
 
 class ProcessesSerializer(PageSerializer):
@@ -194,11 +228,13 @@ def _queue(request: Request, queue_id: str) -> WorkerQueue:
     return reach(WorkerQueue.objects.select_related("environment"), uuid_of(queue_id), key_of(request))
 
 
-def _queues(request: Request, queues: QuerySet[WorkerQueue]) -> Response:
-    rows, headers = page(request, queues.select_related("environment"))
+def _queues(request: Request, queues: QuerySet[WorkerQueue], filters: type[QueueFilterSerializer]) -> Response:
+    status = valid_query(request, filters).get("status")
+    queues = queues.alias(state=state_of(times.now())).filter(state=STATES[status]) if status else queues
+    rows, headers = page(request, queues.prefetch_related("environment"), filters, LOOKUPS)
     return Response(each(WorkerQueueSerializer, describe_queues(rows, times.now())), headers=headers)
 
 
 def _shown(queue: WorkerQueue, status: int = 200) -> Response:
     (described,) = describe_queues([queue], times.now())
-    return Response(WorkerQueueSerializer(described).data, status=status)
+    return with_version(Response(WorkerQueueSerializer(described).data, status=status), queue)

@@ -2,10 +2,11 @@
 
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from environments.models import Environment
-from workers.models import ApiKey, Worker, WorkerQueue
+from workers.models import ApiKey, Scope, Worker, WorkerQueue
+from workers.models.api_keys import ApiKeyQuerySet
 
 
 class UnknownObjectError(Exception):
@@ -39,6 +40,20 @@ def environments_covered_by(api_key: ApiKey) -> QuerySet[Environment]:
         return Environment.objects.none()
     environments = Environment.objects.filter(organization=api_key.organization_id)
     return environments.filter(pk=api_key.environment_id) if api_key.environment_id else environments
+
+
+def keys_within(api_key: ApiKey) -> ApiKeyQuerySet:
+    """The API keys whose target is within the key's scope, itself among them."""
+    keys = ApiKey.objects.filter(organization=api_key.organization_id)
+    within = {
+        Scope.ORGANIZATION: Q(),
+        Scope.ENVIRONMENT: Q(environment=api_key.environment_id)
+        | Q(queue__environment=api_key.environment_id)
+        | Q(worker__queue__environment=api_key.environment_id),
+        Scope.QUEUE: Q(queue=api_key.queue_id) | Q(worker__queue=api_key.queue_id),
+        Scope.WORKER: Q(worker=api_key.worker_id),
+    }
+    return keys.filter(within[Scope(api_key.scope)])
 
 
 def name_within(environment_name: str, organization_id: str) -> str:

@@ -53,6 +53,20 @@ def issue_api_key(  # noqa: PLR0913  # a key has these parts; each is named at t
     role: KeyRole = KeyRole.WORKER,
 ) -> IssuedApiKey:
     """A new key for an organization, environment, queue or worker; `lifetime` None needs a reason."""
+    kind = {"name": name, "lifetime": lifetime, "no_expiry_reason": no_expiry_reason, "role": role}
+    return _issue(new_api_key(target, now=now, **kind), actor=actor, now=now)  # type: ignore[arg-type]  # each as above
+
+
+def new_api_key(  # noqa: PLR0913  # as above
+    target: KeyTarget,
+    *,
+    name: str,
+    now: datetime,
+    lifetime: timedelta | None,
+    no_expiry_reason: str = "",
+    role: KeyRole = KeyRole.WORKER,
+) -> ApiKey:
+    """The row of a key that is not issued yet; ApiKeyError when it cannot be."""
     if role == KeyRole.MANAGER and isinstance(target, Worker):
         raise ApiKeyError(NOTHING_TO_MANAGE)
     if not name.strip() or len(name) > NAME_LENGTH:
@@ -71,7 +85,7 @@ def issue_api_key(  # noqa: PLR0913  # a key has these parts; each is named at t
     reason = no_expiry_reason if lifetime is None else ""
     row = ApiKey(name=name, role=role, expires_at=expires_at, no_expiry_reason=reason)
     _aim(row, target)
-    return _issue(row, actor=actor, now=now)
+    return row
 
 
 @transaction.atomic
@@ -79,10 +93,23 @@ def rotate_api_key(
     key_id: UUID, *, actor: Actor, now: datetime, grace_period: timedelta = DEFAULT_GRACE_PERIOD
 ) -> IssuedApiKey:
     """A successor with the same scope and lifetime; the old key stays valid for the grace period, never longer."""
+    old = _locked(key_id)
+    successor, expires_at = rotation_of(old, now=now, grace_period=grace_period)
+    issued = _issue(successor, actor=actor, now=now)
+    changes: dict[str, list[Any]] = {
+        "replaced_by": [None, str(successor.pk)],
+        "expires_at": [str(old.expires_at), str(expires_at)],
+    }
+    ApiKey.objects.filter(pk=old.pk).update(replaced_by=successor, expires_at=expires_at)
+    audit.record("api_key.rotated", old, actor=actor, now=now, changes=changes)
+    return issued
+
+
+def rotation_of(old: ApiKey, *, now: datetime, grace_period: timedelta) -> tuple[ApiKey, datetime]:
+    """A key's successor, not issued yet, and when the key ends; ApiKeyError when there can be none."""
     if not timedelta(0) <= grace_period <= LONGEST_GRACE_PERIOD:
         msg = f"A grace period lasts from 0 to {LONGEST_GRACE_PERIOD.days} days."
         raise ApiKeyError(msg)
-    old = _locked(key_id)
     if not old.is_usable(now):
         msg = "This key is revoked or expired: issue a new one."
         raise ApiKeyError(msg)
@@ -101,15 +128,7 @@ def rotate_api_key(
         expires_at=now + lifetime if lifetime else None,
         no_expiry_reason=old.no_expiry_reason,
     )
-    issued = _issue(successor, actor=actor, now=now)
-    expires_at = min(old.expires_at or tokens.NEVER, now + grace_period)
-    changes: dict[str, list[Any]] = {
-        "replaced_by": [None, str(successor.pk)],
-        "expires_at": [str(old.expires_at), str(expires_at)],
-    }
-    ApiKey.objects.filter(pk=old.pk).update(replaced_by=successor, expires_at=expires_at)
-    audit.record("api_key.rotated", old, actor=actor, now=now, changes=changes)
-    return issued
+    return successor, min(old.expires_at or tokens.NEVER, now + grace_period)
 
 
 @transaction.atomic

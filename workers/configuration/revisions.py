@@ -55,10 +55,16 @@ def queues_of(groups: Iterable[Group]) -> dict[UUID, WorkerQueue]:
     return {queue.pk: queue for queue in queues()} if ids else {}
 
 
-def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group]) -> dict[Group, str]:
-    """The revision of each group, whose queues are at hand; "" where a queue was deleted meanwhile."""
+def revisions_in(queues: Mapping[UUID, WorkerQueue], groups: Iterable[Group], instead: Any = None) -> dict[Group, str]:
+    """The revision of each group, whose queues are at hand; "" where a queue was deleted meanwhile.
+
+    `instead` is a connection that counts in place of the stored one.
+    """
     groups = set(groups)
     rows = [_rows(kind, {group[index] for group in groups}) for index, kind in enumerate(CONNECTION_KINDS, 1)]
+    for kind, by_id in zip(CONNECTION_KINDS, rows, strict=True):
+        if isinstance(instead, kind) and instead.pk in by_id:
+            by_id[instead.pk] = instead
     specimen = Worker()  # one for all: making it takes as long as finding out what it would be given
     found = {group: queue for group in groups if (queue := queues.get(group.queue_id))}
     known = {group: revision_for(_like(specimen, group, queue, rows)) for group, queue in found.items()}
@@ -80,10 +86,29 @@ def groups_of_queues(queues: QuerySet[WorkerQueue]) -> dict[UUID, Group]:
     return {queue_id: Group(queue_id) for queue_id in queues.order_by().values_list("pk", flat=True)}
 
 
-def given_in(groups: Mapping[UUID, Group]) -> dict[UUID, Given]:
-    """What workers of these groups are given now."""
-    revisions = current_revisions(groups.values())
+def given_in(groups: Mapping[UUID, Group], instead: Any = None) -> dict[UUID, Given]:
+    """What workers of these groups are given now, or would be if a level or a connection were stored as it is here."""
+    queues = queues_of(groups.values())
+    if instead is not None:
+        for queue in queues.values():
+            _put(instead, queue)
+    revisions = revisions_in(queues, groups.values(), instead)
     return {worker_id: Given(group.queue_id, revisions[group]) for worker_id, group in groups.items()}
+
+
+def _put(row: Any, queue: WorkerQueue) -> None:
+    """Lets a level or a connection count in the chain of a queue in place of the stored one."""
+    levels: tuple[Any, ...] = (queue, queue.environment, queue.organization)
+    if isinstance(row, CONNECTION_KINDS):
+        for level in levels:
+            if getattr(level, f"{row.POINTER}_id") == row.pk:
+                setattr(level, row.POINTER, row)
+    for level in levels:
+        if type(level) is type(row) and level.pk == row.pk:
+            for field in row._meta.concrete_fields:
+                setattr(level, field.attname, getattr(row, field.attname))
+            for pointer in CONNECTION_POINTERS:
+                setattr(level, pointer, getattr(row, pointer))
 
 
 def _rows(model: Any, ids: set[UUID | None]) -> dict[UUID, Any]:

@@ -12,9 +12,11 @@ from django.db import transaction
 
 from environments import audit
 from environments.audit import Actor
+from environments.fields import SealedField
 from environments.models import AuditEvent, Environment, Organization
 from workers.fleet.kinds import CONNECTIONS, WORKER, Kind, Row
 from workers.models import Worker, WorkerQueue
+from workers.models.states import whole_decision
 
 
 class Action(StrEnum):
@@ -131,6 +133,15 @@ def full_name(row: Row) -> str:
             return f"{row.organization_id}/{row.queue.environment.name}/{row.queue.name}/{row.name}"
         case Environment() | _:
             return f"{row.organization_id}/{row.name}"
+
+
+def fields_to_write(row: Row, changed: dict[str, Any]) -> set[str]:
+    """The fields to write: what changed and nothing else."""
+    sealed = {each.name for each in row._meta.concrete_fields if isinstance(each, SealedField)}
+    key = row._meta.pk.name
+    hashed = {"settings_hash"} if set(changed) & set(getattr(row, "HASHED", ())) else set()
+    written = whole_decision(name for name in changed if name != key)
+    return written | (sealed if "api_key_version" in changed else set()) | hashed
 
 
 @transaction.atomic

@@ -44,7 +44,7 @@ def not_yet(name: str) -> str:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """One kind of object; `key` tells it from its siblings and `parent` is its foreign key to the object above."""
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 from environments import audit
 from environments.audit import Actor
 from environments.encryption import CannotOpenError
-from environments.fields import SealedField
 from environments.models import CredentialConnection, Organization
 from environments.sealing.data_keys import DataKeyExhaustedError
 from workers.configuration.impact import (
@@ -21,7 +20,7 @@ from workers.configuration.impact import (
     cut_off,
     ending,
 )
-from workers.fleet.changes import Action, Journal
+from workers.fleet.changes import Action, Journal, fields_to_write
 from workers.fleet.document import Document, Entry
 from workers.fleet.errors import FleetError, Problem
 from workers.fleet.kinds import CONNECTIONS, Row
@@ -30,7 +29,7 @@ from workers.fleet.seals import Seals
 from workers.fleet.state import Fleet, Rows
 from workers.fleet.validation import problems_of
 from workers.models import Worker, WorkerQueue
-from workers.models.states import STATE_FIELDS, HasState, whole_decision
+from workers.models.states import STATE_FIELDS, HasState
 
 
 @dataclass
@@ -211,7 +210,7 @@ class _Planner:
         if changed is None:
             self.plan.created[row.pk] = row
         else:
-            self.plan.update(row, _fields(row, changed))
+            self.plan.update(row, fields_to_write(row, changed))
         return True
 
 
@@ -229,15 +228,3 @@ def _mistaken_identity(entry: Entry, existing: Row | None, parent: Row) -> str:
 
 def _decided(row: Row) -> tuple[bool, bool]:
     return getattr(row, "is_disabled", False), getattr(row, "is_draining", False)
-
-
-def _fields(row: Row, changed: dict[str, Any]) -> set[str]:
-    """The fields to write: what changed and nothing else."""
-    sealed = {each.name for each in row._meta.concrete_fields if isinstance(each, SealedField)}
-    key = row._meta.pk.name
-    hashed = {"settings_hash"} if set(changed) & set(getattr(row, "HASHED", ())) else set()
-    return (
-        whole_decision(name for name in changed if name != key)
-        | (sealed if "api_key_version" in changed else set())
-        | hashed
-    )

@@ -1,6 +1,5 @@
 """Single values of a fleet's document: what a node of YAML is, as the field of a model that it is for."""
 
-import math
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -12,7 +11,7 @@ from django.db import models
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_aware
 
-from environments.models.json_fields import ObjectField, TagsField, words_of
+from environments.models.json_fields import ObjectField, TagsField, exact_number, words_of
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,4})?")
@@ -90,11 +89,14 @@ def _integer(node: yaml.Node) -> int:
 
 
 def _number(node: yaml.Node) -> float:
-    value = float(_plain(node)) if NUMBER.fullmatch(_plain(node)) else math.nan
-    if not math.isfinite(value):
+    if not NUMBER.fullmatch(_plain(node)):
         msg = "expected a number"
         raise UnreadableError(msg)
-    return value
+    try:
+        return exact_number(_plain(node))
+    except ValueError:
+        msg = "expected a number that can be stored as it is"
+        raise UnreadableError(msg) from None
 
 
 def uuid_of(node: yaml.Node) -> UUID:

@@ -644,7 +644,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[
                             ("worker", "Worker: runs workers and reads"),
-                            ("manager", "Manager: also creates, changes and deletes environments and worker queues"),
+                            ("manager", "Manager: also manages what is within its scope"),
                         ],
                         default="worker",
                         max_length=7,
@@ -1154,5 +1154,47 @@ class Migration(migrations.Migration):
             constraint=environments.database.tenancy.SameOrganization(
                 name="workers_processobservation_queue_tenant", organization="organization", pointer="queue"
             ),
+        ),
+        migrations.CreateModel(
+            name="KeptAnswer",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "key_hash",
+                    models.CharField(help_text="Of the API key and the Idempotency-Key.", max_length=64, unique=True),
+                ),
+                ("body_hash", models.CharField(help_text="Of what was asked for.", max_length=64)),
+                ("status", models.PositiveSmallIntegerField(default=0)),
+                ("answer", models.TextField(default="", help_text="In JSON, without any secret.")),
+                ("version", models.CharField(default="", max_length=12)),
+                ("expires_at", models.DateTimeField(db_index=True)),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="workers.apikey"
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="environments.organization",
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("organization", "id"), name="workers_keptanswer_tenant_key"),
+                    environments.database.tenancy.SameOrganization(
+                        name="workers_keptanswer_api_key_tenant", organization="organization", pointer="api_key"
+                    ),
+                ],
+            },
         ),
     ]

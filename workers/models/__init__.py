@@ -2,6 +2,7 @@
 
 from workers.models.api_keys import ApiKey, KeyRole, Refusal, RefusedStart, Scope
 from workers.models.instances import Activity, InstanceReport, WorkerInstance
+from workers.models.kept_answers import KeptAnswer
 from workers.models.liveness import LIVE, Liveness, Outage, Pulse
 from workers.models.observations import ProcessObservation, QueueObservation, Sweep
 from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
@@ -16,6 +17,7 @@ __all__ = [
     "ApiKey",
     "DuplicatePolicy",
     "InstanceReport",
+    "KeptAnswer",
     "KeyRole",
     "Liveness",
     "Outage",

@@ -32,7 +32,7 @@ class KeyRole(models.TextChoices):
     """What an API key may do within its scope."""
 
     WORKER = "worker", "Worker: runs workers and reads"
-    MANAGER = "manager", "Manager: also creates, changes and deletes environments and worker queues"
+    MANAGER = "manager", "Manager: also manages what is within its scope"
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -41,6 +41,16 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def usable(self, now: datetime | Value) -> Self:
         """Neither revoked nor expired; the same rule as `ApiKey.is_usable`."""
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None)
+
+    def in_state(self, state: str, now: datetime) -> Self:
+        """Those that are `usable`, `expired` or `revoked`."""
+        if state == "usable":
+            return self.usable(now)
+        return (
+            self.filter(revoked_at__isnull=False)
+            if state == "revoked"
+            else self.filter(revoked_at=None, expires_at__lte=now)
+        )
 
     def without_short_lived(self) -> Self:
         """Those whose end somebody has to be warned of, and those without end."""

@@ -84,6 +84,10 @@ def test_each_call_but_the_contract_s_has_the_tag_of_its_resource(served: dict[s
         "workers",
         "worker queues",
         "environments",
+        "registered workers",
+        "API keys",
+        "connections",
+        "organization",
         "update locks",
         "health",
     }

@@ -50,6 +50,29 @@ REQUESTS = [
     ("GET", f"/api/v1/worker-queues/{SOME_ID}/config", Kind.WORKERS),
     ("POST", f"/api/v1/worker-queues/{SOME_ID}/workers/x/update-lock", Kind.WORKERS),
     ("GET", "/api/v1/of/tomorrow", Kind.READERS),
+    *(
+        (method, f"/api/v1/{path}", Kind.READERS)
+        for path in (
+            "registered-workers",
+            "api-keys",
+            "temporal-connections",
+            "litellm-connections",
+            "telemetry-settings",
+        )
+        for method, path in (
+            ("GET", path),
+            ("POST", path),
+            ("PATCH", f"{path}/{SOME_ID}"),
+            ("DELETE", f"{path}/{SOME_ID}"),
+        )
+    ),
+    ("POST", f"/api/v1/telemetry-settings/{SOME_ID}/verify", Kind.READERS),
+    ("POST", f"/api/v1/api-keys/{SOME_ID}/rotate", Kind.READERS),
+    ("PATCH", "/api/v1/organization", Kind.READERS),
+    ("GET", "/api/v1/organization", Kind.WORKERS),
+    ("GET", "/api/v1/members", Kind.READERS),
+    ("GET", f"/api/v1/registered-workers/{SOME_ID}", Kind.WORKERS),
+    ("GET", f"/api/v1/temporal-connections/{SOME_ID}", Kind.WORKERS),
     ("GET", "/admin/", Kind.PEOPLE),
     ("POST", "/admin/workers/worker/bulk/move/", Kind.PEOPLE),
     ("GET", "/admin/login/", Kind.PEOPLE),

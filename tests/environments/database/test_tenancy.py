@@ -19,6 +19,7 @@ from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import (
     ApiKey,
     InstanceReport,
+    KeptAnswer,
     ProcessObservation,
     QueueObservation,
     Refusal,
@@ -93,6 +94,9 @@ def _complete(fleet: Fleet) -> Fleet:
     told = {"organization": fleet.organization, "api_key": key, "occurred_at": instance.started_at, "status": 403}
     Refusal.objects.create(id=key.pk, **told)
     RefusedStart.objects.create(id=fleet.worker.pk, first_at=instance.started_at, times=1, **told)
+    KeptAnswer.objects.create(
+        organization=fleet.organization, api_key=key, key_hash=str(key.pk), expires_at=instance.started_at
+    )
     successor = factories.issue_key(fleet.queue).row
     ApiKey.objects.filter(pk=fleet.api_key.pk).update(replaced_by=successor)
     factories.issue_key(fleet.environment)

@@ -119,8 +119,8 @@ STATES: dict[str, tuple[str, Callable[[Any, datetime], Any]]] = {
         lambda keys, now: still_used(keys.usable(now).filter(replaced_by__isnull=False), now),
     ),
     "endless": ("Never expiring", lambda keys, _: keys.filter(expires_at=None, revoked_at=None)),
-    "expired": ("Expired", lambda keys, now: keys.filter(revoked_at=None, expires_at__lte=now)),
-    "revoked": ("Revoked", lambda keys, _: keys.filter(revoked_at__isnull=False)),
+    "expired": ("Expired", lambda keys, now: keys.in_state("expired", now)),
+    "revoked": ("Revoked", lambda keys, now: keys.in_state("revoked", now)),
 }
 
 

@@ -25,6 +25,7 @@ from environments.sealing.data_keys import active_data_key, count_seals, open_se
 from workers.admin.confirmation import CONFIRMED
 from workers.admin.connections.context import context_of, expiry_badge
 from workers.admin.connections.verified import VerifiedAdmin, VerifiedFilter
+from workers.fleet.editing import KEY_REQUIRED
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
 
 #: Where a typed API key waits, sealed, while a person looks at what the change does.
@@ -57,7 +58,7 @@ class CredentialForm(ConsoleForm):
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         self.secret = Secret(plain) if (plain := cleaned.get("api_key")) else self._kept_secret()
         if cleaned.get("requires_api_key") and not (self.instance.sealed_api_key or self.secret):
-            self.add_error("api_key", "Give the API key, or say that this server takes none.")
+            self.add_error("api_key", KEY_REQUIRED)
         return cleaned
 
     def _kept_secret(self) -> Secret | None:

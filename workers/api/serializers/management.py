@@ -5,8 +5,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from workers.api.serializers.exact import ExactText, FreeJSON, PointingSerializer, Tags, Unsettable, WholeNumber
 from workers.api.serializers.queues import QUEUE_STATUSES, queue_status
-from workers.api.serializers.workers import KeptObject
 from workers.models import WorkerQueue
 from workers.models.states import decision
 
@@ -14,55 +14,9 @@ from workers.models.states import decision
 STATES = {word: state for state, word in QUEUE_STATUSES.items()}
 #: Members of the command line, and what they are of the execution environment.
 FLAT = {"variables": "env_vars", "secrets": "secrets", "integrations": "integration_ids"}
-UNSET = "Empty or null: none."
 
 
-class ExactText(serializers.CharField):
-    """A text as it is; a number or a truth value is none."""
-
-    default_error_messages = {"not_text": "Not a text."}
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"trim_whitespace": False, "required": False, **kwargs})
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("not_text")
-        return data
-
-
-class Unsettable(ExactText):
-    """A text that null takes away, as "" does."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"allow_blank": True, "allow_null": True, "help_text": UNSET, **kwargs})
-
-
-class WholeNumber(serializers.IntegerField):
-    """A whole number, and nothing that looks like one."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, (int, float)):
-            self.fail("invalid")
-        return super().to_internal_value(data)
-
-
-class Tags(serializers.ListField):
-    """Texts in their order."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        child = ExactText(allow_blank=True)
-        super().__init__(**{"child": child, "required": False, "allow_null": True, **kwargs})
-
-
-class FreeJSON(KeptObject):
-    """An object of which the model says how large it may be."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"required": False, "allow_null": True, **kwargs})
-
-
-class LevelSerializer(serializers.Serializer[dict[str, Any]]):
+class LevelSerializer(PointingSerializer):
     """What environments and queues have in common."""
 
     name = ExactText()

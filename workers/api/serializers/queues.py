@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from environments import times
 from environments.models import Environment
+from environments.models.connections import CONNECTION_POINTERS
 from workers.api.serializers.workers import Fixed, FreeObject, OptionalInteger
 from workers.installation.queue import WORKER_PACKAGE_VERSION
 from workers.models import State, UpdateLock, WorkerInstance, WorkerQueue
@@ -52,10 +53,24 @@ class PageSerializer(serializers.Serializer[dict[str, Any]]):
 
     limit = serializers.IntegerField(default=1000, min_value=1, max_value=1000)
     offset = serializers.IntegerField(default=0, min_value=0, max_value=2**31)
+    cursor = serializers.CharField(
+        default="", max_length=1000, help_text="The header X-Next-Cursor of the part before; `offset` does not count."
+    )
+
+
+class PointersSerializer(serializers.Serializer[Any]):
+    """What the level in `row` points to itself."""
+
+    def get_fields(self) -> dict[str, Any]:
+        pointers = [f"{name}_id" for name in CONNECTION_POINTERS]
+        return {
+            **super().get_fields(),
+            **{name: serializers.UUIDField(source=f"row.{name}", allow_null=True) for name in pointers},
+        }
 
 
 @extend_schema_serializer(component_name="WorkerQueueResponse")
-class WorkerQueueSerializer(serializers.Serializer[Described[WorkerQueue]]):
+class WorkerQueueSerializer(PointersSerializer):
     """A worker queue; `active_workers` counts live processes, which is what `max_workers` limits."""
 
     id = serializers.UUIDField(source="row.id")
@@ -84,7 +99,7 @@ class WorkerQueueSerializer(serializers.Serializer[Described[WorkerQueue]]):
 
 
 @extend_schema_serializer(component_name="EnvironmentResponse")
-class EnvironmentSerializer(serializers.Serializer[Described[Environment]]):
+class EnvironmentSerializer(PointersSerializer):
     """An environment and its live processes."""
 
     id = serializers.UUIDField(source="row.id")

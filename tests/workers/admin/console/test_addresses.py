@@ -17,6 +17,7 @@ from tests.support.factories import Fleet
 from workers.models import (
     ApiKey,
     InstanceReport,
+    KeptAnswer,
     Outage,
     ProcessObservation,
     Pulse,
@@ -36,9 +37,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 def test_every_model_of_ours_has_a_page(db: None) -> None:
     ours = {model for label in ("environments", "workers") for model in apps.get_app_config(label).get_models()}
     # Reports, refusals and observations are on the pages of what they are of; the pulse shows where we were away; a lock
-    # expires in minutes.
+    # expires in minutes, and a kept answer in a day.
     of_others = {InstanceReport, ProcessObservation, QueueObservation, Refusal, RefusedStart}
-    assert ours - of_others - {Outage, Pulse, Sweep, UpdateLock} <= set(REGISTERED)
+    assert ours - of_others - {KeptAnswer, Outage, Pulse, Sweep, UpdateLock} <= set(REGISTERED)
 
 
 def test_a_superuser_who_is_no_longer_one_is_refused_at_once(fleet: Fleet, client: Client) -> None:

@@ -18,6 +18,9 @@ def world(db: None) -> World:
         other_worker=factories.create_worker(fleet.queue, "worker-2"),
         foreign=factories.create_fleet(),
     )
+    for owner in (fleet, world.foreign):
+        telemetry = factories.create_telemetry(owner.organization)
+        factories.point(owner.worker, telemetry_settings=telemetry)  # so that nobody can delete it
     sent = send("POST /api/v1/workers/{worker_id}/start", fleet, f"Bearer {fleet.token}")
     assert sent.status_code == 200, sent.content
     return world

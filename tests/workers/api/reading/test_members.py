@@ -12,7 +12,7 @@ from environments import audit
 from tests.support import factories
 from tests.support.calls import start
 from tests.support.factories import ACTOR, Fleet
-from tests.support.reading import LISTS, READINGS, SHAPES, ask, assert_shape, call, change, read, silence
+from tests.support.reading import LISTS, POINTERS, READINGS, SHAPES, ask, assert_shape, call, change, read, silence
 from workers.models import WorkerInstance
 
 
@@ -67,6 +67,7 @@ def test_a_queue_is_shown_as_it_is(fleet: Fleet) -> None:
         "state_reason": None,
         "state_ends_at": None,
         "task_queue_name": f"{fleet.organization.pk}.production.default",
+        **dict.fromkeys(POINTERS),
     }
     assert datetime.fromisoformat(row["created_at"]) == fleet.queue.created_at
     assert read(fleet, "worker-queues") == [row]
@@ -94,6 +95,7 @@ def test_an_environment_is_shown_as_it_is(fleet: Fleet) -> None:
         "variables": {},
         "secrets": [],
         "integrations": [],
+        **dict.fromkeys(POINTERS),
     }
     assert read(fleet, "environments") == [row]
 
