@@ -1,15 +1,17 @@
 """ETag and If-Match: nobody's change is lost to somebody who has not seen it."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from tests.support import documents, factories
 from tests.support.calls import fresh_fleet
 from tests.support.factories import Fleet
 from tests.support.managing import Manager, at_once
 from tests.support.reading import call
-from workers.models import WorkerQueue
+from workers.models import Worker, WorkerQueue
 
 CHANGES: dict[str, dict[str, Any]] = {
     "/organization": {"name": "changed"},
@@ -60,6 +62,25 @@ def test_what_processes_do_changes_no_version(fleet: Fleet) -> None:
     call(fleet, "start")
     call(fleet, "heartbeat")
     assert [manager.ask("GET", path)["ETag"] for path in paths] == before
+
+
+@pytest.mark.sqlite
+def test_a_decision_that_ends_by_itself_changes_the_version(fleet: Fleet) -> None:
+    manager, path = Manager(fleet.organization), f"/registered-workers/{fleet.worker.pk}"
+    ends_at = timezone.now() + timedelta(hours=1)
+    body = {"is_disabled": True, "state_reason": "Moved", "state_ends_at": ends_at.isoformat()}
+    read = manager.ask("PATCH", path, body)
+    assert (read.json()["state"], read.json()["state_reason"]) == ("Disabled", "Moved")
+    Worker.objects.filter(pk=fleet.worker.pk).update(state_ends_at=ends_at - timedelta(hours=2))
+    ended = manager.ask("GET", path)
+    assert ended.json()["state"] == "Enabled"
+    assert ended["ETag"] == manager.ask("PATCH", path, {}, if_match=ended["ETag"])["ETag"] != read["ETag"]
+    assert manager.ask("PATCH", path, {"is_draining": True}, if_match=read["ETag"]).status_code == 412
+    drained = manager.told("PATCH", path, {"is_draining": True}, if_match=ended["ETag"])
+    assert (drained["state"], drained["state_reason"], drained["state_ends_at"]) == ("Draining", "", None)
+    for refused in ({"state_ends_at": "2020-01-01T00:00:00Z"}, {"state_ends_at": 7}, {"state_reason": "a\nb"}):
+        assert manager.ask("PATCH", path, refused).status_code == 422
+    assert manager.ask("PATCH", path, {"is_draining": False, "state_reason": "Why"}).status_code == 422
 
 
 def test_a_key_is_rotated_and_revoked_as_it_was_read(fleet: Fleet) -> None:
