@@ -47,10 +47,10 @@ class WorkerApiView(APIView):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """The answer, rendered. View, request and answer then no longer point to each other, so none is garbage."""
-        response: Any = super().dispatch(request, *args, **kwargs)
-        if hasattr(response, "render"):
+        response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
+        if isinstance(response, Response):
             response.render()
-            response.renderer_context.clear()
+            response.renderer_context.clear()  # type: ignore[attr-defined]  # DRF sets it
         self.request.parser_context.clear()
         return response
 
