@@ -11,6 +11,7 @@ from controlplane.startup import env
 from controlplane.startup.authorities import trust_named_authorities
 from controlplane.startup.mail import mail_server
 from environments.encryption import encode
+from environments.endpoints.hosts import is_loopback
 
 env.load_env_file()
 trust_named_authorities()
@@ -49,7 +50,7 @@ TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES", "127.0.0.1,::1")
 CONNECTION_HOSTS = env.connection_hosts("CONNECTION_HOSTS")
 MAIL_SERVER = mail_server()
 
-if IS_LOCAL and not all(env.is_loopback(host.strip("[]")) for host in ALLOWED_HOSTS):
+if IS_LOCAL and not all(is_loopback(host.strip("[]")) for host in ALLOWED_HOSTS):
     msg = "ALLOWED_HOSTS names a host beyond this machine: set CONTROL_PLANE_URL to its https:// URL."
     raise ImproperlyConfigured(msg)
 if DEBUG and not (IS_LOCAL and DATABASES["default"]["ENGINE"] == "controlplane.engines.sqlite3"):

@@ -1,4 +1,4 @@
-"""The WSGI application; logs at boot what keeps it from being ready, watches its gate, keeps the pulse and sweeps."""
+"""The WSGI application: logs at boot what keeps it from being ready, and begins what it does beside requests."""
 
 import logging
 import os
@@ -38,14 +38,16 @@ def _watch_gate() -> None:
     gate.watch()
 
 
-def _keep_sweeping() -> None:
+def _keep_looking() -> None:
+    from controlplane.serving.notifier import notifier  # noqa: PLC0415  # as above
     from controlplane.serving.sweeper import sweeper  # noqa: PLC0415  # as above
 
     sweeper.keep_looking()
+    notifier.keep_looking()
 
 
 garbage.serve()
 _log_readiness()
 _watch_gate()
 _keep_pulse()
-_keep_sweeping()
+_keep_looking()

@@ -21,9 +21,8 @@ from django.core.validators import validate_email
 from django.db import transaction
 from django.urls import reverse
 
-from controlplane.accounts import mail
 from controlplane.models import SharedEntry
-from environments import audit
+from environments import audit, mail
 from environments.audit import Actor
 from environments.models import Membership, Organization, Role
 from environments.roles import EVERYWHERE, Staff, staff_from

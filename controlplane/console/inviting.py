@@ -15,9 +15,9 @@ from django.template.response import TemplateResponse
 from django.views.decorators.http import require_POST
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from controlplane.accounts import invitations, mail
+from controlplane.accounts import invitations
 from controlplane.accounts.throttling import too_many_attempts
-from environments import times
+from environments import mail, times
 from environments.admin.console import actor_of
 from environments.admin.signed_in import staff_of
 from environments.models import Membership, Organization, Role

@@ -28,6 +28,11 @@ PAGES: dict[str, list[tuple[str, ...]]] = {
         ("LiteLLM connections", "neurology", "environments_litellmconnection"),
         ("Telemetry settings", "monitoring", "environments_telemetrysettings"),
     ],
+    "Notifications": [
+        ("Incidents", "warning", "workers_incident"),
+        ("Notification targets", "notifications", "workers_notificationtarget"),
+        ("Notification deliveries", "outgoing_mail", "workers_notificationdelivery"),
+    ],
     "Records": [
         ("Audit events", "history", "environments_auditevent"),
         ("Data keys", "encrypted", "environments_datakey"),

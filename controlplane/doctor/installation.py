@@ -9,7 +9,7 @@ from django.db import connection
 from django.http.request import split_domain_port, validate_host
 
 from controlplane.doctor.findings import Finding, note, problem
-from controlplane.startup import env
+from environments.endpoints.hosts import is_loopback
 
 SETTINGS, DURABILITY, TRANSPORT = "settings", "durability", "transport"
 #: What PostgreSQL has to have on, lest a start that was answered is lost when it crashes.
@@ -59,6 +59,6 @@ def examine_database() -> Iterator[Finding]:
 
 def examine_transport(address: str, *, is_encrypted: bool) -> Iterator[Finding]:
     """Whether others could read along on the way to this address; a socket on this machine has none."""
-    if address and not env.is_loopback(address) and not is_encrypted:
+    if address and not is_loopback(address) and not is_encrypted:
         text = f"The connection to the database at {address} is not encrypted."
         yield problem(TRANSPORT, text, "Add sslmode=verify-full (and sslrootcert) to DATABASE_URL.")

@@ -27,10 +27,12 @@ from environments import times
 from environments.sealing.rotation import standings
 from workers.reports.monitoring import (
     count_expiries,
+    count_messages,
     count_observed,
     count_refused,
     count_refused_hosts,
     count_workers,
+    latest_look,
     latest_sweep,
 )
 
@@ -96,7 +98,7 @@ class DatabaseCollector(Collector):
         gauges: list[GaugeMetricFamily] = []
         try:
             if is_up:
-                gauges = [_workers(), *_refused(), *_observed(), *_sweep(), _expiries(), _sealed()]
+                gauges = [_workers(), *_refused(), *_observed(), *_sweep(), *_notifications(), _expiries(), _sealed()]
         except (DatabaseError, InterfaceError) as error:
             logger.warning("figures without database: %s", type(error).__name__)
             is_up = False
@@ -161,6 +163,17 @@ def _sweep() -> Iterator[GaugeMetricFamily]:
         yield GaugeMetricFamily("controlplane_sweep_age_seconds", text, value=latest.age.total_seconds())
         text = "Temporal connections that did not answer then."
         yield GaugeMetricFamily("controlplane_sweep_unanswered", text, value=latest.unanswered)
+
+
+def _notifications() -> Iterator[GaugeMetricFamily]:
+    text = "Messages to notification targets by what became of them, as far as they are kept."
+    gauge = GaugeMetricFamily("controlplane_notifications", text, labels=("kind", "state"))
+    for kind, state, messages in count_messages():
+        gauge.add_metric([kind, state], messages)
+    yield gauge
+    if (age := latest_look(times.now())) is not None:
+        text = "Seconds since it was last looked at what stands and is told."
+        yield GaugeMetricFamily("controlplane_lookout_age_seconds", text, value=age.total_seconds())
 
 
 def _expiries() -> GaugeMetricFamily:

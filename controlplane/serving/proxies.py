@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from django.http import HttpRequest
 
-from controlplane.startup import env
+from environments.endpoints.hosts import is_loopback
 
 #: What a hop may look like around its address; a port may be a name (RFC 7239, section 6.2).
 HOP = re.compile(
@@ -34,7 +34,7 @@ NETWORK_BITS = 64
 def is_of_this_machine(request: HttpRequest) -> bool:
     """Whether client and connection are of this machine; a client that a local proxy hides may be anywhere."""
     meta = request.META
-    return not meta.get(IS_HIDDEN) and env.is_loopback(meta.get(PEER)) and env.is_loopback(meta["REMOTE_ADDR"])
+    return not meta.get(IS_HIDDEN) and is_loopback(meta.get(PEER)) and is_loopback(meta["REMOTE_ADDR"])
 
 
 def network_of(request: HttpRequest) -> str:

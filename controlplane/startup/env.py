@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from controlplane.startup import env_file as env_file_text
 from controlplane.startup import private_files
 from environments.encryption import KeyRing, KeyRingError
-from environments.endpoints.hosts import AllowedHost, HostError, UnusableError, read_host
+from environments.endpoints.hosts import AllowedHost, HostError, UnusableError, is_loopback, read_host
 from environments.endpoints.rules import Endpoint, read_otlp_endpoint, read_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,16 +225,6 @@ def connection_hosts(name: str) -> tuple[AllowedHost, ...]:
 
 
 @lru_cache(1024)
-def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
 def read_as_url(name: str, value: str, *, such_as: str, read: Callable[[str], Endpoint] = read_url) -> Endpoint:
     """The parts of a setting that is the URL of a service; shows it unless it may have a password in it."""
     try:

@@ -1,7 +1,6 @@
 """Reads which mail server the service sends by, if any, from EMAIL_URL."""
 
 import re
-from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.core.exceptions import ValidationError
@@ -9,27 +8,10 @@ from django.core.validators import validate_email
 
 from controlplane.startup import env
 from environments.endpoints.hosts import HostError, read_host
+from environments.mail import MailServer
 
 FORM = "it is smtp:// or smtps://user:password@mail.example.com:587?from=controlplane@example.com."
 PORTS = {"smtp": 587, "smtps": 465}
-
-
-@dataclass(frozen=True)
-class MailServer:
-    """Where mail is handed over, as whom, and from which address."""
-
-    host: str
-    port: int
-    sender: str
-    #: TLS from the first byte; otherwise it is begun by STARTTLS, and only on this machine there may be none.
-    is_tls: bool
-    username: str = ""
-    password: str = field(default="", repr=False)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is on this machine."""
-        return env.is_loopback(self.host)
 
 
 def mail_server() -> MailServer | None:

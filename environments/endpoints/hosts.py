@@ -99,6 +99,16 @@ class AllowedHost:
         return host.endswith(self.pattern) if self.pattern.startswith(".") else host == self.pattern
 
 
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
 def _read_name(name: str) -> str:
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         msg = "This is not the name or address of a host."

@@ -16,6 +16,8 @@ PORTS = {"http": 80, "https": 443}
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 #: What RFC 3986 lets a path consist of.
 PATH = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
+#: And a query.
+QUERY = re.compile(rf"(?:{PATH.pattern}|[?])*")
 #: What an OTLP exporter adds to its endpoint by itself, one for each kind of signal.
 OTLP_PATH = re.compile(r"/v1/(traces|metrics|logs|profiles)/*\Z")
 #: What clients of a gateway add, whether or not /v1 is in its URL.
@@ -27,7 +29,7 @@ LONGEST_SECRET = 4096
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An http(s) URL in its parts; the path has no slash at its end."""
+    """An http(s) URL in its parts; the path has no slash at its end, unless it is to be called as it is."""
 
     host: Host
     port: int
@@ -86,6 +88,23 @@ def read_service_url(text: str) -> Endpoint:
         msg = "Leave out the dot after the host's name: its certificate does not have it."
         raise UnusableError(msg)
     return endpoint
+
+
+def read_webhook_url(text: str) -> Endpoint:
+    """The URL to which messages are posted: nothing is added to it, so it keeps its query and its last slash."""
+    base, mark, query = text.partition("?")
+    if "#" in text:
+        msg = "Leave out the fragment: what follows # is never sent."
+        raise UnusableError(msg)
+    if "@" in base.partition("//")[2].partition("/")[0]:
+        msg = "Leave user and password out of the URL: messages are sent without."
+        raise UnusableError(msg)
+    if not QUERY.fullmatch(query):
+        msg = "The query has characters that a URL has as %XX only."
+        raise UnusableError(msg)
+    endpoint = read_service_url(base)
+    path = urlsplit(base).path or "/"
+    return Endpoint(endpoint.host, endpoint.port, endpoint.is_tls, f"{path}{mark}{query}")
 
 
 def read_otlp_endpoint(text: str) -> Endpoint:

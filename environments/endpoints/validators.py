@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from django.core.exceptions import ValidationError
 
 from environments.endpoints.hosts import UnusableError
-from environments.endpoints.rules import check_label, check_secret, read_gateway_url, read_otlp_endpoint, read_target
+from environments.endpoints.rules import (
+    check_label,
+    check_secret,
+    read_gateway_url,
+    read_otlp_endpoint,
+    read_target,
+    read_webhook_url,
+)
 
 
 @contextmanager
@@ -33,6 +40,12 @@ def is_http_url(value: str) -> None:
 def is_otlp_endpoint(value: str) -> None:
     """ValidationError for what no exporter can send to."""
     read_otlp_endpoint(value)
+
+
+@_refusing()
+def is_webhook_url(value: str) -> None:
+    """ValidationError for what nothing can be posted to."""
+    read_webhook_url(value)
 
 
 @_refusing()

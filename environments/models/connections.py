@@ -22,6 +22,9 @@ VERIFICATION = ("verified_at", "verified_revision", "verification_problem", "ver
 class Connection(TenantOwned):
     """A named third-party endpoint of an organization."""
 
+    #: What is loaded from a file is held against the model's rules, as `loaddata` does not do by itself.
+    IS_CHECKED_WHEN_LOADED = True
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = SlugField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)

@@ -128,6 +128,15 @@ def put_api_key(connection: CredentialConnection, secret: Secret, row: DataKey, 
     connection.api_key_set_at = now
 
 
+def seal_into(row: "Model", field: str, secret: Secret) -> str:
+    """Seals a secret into a field of a row, which the caller saves; its fingerprint. Counts the seal."""
+    organization_id: str = row.organization_id  # type: ignore[attr-defined]  # every row with a sealed field has one
+    data_key, key = active_data_key(organization_id)
+    count_seals(data_key, 1)
+    setattr(row, field, key.seal(secret, place_of(row, field)))
+    return fingerprint_key_of(data_key, key).fingerprint(secret)
+
+
 def active_data_key(organization_id: str) -> tuple[DataKey, Key]:
     """The data key that seals an organization's secrets; the first one is made when it is first asked for."""
     row = DataKey.objects.filter(active_for=organization_id).first()

@@ -5,7 +5,8 @@ still what was read, so a concurrent edit is never lost; it is found again in th
 no other is held: an edit may hold it and want what would be held.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -191,23 +192,26 @@ class Standing(NamedTuple):
 
 
 def standings() -> Iterator[Standing]:
-    """Of everything that a key seals; one statement for each kind, and one for the active data keys."""
+    """Of everything that a key seals; one statement for each sealed column, and one for the active data keys."""
     wrapped = DataKey.objects.order_by().values_list("wrapped_by").annotate(count=Count("*"))
     yield _standing("data keys", dict(wrapped), {key_ring().active.id})
     active = {
         str(pk) for pk in DataKey.objects.filter(active_for__isnull=False).order_by().values_list("pk", flat=True)
     }
+    counts: dict[str, Counter[str]] = defaultdict(Counter)  # a kind of row may have several sealed columns
     for column in sealed_columns():
         key_id = Substr(column.field, len(VERSION) + 2, UUID_LENGTH)
         found = sealed_rows(column).order_by().annotate(key_id=key_id).values_list("key_id").annotate(count=Count("*"))
-        yield _standing(str(column.model._meta.verbose_name_plural), dict(found), active)
+        counts[str(column.model._meta.verbose_name_plural)].update(dict(found))
+    for name, by_key in counts.items():
+        yield _standing(name, by_key, active)
     for kind in ring_sealed():
         rows = list(kind.rows())
         current = sum(kind.is_current(row) for row in rows)
         yield Standing(kind.name, current, len(rows) - current)
 
 
-def _standing(kind: str, counts: dict[str, int], active: Collection[str]) -> Standing:
+def _standing(kind: str, counts: Mapping[str, int], active: Collection[str]) -> Standing:
     """From the number of rows by the id of the key that seals them."""
     current = sum(count for key_id, count in counts.items() if key_id in active)
     return Standing(kind, current, sum(counts.values()) - current)

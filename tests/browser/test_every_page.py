@@ -14,6 +14,12 @@ from tests.support.servers import ControlPlane
 IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=/)[0-9]+(?=/)")
 #: Ends the login, and pages that are files or parts of pages.
 LEFT_OUT = re.compile(r"/admin/(logout|jsi18n|search)/|/export/|\.csv$")
+#: A notification target, something that stands, and a message about it.
+TOLD = """
+from environments.models import Organization
+from tests.support.notifications import tell
+tell(Organization.objects.get(pk="{}"))
+"""
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 
 
@@ -37,6 +43,7 @@ def links_on(page: Page) -> list[str]:
 def fleet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     fleet = Fleet(control_plane, tmp_path_factory.mktemp("every-page"))
     assert fleet.start(system_info={"hostname": "a-host", "pid": 7, "wide": "W" * 300}) == 200
+    control_plane.manage("shell", "-c", TOLD.format(fleet.organization))
     return fleet
 
 

@@ -30,6 +30,7 @@ NAMES = (
     "canaries",
     "slow_clients",
     "neighbours",
+    "notifications",
     "restore",
     "upgrade",
     "memory",

@@ -40,6 +40,12 @@ TALKATIVE = {
     "log_connections": "on",
     "log_line_prefix": "",
 }
+#: A notification target, to which messages are sent in vain.
+TARGET = """
+from environments.models import Organization
+from tests.support.notifications import create_target
+create_target(Organization.objects.get(), url="{url}", secret="{secret}")
+"""
 #: Commands whose output holds the key that they made, this once.
 SHOWING_A_KEY = {"issue_api_key", "rotate_api_key"}
 #: What has to have been seen, so that the search had something to search.
@@ -241,6 +247,10 @@ def _fleet(canaries: Canaries, service: Service, which: str) -> Fleet:
     canaries.plant_key(f"API key{which}", fleet.api_key)
     canaries.plant(f"Temporal API key{which}", fleet.temporal_api_key)
     canaries.plant(f"LiteLLM API key{which}", fleet.litellm_api_key)
+    url, secret = secrets.token_urlsafe(24), secrets.token_urlsafe(32)
+    service.manage("shell", "--no-imports", input=TARGET.format(url=f"http://127.0.0.1:9/{url}", secret=secret))
+    canaries.plant(f"URL of a notification target{which}", url)
+    canaries.plant(f"secret of a notification target{which}", secret)
     return fleet
 
 

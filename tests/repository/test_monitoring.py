@@ -15,7 +15,7 @@ from controlplane.monitoring.metrics import OUTCOMES, UNOPENED, counting, exposi
 from controlplane.monitoring.requests import CALLS
 from tests.support.calls import fresh_fleet
 from tests.support.processes import ROOT
-from workers.models import Liveness, QueueObservation, Sweep
+from workers.models import Liveness, Lookout, QueueObservation, Sweep
 
 DEPLOY = ROOT / "deploy"
 SELECTOR = re.compile(r"\b(controlplane_\w+)(?:\{([^}]*)\})?")
@@ -27,6 +27,7 @@ VALUES = {
     "liveness": {liveness.lower().replace(" ", "_") for liveness in Liveness},
     "key": {"active", "older"},
     "work": {"not_polling", "cut_off"},
+    "state": {"waiting", "delivered", "given_up"},
     "expires": {"expired", "1d", "3d", "10d", "20d", "30d", "later", "never"},
 }
 
@@ -51,6 +52,7 @@ def told(db: None, settings: Settings, tmp_path: Path) -> dict[str, set[str]]:
     seen = {"id": fleet.queue.pk, "queue": fleet.queue, "organization": fleet.organization, "backlog": 0}
     QueueObservation.objects.create(asked_at=now, observed_at=now, **seen)
     Sweep.objects.create(finished_at=now)
+    Lookout.objects.create(finished_at=now)
     UNOPENED.inc(0)
     for call in VALUES["call"]:
         counting(call, 200)(0.01)

@@ -17,6 +17,7 @@ from tests.support import factories
 from tests.support.calls import start
 from tests.support.console import REGISTERED, member, person
 from tests.support.factories import Fleet
+from tests.support.notifications import tell
 from workers.models import Worker, WorkerQueue
 
 each_model = pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model._meta.model_name)
@@ -24,6 +25,7 @@ each_model = pytest.mark.parametrize("model", REGISTERED, ids=lambda model: mode
 
 def with_every_kind_of_row(fleet: Fleet) -> Fleet:
     factories.create_telemetry(fleet.organization)
+    tell(fleet.organization)
     assert start(fleet, {"system_info": {"hostname": "host-of-the-fleet"}}).status_code == 200
     person(is_staff=True, is_superuser=True)
     member(fleet.organization, Role.VIEWER)

@@ -18,7 +18,16 @@ from environments.models import (
     TemporalConnection,
 )
 from tests.support.console import Model, routes_of
-from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import (
+    ApiKey,
+    Incident,
+    NotificationDelivery,
+    NotificationTarget,
+    Worker,
+    WorkerInstance,
+    WorkerQueue,
+    WorkerStart,
+)
 
 if TYPE_CHECKING:
     from tests.support.roles import Tenant
@@ -55,6 +64,9 @@ RIGHTS: dict[Model, Rights] = {
     WorkerInstance: READ_ONLY,
     AuditEvent: READ_ONLY,
     DataKey: Rights(ADMINISTRATOR),
+    NotificationTarget: BY_ADMINISTRATORS,
+    Incident: READ_ONLY,
+    NotificationDelivery: READ_ONLY,
 }
 
 
@@ -128,10 +140,13 @@ for _kind in ("temporalconnection", "litellmconnection", "telemetrysettings"):
             is_silent=True,
         ),
     }
+# It connects, too.
+PAGES["workers_notificationtarget_test"] = Page(ADMINISTRATOR, ADMINISTRATOR, status=405, is_change=False)
 #: The least role for each action of a list beside `delete_selected`.
 ACTIONS: dict[tuple[Model, str], int] = {
     **{(Worker, name): OPERATOR for name in ("disable", "enable", "drain", "move", "issue_keys")},
     (Worker, "export"): VIEWER,
+    (NotificationDelivery, "try_again"): ADMINISTRATOR,
 }
 #: The login's routes, which strangers may use.
 LOGIN = {"account_login", "account_logout", "account_invitation", "mfa_authenticate", "mfa_login_webauthn"}

@@ -37,11 +37,14 @@ from tests.support import factories
 from tests.support.calls import start
 from tests.support.console import Model, person, routes_of, signed_in
 from tests.support.factories import Fleet
+from tests.support.notifications import create_target, tell
+from tests.support.receivers import SECRET
 from tests.support.rights import ADMINISTRATOR, LOOK, NO_MEMBER, OPERATOR, PASSWORD, STANDARD, SUPERUSER, VIEWER, Page
 from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import (
     ApiKey,
     InstanceReport,
+    NotificationTarget,
     Refusal,
     RefusedStart,
     Worker,
@@ -93,8 +96,10 @@ class Tenant:
         key, connections = self.of(DataKey), [self.of(model) for model in (TemporalConnection, LiteLLMConnection)]
         passwords = [user.password for user in User.objects.exclude(password="")]
         plain = [self.token, f"{self.name}-temporal-secret", f"{self.name}-litellm-secret", PASSWORD]
+        plain += [f"{self.name}-url-secret", SECRET]
         stored = [key.wrapped_key, key.known_answer, key.fingerprint_key, self.of(ApiKey).token_hash]
         stored += [connection.sealed_api_key for connection in connections] + passwords
+        stored += [self.of(NotificationTarget).sealed_url, self.of(NotificationTarget).sealed_secret]
         rings = (settings.ENCRYPTION_KEYS, settings.API_KEY_SIGNING_KEYS)
         keys = [settings.SECRET_KEY, *(one.material for ring in rings for one in ring.values())]
         return [code for secret in [*plain, *stored, *keys] for code in codes_of(secret)]
@@ -133,6 +138,8 @@ def build(name: str) -> Tenant:
     person_of.save()
     tenant.add(Membership.objects.create(organization=organization, user=person_of, role="viewer"))
     tenant.add(DataKey.objects.get(organization=organization))
+    for row in tell(organization, name, url=f"http://127.0.0.1:1/{name}-url-secret"):
+        tenant.add(row)
     _run(tenant, Fleet(organization, environment, queue, worker, temporal, litellm, "", "", issued.row, tenant.token))
     _spare(tenant, organization, environment, queue)
     return tenant
@@ -175,6 +182,7 @@ def _spare(tenant: Tenant, organization: Organization, environment: Environment,
     add(factories.create_worker(queue, f"{name}-spare"))
     newcomer = add(person(f"{name}-newcomer", is_staff=True))
     add(Membership.objects.create(organization=organization, user=newcomer, role="viewer"))
+    add(create_target(organization, f"{name}-spare"))
     add(factories.create_organization(f"{name}-spare"))
     person(f"{name}-stranger", is_staff=True)
 
@@ -362,6 +370,13 @@ def new_row(model: Model, tenant: Tenant) -> dict[str, Any]:
             "duplicate_policy": "allow",
         },
         Worker: {"queue": tenant.of(WorkerQueue).pk, "name": "new"},
+        NotificationTarget: {
+            "organization": tenant.name,
+            "name": "new",
+            "kind": "slack",
+            "url": "https://new.example",
+            "time_zone": "UTC",
+        },
         ApiKey: {"name": "new", "days": 90, "scope": "worker", "worker": tenant.of(Worker).pk},
     }
     return forms.get(model, {"name": "new"})
@@ -378,4 +393,5 @@ CHANGES: dict[Model, dict[str, Any]] = {
     TelemetrySettings: {"otel_service_name": "changed"},
     WorkerQueue: {"description": "Changed"},
     Worker: {"description": "Changed"},
+    NotificationTarget: {"time_zone": "Europe/Berlin"},
 }

@@ -24,7 +24,7 @@ from workers.admin.workers.filters import (
     UNSEEN,
     WAITING,
 )
-from workers.models import LIVE, ApiKey, Liveness, Worker, WorkerQueue
+from workers.models import LIVE, ApiKey, Liveness, NotificationDelivery, Worker, WorkerQueue
 from workers.reports.dashboard import Attention, Dashboard, first_steps, look_at_fleet
 
 #: What the chart may show: the name in the address, and how many hours.
@@ -143,6 +143,11 @@ def _problems(attention: Attention) -> list[tuple[int, str, str]]:
             attention.expiring_keys,
             ("API key that expires within 30 days", "API keys that expire within 30 days"),
             list_of(ApiKey, state="expiring"),
+        ),
+        (
+            attention.undelivered,
+            ("notification that was given up", "notifications that were given up"),
+            list_of(NotificationDelivery, state="given_up"),
         ),
         (
             expiring,

@@ -9,6 +9,7 @@ import environments.fields
 import environments.models.fields
 import environments.models.json_fields
 import uuid
+import workers.models.notifications
 import workers.models.states
 from django.db import migrations, models
 
@@ -1196,5 +1197,403 @@ class Migration(migrations.Migration):
                     ),
                 ],
             },
+        ),
+        migrations.CreateModel(
+            name="Lookout",
+            fields=[
+                ("id", models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
+                (
+                    "holder",
+                    models.UUIDField(help_text="A process of the service, by an id that it gave itself.", null=True),
+                ),
+                ("expires_at", models.DateTimeField(help_text="Then another one may take over.", null=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "abstract": False,
+                "constraints": [models.CheckConstraint(condition=models.Q(("id", 1)), name="workers_lookout_one_row")],
+            },
+        ),
+        migrations.CreateModel(
+            name="NotificationTarget",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", environments.models.fields.SlugField(max_length=63)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("webhook", "Webhook, signed"),
+                            ("slack", "Slack, or what takes its webhooks"),
+                            ("email", "Email"),
+                        ],
+                        max_length=7,
+                    ),
+                ),
+                ("sealed_url", environments.fields.SealedField(blank=True, default="")),
+                (
+                    "url_host",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        editable=False,
+                        help_text="Of its URL, which is sealed.",
+                        max_length=260,
+                        verbose_name="host",
+                    ),
+                ),
+                (
+                    "url_fingerprint",
+                    models.CharField(
+                        blank=True, default="", editable=False, max_length=12, verbose_name="URL fingerprint"
+                    ),
+                ),
+                ("sealed_secret", environments.fields.SealedField(blank=True, default="")),
+                (
+                    "secret_fingerprint",
+                    models.CharField(
+                        blank=True, default="", editable=False, max_length=12, verbose_name="secret fingerprint"
+                    ),
+                ),
+                (
+                    "addresses",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Parted by commas.",
+                        max_length=2000,
+                        validators=[workers.models.notifications.are_addresses],
+                    ),
+                ),
+                (
+                    "events",
+                    models.JSONField(
+                        blank=True,
+                        default=list,
+                        help_text="None chosen: it is told all of them.",
+                        validators=[workers.models.notifications.are_events],
+                    ),
+                ),
+                ("is_enabled", models.BooleanField(default=True, verbose_name="enabled")),
+                (
+                    "quiet_from",
+                    models.TimeField(
+                        blank=True,
+                        help_text="Nothing is told from then on, each day.",
+                        null=True,
+                        verbose_name="quiet from",
+                    ),
+                ),
+                (
+                    "quiet_until",
+                    models.TimeField(
+                        blank=True,
+                        help_text="What stands then is told then; it may be on the next day.",
+                        null=True,
+                        verbose_name="quiet until",
+                    ),
+                ),
+                (
+                    "time_zone",
+                    models.CharField(
+                        default="UTC",
+                        help_text="Of the quiet hours, such as Europe/Berlin.",
+                        max_length=64,
+                        validators=[workers.models.notifications.is_time_zone],
+                    ),
+                ),
+                (
+                    "mute_ends_at",
+                    models.DateTimeField(
+                        blank=True, help_text="Nothing is told before.", null=True, verbose_name="muted until"
+                    ),
+                ),
+                (
+                    "mute_reason",
+                    models.CharField(blank=True, default="", max_length=300, verbose_name="why it is muted"),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "told_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now,
+                        editable=False,
+                        help_text="What began before has been told, or is over.",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="environments.organization"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["organization", "name"],
+            },
+        ),
+        migrations.CreateModel(
+            name="NotificationDelivery",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "event",
+                    models.CharField(
+                        choices=[
+                            ("worker_offline", "Worker offline"),
+                            ("worker_failed", "Worker stopped with an error"),
+                            ("crash_loop", "Crash loop"),
+                            ("duplicate_process", "Duplicate process"),
+                            ("queue_unserved", "Tasks wait and nobody polls"),
+                            ("queue_full", "Worker queue full"),
+                            ("connection_failing", "Connection does not work"),
+                            ("secret_expiring", "API key or credential expires"),
+                            ("start_refused", "Start refused"),
+                            ("configuration_outdated", "Configuration outdated"),
+                            ("control_plane_away", "Control plane was away"),
+                        ],
+                        max_length=22,
+                    ),
+                ),
+                ("payload", models.JSONField(default=dict, help_text="What is sent, as a webhook is sent it.")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="made")),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "next_attempt_at",
+                    models.DateTimeField(
+                        help_text="Empty once it is taken or given up.", null=True, verbose_name="next attempt"
+                    ),
+                ),
+                ("delivered_at", models.DateTimeField(null=True, verbose_name="delivered")),
+                ("given_up_at", models.DateTimeField(null=True, verbose_name="given up")),
+                (
+                    "last_error",
+                    models.CharField(blank=True, default="", help_text="Why the last attempt failed.", max_length=300),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="environments.organization",
+                    ),
+                ),
+                (
+                    "target",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="deliveries",
+                        to="workers.notificationtarget",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name_plural": "notification deliveries",
+                "ordering": ["-created_at", "id"],
+            },
+        ),
+        migrations.CreateModel(
+            name="Incident",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "event",
+                    models.CharField(
+                        choices=[
+                            ("worker_offline", "Worker offline"),
+                            ("worker_failed", "Worker stopped with an error"),
+                            ("crash_loop", "Crash loop"),
+                            ("duplicate_process", "Duplicate process"),
+                            ("queue_unserved", "Tasks wait and nobody polls"),
+                            ("queue_full", "Worker queue full"),
+                            ("connection_failing", "Connection does not work"),
+                            ("secret_expiring", "API key or credential expires"),
+                            ("start_refused", "Start refused"),
+                            ("configuration_outdated", "Configuration outdated"),
+                            ("control_plane_away", "Control plane was away"),
+                        ],
+                        max_length=22,
+                    ),
+                ),
+                ("subject_type", models.CharField(max_length=22)),
+                ("subject_id", models.CharField(max_length=300)),
+                ("subject_name", models.CharField(max_length=300, verbose_name="subject")),
+                ("detail", models.CharField(blank=True, default="", max_length=300)),
+                (
+                    "mark",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="What has changed of it is told anew, such as the days left.",
+                        max_length=32,
+                    ),
+                ),
+                ("since_at", models.DateTimeField(help_text="As far as is known.", verbose_name="since")),
+                ("opened_at", models.DateTimeField(help_text="When it was seen first.", verbose_name="seen")),
+                ("due_at", models.DateTimeField(help_text="When it is told, if it still stands.")),
+                ("renewed_at", models.DateTimeField(help_text="When its mark changed last.", null=True)),
+                ("gone_at", models.DateTimeField(help_text="Since when it was not seen any more.", null=True)),
+                (
+                    "ended_at",
+                    models.DateTimeField(
+                        help_text="It was gone for long enough to be over.", null=True, verbose_name="over"
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="environments.organization",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-opened_at", "id"],
+                "indexes": [
+                    models.Index(fields=["-opened_at", "id"], name="workers_incident_newest"),
+                    models.Index(fields=["organization", "ended_at"], name="workers_incident_of_tenant"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("organization", "id"), name="workers_incident_tenant_key"),
+                    models.UniqueConstraint(
+                        condition=models.Q(("ended_at", None)),
+                        fields=("organization", "event", "subject_type", "subject_id"),
+                        name="workers_incident_one_open",
+                    ),
+                ],
+            },
+        ),
+        migrations.AddConstraint(
+            model_name="notificationtarget",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "id"), name="workers_notificationtarget_tenant_key"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="notificationtarget",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("name__regex", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z")),
+                name="workers_notificationtarget_name_is_slug",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="notificationtarget",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "name"), name="workers_notificationtarget_name_once"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="notificationtarget",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("kind", "email"),
+                        ("sealed_secret", ""),
+                        ("sealed_url", ""),
+                        models.Q(("addresses", ""), _negated=True),
+                    ),
+                    models.Q(
+                        ("addresses", ""), ("kind", "slack"), ("sealed_secret", ""), ("sealed_url__startswith", "cp1.")
+                    ),
+                    models.Q(
+                        ("addresses", ""),
+                        ("kind", "webhook"),
+                        ("sealed_secret__startswith", "cp1."),
+                        ("sealed_url__startswith", "cp1."),
+                    ),
+                    _connector="OR",
+                ),
+                name="workers_notificationtarget_can_be_told",
+                violation_error_message="A webhook has a URL and a secret, a Slack target a URL, an email target addresses, and no more.",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="notificationtarget",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("quiet_from", None), ("quiet_until", None)),
+                    models.Q(
+                        ("quiet_from__isnull", False),
+                        ("quiet_until__isnull", False),
+                        models.Q(("quiet_from", models.F("quiet_until")), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="workers_notificationtarget_quiet_hours",
+                violation_error_message="Quiet hours have a begin and an end, which differ.",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="notificationtarget",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("mute_ends_at", None), models.Q(("mute_reason", ""), _negated=True), _connector="OR"
+                ),
+                name="workers_notificationtarget_mute_needs_a_reason",
+                violation_error_message="Say why it is muted.",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="notificationdelivery",
+            index=models.Index(fields=["-created_at", "id"], name="workers_delivery_newest"),
+        ),
+        migrations.AddIndex(
+            model_name="notificationdelivery",
+            index=models.Index(
+                condition=models.Q(("next_attempt_at__isnull", False)),
+                fields=["next_attempt_at"],
+                name="workers_delivery_due",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="notificationdelivery",
+            index=models.Index(
+                condition=models.Q(("given_up_at__isnull", False)),
+                fields=["organization"],
+                name="workers_delivery_given_up",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="notificationdelivery",
+            constraint=models.UniqueConstraint(
+                fields=("organization", "id"), name="workers_notificationdelivery_tenant_key"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="notificationdelivery",
+            constraint=environments.database.tenancy.SameOrganization(
+                name="workers_notificationdelivery_target_tenant", organization="organization", pointer="target"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="notificationdelivery",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("delivered_at", None), ("given_up_at", None), ("next_attempt_at__isnull", False)),
+                    models.Q(("delivered_at__isnull", False), ("given_up_at", None), ("next_attempt_at", None)),
+                    models.Q(("delivered_at", None), ("given_up_at__isnull", False), ("next_attempt_at", None)),
+                    _connector="OR",
+                ),
+                name="workers_notificationdelivery_one_state",
+            ),
         ),
     ]

@@ -1,10 +1,11 @@
-"""Worker queues, workers, their running instances, the ledger of starts, and API keys."""
+"""Worker queues, workers, their running instances, the ledger of starts, API keys, and what is told of all that."""
 
 from workers.models.api_keys import ApiKey, KeyRole, Refusal, RefusedStart, Scope
 from workers.models.instances import Activity, InstanceReport, WorkerInstance
 from workers.models.kept_answers import KeptAnswer
 from workers.models.liveness import LIVE, Liveness, Outage, Pulse
-from workers.models.observations import ProcessObservation, QueueObservation, Sweep
+from workers.models.notifications import Event, Incident, Lookout, NotificationDelivery, NotificationTarget, TargetKind
+from workers.models.observations import ProcessObservation, QueueObservation, Sweep, Turn
 from workers.models.queues import DuplicatePolicy, UpdateLock, WorkerQueue
 from workers.models.starts import WorkerStart
 from workers.models.states import State
@@ -16,10 +17,15 @@ __all__ = [
     "Activity",
     "ApiKey",
     "DuplicatePolicy",
+    "Event",
+    "Incident",
     "InstanceReport",
     "KeptAnswer",
     "KeyRole",
     "Liveness",
+    "Lookout",
+    "NotificationDelivery",
+    "NotificationTarget",
     "Outage",
     "ProcessObservation",
     "Pulse",
@@ -29,6 +35,8 @@ __all__ = [
     "Scope",
     "State",
     "Sweep",
+    "TargetKind",
+    "Turn",
     "UpdateLock",
     "Work",
     "Worker",

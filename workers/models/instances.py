@@ -32,6 +32,8 @@ INTERVAL = "worker__queue__heartbeat_interval"
 #: The stop reason of an instance that another one took over from. That it did, `is_superseded` says: a worker may say
 #: anything of itself.
 SUPERSEDED = "superseded"
+#: The stop reason of one that says no more than that it ended by an error.
+ERROR = "error"
 
 
 class Activity(models.TextChoices):
@@ -95,6 +97,11 @@ class InstanceQuerySet(models.QuerySet["WorkerInstance"]):
     def that_live(self, now: datetime | Value, *, may_be_held: bool = True) -> Self:
         """Those of these that are live: each of them is looked at."""
         return self.with_liveness(now, may_be_held=may_be_held).filter(stopped_at=None, liveness__in=LIVE)
+
+    def ended_badly(self) -> Self:
+        """Those that said goodbye by themselves, and of an error; the same rule as `has_ended_badly`."""
+        is_error = (Q(exit_code__isnull=False) & ~Q(exit_code=0)) | ~Q(error_message="") | Q(stop_reason=ERROR)
+        return self.filter(is_error, stopped_at__isnull=False, is_superseded=False, is_replaced=False)
 
     def held(self, now: datetime) -> Self:
         """Those of the live ones that were not heard of since our latest outage."""
@@ -222,8 +229,14 @@ class WorkerInstance(TenantOwned):
     @property
     def has_ended_well(self) -> bool:
         """Whether it said goodbye by itself, and of no error."""
-        is_error = bool(self.exit_code) or bool(self.error_message) or self.stop_reason == "error"
-        return self.stopped_at is not None and not (is_error or self.is_superseded or self.is_replaced)
+        is_by_itself = self.stopped_at is not None and not (self.is_superseded or self.is_replaced)
+        return is_by_itself and not self.has_ended_badly
+
+    @property
+    def has_ended_badly(self) -> bool:
+        """Whether it said goodbye by itself, and of an error."""
+        is_error = bool(self.exit_code) or bool(self.error_message) or self.stop_reason == ERROR
+        return self.stopped_at is not None and is_error and not (self.is_superseded or self.is_replaced)
 
 
 def live_in_queue(now: datetime | Value, *, may_be_held: bool = True) -> Combinable:

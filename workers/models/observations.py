@@ -22,26 +22,32 @@ MOST_STRANGERS = 20
 FRESH_FOR = timedelta(minutes=3)
 
 
-class Sweep(models.Model):
-    """One row: which process asks Temporal, until when it has the turn, and how its latest pass went."""
+class Turn(models.Model):
+    """One row: which process of all does something now, until when it has the turn, and when it did so last."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     holder = models.UUIDField(null=True, help_text="A process of the service, by an id that it gave itself.")
     expires_at = models.DateTimeField(null=True, help_text="Then another one may take over.")
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
-    queues = models.PositiveIntegerField(default=0)
-    unanswered = models.PositiveIntegerField(
-        default=0, help_text="Connections that did not answer, now or when they were asked last."
-    )
 
     class Meta:
+        abstract = True
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.CheckConstraint(condition=Q(id=1), name="workers_sweep_one_row")
+            models.CheckConstraint(condition=Q(id=1), name="%(app_label)s_%(class)s_one_row")
         ]
 
     def __str__(self) -> str:
         return f"{self.finished_at:%Y-%m-%d %H:%M:%S}" if self.finished_at else "none yet"
+
+
+class Sweep(Turn):
+    """Whose turn it is to ask Temporal, and how the latest pass went."""
+
+    queues = models.PositiveIntegerField(default=0)
+    unanswered = models.PositiveIntegerField(
+        default=0, help_text="Connections that did not answer, now or when they were asked last."
+    )
 
 
 class QueueObservation(TenantOwned):

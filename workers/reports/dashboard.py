@@ -16,7 +16,17 @@ from environments.models.connections import CONNECTION_KINDS, CREDENTIAL_KINDS
 from environments.roles import Staff
 from workers.configuration.revisions import queues_of
 from workers.lifecycle.refusals import REFUSED_FOR
-from workers.models import ApiKey, Liveness, RefusedStart, Work, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import (
+    ApiKey,
+    Liveness,
+    NotificationDelivery,
+    RefusedStart,
+    Work,
+    Worker,
+    WorkerInstance,
+    WorkerQueue,
+    WorkerStart,
+)
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
 from workers.reports.attention import (
     CRASH_LOOP_WINDOW,
@@ -41,7 +51,7 @@ SOON = timedelta(days=max(EXPIRY_WARNING_DAYS))
 WORKERS, CRASH_LOOPING, EXPIRING_KEYS = "workers", "crash looping", "expiring keys"
 LOOPING_HOSTS, DOUBLED = "looping hosts", "doubled"
 REFUSED_WORKERS, REFUSED_HOSTS, INCOMPLETE_QUEUES = "refused workers", "refused hosts", "incomplete queues"
-WAITING_QUEUES, STRANGERS = "waiting queues", "strangers"
+WAITING_QUEUES, STRANGERS, UNDELIVERED = "waiting queues", "strangers", "undelivered"
 KINDS = {
     WORKERS,
     CRASH_LOOPING,
@@ -53,6 +63,7 @@ KINDS = {
     INCOMPLETE_QUEUES,
     WAITING_QUEUES,
     STRANGERS,
+    UNDELIVERED,
     *AMISS,
     *(model._meta.model_name for model in CONNECTION_KINDS),
 }
@@ -101,6 +112,8 @@ class Attention:
     duplicates: int
     doubled: int
     expiring_keys: int
+    #: Messages about all that which were given up.
+    undelivered: int
     connections: dict[str, Trouble]
 
     @property
@@ -109,7 +122,12 @@ class Attention:
         counts = [self.offline, self.crash_looping, self.looping_hosts, self.outdated, self.duplicates, self.doubled]
         counts += [self.refused_workers, self.refused_hosts, self.incomplete_queues]
         counts += [self.waiting_queues, self.queues_with_strangers, self.not_polling, self.cut_off]
-        return sum(counts) + self.expiring_keys + sum(sum(trouble) for trouble in self.connections.values())
+        return (
+            sum(counts)
+            + self.expiring_keys
+            + self.undelivered
+            + sum(sum(trouble) for trouble in self.connections.values())
+        )
 
 
 class RefusedOne(NamedTuple):
@@ -161,6 +179,7 @@ def look_at_fleet(staff: Staff, *, hours: int, now: datetime, may_be_held: bool 
         duplicates=duplicates.total(),
         doubled=tallies[DOUBLED].first,
         expiring_keys=tallies[EXPIRING_KEYS].first,
+        undelivered=tallies[UNDELIVERED].first,
         connections={model._meta.model_name: Trouble(*tallies[model._meta.model_name]) for model in CONNECTION_KINDS},
     )
     return Dashboard(
@@ -216,6 +235,7 @@ def _tallied(staff: Staff, *, may_be_held: bool) -> Any:
         _tally(staff, polled_by_strangers(NOW), Value(STRANGERS)),
         _tally(staff, amiss(NOW, may_be_held=may_be_held), F("work")),
         _tally(staff, keys, Value(EXPIRING_KEYS)),
+        _tally(staff, NotificationDelivery.objects.filter(given_up_at__isnull=False), Value(UNDELIVERED)),
         _tally(staff, duplicates, Cast("worker__queue_id", CharField())),
         *(
             _tally(staff, kind.objects, Value(kind._meta.model_name), is_failing, second)

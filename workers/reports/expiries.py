@@ -8,13 +8,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.db.models.functions import Coalesce, TruncDate
 
 from environments.models import CredentialConnection
 from workers.api_keys.usage import live_workers
 from workers.models import ApiKey, Worker
-from workers.models.api_keys import EXPIRY_WARNING_DAYS
+from workers.models.api_keys import EXPIRY_WARNING_DAYS, ApiKeyQuerySet
 
 MONTHS_SHOWN = 3
 #: How many rows a list of what expires shows.
@@ -76,6 +76,15 @@ def ending(keys: QuerySet[ApiKey], first: date, end: date) -> QuerySet[ApiKey]:
     """Of keys those that expire from one day to before another, the revoked ones left out."""
     times = [datetime.combine(day, time(), UTC) for day in (first, end)]
     return keys.filter(revoked_at=None, expires_at__gte=times[0], expires_at__lt=times[1])
+
+
+def to_be_warned_of(keys: ApiKeyQuerySet, now: datetime) -> ApiKeyQuerySet:
+    """Of keys those of whose end somebody has to know: without a successor, not revoked, not over for long.
+
+    One that was issued for a day or two ends as it was meant to.
+    """
+    lately = keys.without_short_lived().filter(Q(expires_at=None) | Q(expires_at__gt=now - OVERDUE_FOR))
+    return lately.filter(revoked_at=None, replaced_by=None)
 
 
 def month_after(first: date, months: int) -> date:

@@ -6,17 +6,27 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, Value, When
+from django.db.models import Case, CharField, Count, Exists, OuterRef, Value, When
 
 from environments.models.connections import CREDENTIAL_KINDS
 from environments.roles import EVERYWHERE
 from workers.lifecycle.pulse import recovery
 from workers.lifecycle.refusals import REFUSED_FOR
-from workers.models import ApiKey, Liveness, QueueObservation, Sweep, Worker, WorkerQueue
+from workers.models import (
+    ApiKey,
+    Liveness,
+    Lookout,
+    NotificationDelivery,
+    QueueObservation,
+    Sweep,
+    TargetKind,
+    Worker,
+    WorkerQueue,
+)
 from workers.models.api_keys import EXPIRY_WARNING_DAYS
 from workers.models.observations import fresh_queues
 from workers.reports.attention import refused_starts, running
-from workers.reports.expiries import OVERDUE_FOR
+from workers.reports.expiries import to_be_warned_of
 from workers.reports.incomplete import incomplete_queues
 from workers.reports.observed import AMISS, amiss
 
@@ -108,6 +118,29 @@ def latest_sweep(now: datetime) -> SweepFigure | None:
     return SweepFigure(now - sweep.finished_at, sweep.unanswered) if sweep and sweep.finished_at else None
 
 
+class MessageFigure(NamedTuple):
+    """How many messages to targets of a kind are in a state: waiting, delivered or given up."""
+
+    kind: str
+    state: str
+    messages: int
+
+
+def count_messages() -> list[MessageFigure]:
+    """Every kind with every state, of what is kept; one statement."""
+    states = {"waiting": "next_attempt_at", "delivered": "delivered_at", "given_up": "given_up_at"}
+    counted = {state: Count(column) for state, column in states.items()}
+    rows: Any = NotificationDelivery.objects.order_by().values("target__kind").annotate(**counted)
+    found: dict[str, dict[str, int]] = {row["target__kind"]: row for row in rows}
+    return [MessageFigure(kind, state, found.get(kind, {}).get(state, 0)) for kind in TargetKind for state in states]
+
+
+def latest_look(now: datetime) -> timedelta | None:
+    """How long ago the latest look at what stands ended; None before the first one. One statement."""
+    at = Lookout.objects.values_list("finished_at", flat=True).first()
+    return now - at if at else None
+
+
 class StartFigure(NamedTuple):
     """How many workers of a queue had their latest start refused, and whether its configuration is incomplete."""
 
@@ -139,12 +172,8 @@ def count_refused_hosts(now: datetime) -> dict[str, int]:
 
 
 def count_expiries(now: datetime) -> Iterator[ExpiryFigure]:
-    """API keys without a successor that are not revoked, and credentials; one statement for each kind.
-
-    A key that expired long ago is history, and one that was issued for a day or two ends as it was meant to.
-    """
-    keys = ApiKey.objects.without_short_lived().filter(Q(expires_at=None) | Q(expires_at__gt=now - OVERDUE_FOR))
-    yield from _expiries(keys.filter(revoked_at=None, replaced_by=None), "expires_at", now)
+    """API keys of whose end somebody has to know, and credentials; one statement for each kind."""
+    yield from _expiries(to_be_warned_of(ApiKey.objects.all(), now), "expires_at", now)
     for model in CREDENTIAL_KINDS:
         # A credential is good for the whole of its last day.
         yield from _expiries(model.objects.all(), "api_key_expires_on", now.date() - timedelta(days=1))

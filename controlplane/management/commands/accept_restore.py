@@ -17,7 +17,7 @@ from environments import audit
 from environments.audit import Actor
 from environments.management.command import ControlPlaneCommand
 from workers.api_keys.issuing import REASON_LENGTH, revoke_api_keys
-from workers.models import ApiKey
+from workers.models import ApiKey, NotificationTarget
 
 ACTOR = Actor("command:accept_restore")
 REASON = "the database was restored from a backup"
@@ -46,17 +46,19 @@ class Command(ControlPlaneCommand):
         reason = reason.strip()[:REASON_LENGTH] or REASON
         people = _others_than(options["sign_in"])
         keys = ApiKey.objects.filter(revoked_at=None)
+        targets = NotificationTarget.objects.filter(is_enabled=True)  # a copy must not tell those of the original
         counts = dict.fromkeys(("keys_revoked", "keys_kept", "people_made_inactive", "sessions_ended"), 0)
         if keep_keys:
-            counts["keys_kept"] = keys.count()
+            counts["keys_kept"], targets = keys.count(), targets.none()
         elif dry_run:
             counts["keys_revoked"] = keys.count()
         else:
             batches = revoke_api_keys(keys, reason=reason, actor=ACTOR, now=timezone.now())
             counts["keys_revoked"] = sum(map(len, batches))
         counts |= {"people_made_inactive": people.count(), "sessions_ended": Session.objects.count()}
+        counts["targets_disabled"] = targets.count()
         if not dry_run:
-            _accept(people, counts, reason)
+            _accept(people, targets, counts, reason)
         if options["format"] == "json":
             self.stdout.write(json.dumps({"is_dry_run": dry_run, **counts}))
             return
@@ -77,13 +79,17 @@ def _others_than(names: list[str] | None) -> QuerySet[User]:
 
 
 @transaction.atomic
-def _accept(people: QuerySet[User], counts: dict[str, int], reason: str) -> None:
+def _accept(people: QuerySet[User], targets: QuerySet[NotificationTarget], counts: dict[str, int], reason: str) -> None:
     """The last step, which opens the gate."""
     now = timezone.now()
     rows = list(people)
     User.objects.filter(pk__in=[row.pk for row in rows]).update(is_active=False)
     inactive: dict[str, list[Any]] = {"is_active": [True, False]}
     audit.record_many("user.updated", [(row, inactive) for row in rows], actor=ACTOR, now=now)
+    told = list(targets)
+    NotificationTarget.objects.filter(pk__in=[row.pk for row in told]).update(is_enabled=False)
+    disabled: dict[str, list[Any]] = {"is_enabled": [True, False]}
+    audit.record_many("notification_target.updated", [(row, disabled) for row in told], actor=ACTOR, now=now)
     Session.objects.all().delete()
     invitations.withdraw_all()
     forget()

@@ -1,9 +1,12 @@
-"""The one place of the verification that reveals a secret: on its way into the request that tries it."""
+"""The one place of calls to other servers that reveals a secret: on its way into the request that needs it."""
+
+import hmac
+from hashlib import sha256
 
 from environments.connections.verification.outcome import ConnectionProblemError
 from environments.encryption import Secret
 from environments.endpoints.hosts import UnusableError
-from environments.endpoints.rules import check_secret
+from environments.endpoints.rules import Endpoint, check_secret, read_webhook_url
 from environments.models import CredentialConnection
 
 
@@ -24,3 +27,13 @@ def key_to_send(connection: CredentialConnection, secret: Secret) -> str:
         msg = f"The API key cannot be used. {error}"
         raise ConnectionProblemError(msg) from None
     return key
+
+
+def endpoint_at(url: Secret) -> Endpoint:
+    """Where a sealed URL leads; UnusableError where that is none."""
+    return read_webhook_url(url.reveal())
+
+
+def signature_of(content: bytes, secret: Secret) -> str:
+    """HMAC-SHA256 in hexadecimal digits."""
+    return hmac.new(secret.reveal().encode(), content, sha256).hexdigest()

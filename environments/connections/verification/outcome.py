@@ -10,8 +10,8 @@ from environments.endpoints.hosts import UnusableError
 #: Seconds for all of a verification: look-up, connection, TLS and every answer together.
 TIME_LIMIT = 3.0
 LONGEST_DETAILS = 100
-#: Where a user of a network without a way out except a proxy finds out that Verify does not take it.
-DIRECTLY = "Verify takes no egress proxy: if your network has one, see docs/operate/private-networks.md."
+#: Where a user of a network without a way out except a proxy finds out that the control plane does not take it.
+DIRECTLY = "The control plane takes no egress proxy: if your network has one, see docs/operate/private-networks.md."
 UNSAFE = re.compile(r"[^A-Za-z0-9 .,:;()+/_-]")
 
 

@@ -11,10 +11,10 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
-from controlplane.accounts import invitations, mail
+from controlplane.accounts import invitations
 from controlplane.models import SharedEntry
-from controlplane.startup.mail import MailServer
-from environments import times
+from environments import mail, times
+from environments.mail import MailServer
 from environments.models import AuditEvent, Membership, Organization, Role
 from tests.support import factories
 from tests.support.console import HOSTILE, everything, member, person, signed_in, status_of

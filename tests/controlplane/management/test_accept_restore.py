@@ -18,7 +18,8 @@ from environments.models import AuditEvent
 from tests.support import factories
 from tests.support.calls import fresh_fleet, start
 from tests.support.factories import Fleet
-from workers.models import ApiKey
+from tests.support.notifications import create_target
+from workers.models import ApiKey, NotificationTarget
 
 pytestmark = pytest.mark.django_db
 
@@ -31,6 +32,7 @@ def fleet() -> Fleet:
     session = SessionStore()
     session["of"] = "then"
     session.save()
+    create_target(fleet.organization)
     User.objects.create_user("ada")
     User.objects.create_user("removed")
     mark(timezone.now())
@@ -47,9 +49,11 @@ def run(*arguments: str) -> dict[str, Any]:
 
 def test_it_revokes_all_keys_ends_all_sessions_and_lets_the_database_be_served(fleet: Fleet) -> None:
     assert Memory().problem() == RESTORED
-    counts = {"keys_revoked": 2, "keys_kept": 0, "people_made_inactive": 0, "sessions_ended": 1}
+    counts = {"keys_revoked": 2, "keys_kept": 0, "people_made_inactive": 0, "sessions_ended": 1, "targets_disabled": 1}
     assert run() == {"is_dry_run": False, **counts}
     assert start(fleet).status_code == 401
+    assert not NotificationTarget.objects.get().is_enabled
+    assert AuditEvent.objects.get(action="notification_target.updated").changes == {"is_enabled": [True, False]}
     assert not Session.objects.exists()
     assert Memory().problem() == ""
     event = AuditEvent.objects.get(action="database.restore_accepted")
@@ -78,6 +82,7 @@ def test_keys_are_kept_with_a_reason_only(fleet: Fleet) -> None:
         run("--keep-keys", "--reason", " ")
     assert Memory().problem() == RESTORED
     assert run("--keep-keys", "--reason", "pg_upgrade")["keys_kept"] == 2
+    assert NotificationTarget.objects.get().is_enabled
     assert start(fleet).status_code == 200
     assert Memory().problem() == ""
     event = AuditEvent.objects.get(action="database.restore_accepted")
@@ -86,7 +91,7 @@ def test_keys_are_kept_with_a_reason_only(fleet: Fleet) -> None:
 
 def test_a_dry_run_counts_and_changes_nothing(fleet: Fleet) -> None:
     before = AuditEvent.objects.count()
-    counts = {"keys_revoked": 2, "keys_kept": 0, "people_made_inactive": 1, "sessions_ended": 1}
+    counts = {"keys_revoked": 2, "keys_kept": 0, "people_made_inactive": 1, "sessions_ended": 1, "targets_disabled": 1}
     assert run("--dry-run", "--sign-in", "ada") == {"is_dry_run": True, **counts}
     assert (AuditEvent.objects.count(), Session.objects.count()) == (before, 1)
     assert Memory().problem() == RESTORED

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
-from controlplane.startup.mail import MailServer
+from environments.mail import MailServer
 from environments.models import AuditEvent, Membership
 from tests.support import factories
 from tests.support.invitations import JOIN, accept

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane.startup.mail import MailServer, mail_server
+from controlplane.startup.mail import mail_server
+from environments.mail import MailServer
 
 pytestmark = pytest.mark.once
 FROM = "from=controlplane@example.com"

@@ -15,6 +15,7 @@ from environments.sealing.data_keys import create_data_key
 from tests.support import factories
 from tests.support.calls import fresh_fleet, start
 from tests.support.factories import Fleet
+from tests.support.notifications import tell
 from workers.lifecycle.update_locks import acquire_update_lock
 from workers.models import (
     ApiKey,
@@ -78,6 +79,7 @@ def _complete(fleet: Fleet) -> Fleet:
     InstanceReport.objects.create(
         id=instance.pk, organization=fleet.organization, instance=instance, reported_at=instance.started_at
     )
+    tell(fleet.organization)
     seen = {"organization": fleet.organization}
     queue = QueueObservation.objects.create(id=fleet.queue.pk, queue=fleet.queue, asked_at=instance.started_at, **seen)
     ProcessObservation.objects.create(

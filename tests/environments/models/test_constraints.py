@@ -10,6 +10,8 @@ from environments.models.fields import SlugField
 from tests.support import factories
 from tests.support.contract import CONTRACT
 from tests.support.factories import Fleet
+from tests.support.notifications import create_target
+from workers.models import NotificationTarget
 
 pytestmark = pytest.mark.sqlite
 
@@ -67,6 +69,8 @@ def _store(fleet: Fleet, model: Any, field: Any, slug: str) -> None:
     else:
         if model is TelemetrySettings:
             factories.create_telemetry(fleet.organization)
+        if model is NotificationTarget:
+            create_target(fleet.organization)
         model._default_manager.filter(organization=fleet.organization).update(**{field.name: slug})
 
 

@@ -22,6 +22,7 @@ from tests.support import factories
 from tests.support.calls import fresh_fleet, start
 from tests.support.console import REGISTERED, console_routes, form_of, member, person, row_of, signed_in, url
 from tests.support.factories import Fleet
+from tests.support.notifications import tell
 from workers.models import Worker
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
@@ -61,6 +62,7 @@ def fleet(db: None, caplog: pytest.LogCaptureFixture) -> Fleet:
     fleet = fresh_fleet()
     factories.create_telemetry(fleet.organization, otel_exporter_otlp_endpoint="http://127.0.0.1:9")
     TemporalConnection.objects.update(host="127.0.0.1:9")
+    tell(fleet.organization)
     LiteLLMConnection.objects.update(api_url="http://127.0.0.1:9")
     assert start(fleet, {"system_info": {"hostname": "host-of-the-fleet"}}).status_code == 200
     member(fleet.organization, Role.VIEWER)

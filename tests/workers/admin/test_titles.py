@@ -14,6 +14,7 @@ from tests.support import factories
 from tests.support.calls import start
 from tests.support.console import REGISTERED, person, routes_of, row_of, signed_in, url
 from tests.support.factories import Fleet
+from tests.support.notifications import tell
 from workers.models import ApiKey, Worker, WorkerInstance
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -32,6 +33,9 @@ PAGES = {
     "TemporalConnection": ("Configuration", "Temporal connections", "acme/temporal", "New Temporal connection"),
     "LiteLLMConnection": ("Configuration", "LiteLLM connections", "acme/litellm", "New LiteLLM connection"),
     "TelemetrySettings": ("Configuration", "Telemetry settings", "acme/telemetry", "New telemetry settings"),
+    "Incident": ("Notifications", "Incidents", "acme: Crash loop: some-host", None),
+    "NotificationTarget": ("Notifications", "Notification targets", "acme/some-target", "New notification target"),
+    "NotificationDelivery": ("Notifications", "Notification deliveries", "acme: some message", None),
     "AuditEvent": ("Records", "Audit events", "acme: api_key.issued key", None),
     "DataKey": ("Records", "Data keys", "acme/[0-9a-f-]{36}", None),
 }
@@ -52,6 +56,7 @@ def fleet(db: None) -> Fleet:
     fleet = factories.create_fleet("acme")
     person(is_staff=True, is_superuser=True)
     factories.create_telemetry(fleet.organization)
+    tell(fleet.organization)
     assert start(fleet).status_code == 200
     Membership.objects.create(organization=fleet.organization, user=person("bob", is_staff=True))
     return fleet

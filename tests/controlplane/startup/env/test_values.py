@@ -8,7 +8,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from controlplane.startup import env
-from environments.endpoints.hosts import AllowedHost
+from environments.endpoints.hosts import AllowedHost, is_loopback
 from tests.support.env_values import NAME
 
 pytestmark = pytest.mark.once
@@ -97,7 +97,7 @@ def test_refuses_what_is_no_host_of_a_connection(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
 def test_knows_this_machine(host: str) -> None:
-    assert env.is_loopback(host)
+    assert is_loopback(host)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_knows_this_machine(host: str) -> None:
     [None, "", "10.0.0.1", "0.0.0.0", "::", "localhost.evil.example.com", "127.0.0.1.evil.example.com"],  # noqa: S104
 )
 def test_knows_other_machines(host: str | None) -> None:
-    assert not env.is_loopback(host)
+    assert not is_loopback(host)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.support import factories
 from tests.support.calls import start
 from tests.support.factories import ACTOR, Fleet
 from tests.support.rotations import SEALED_MODELS, expected_secrets, replace, rewrap, rows, secrets_of
+from workers.models import NotificationTarget
 
 pytestmark = pytest.mark.sqlite
 
@@ -34,7 +35,8 @@ def fleets(fleet: Fleet) -> list[Fleet]:
 
 def test_finds_every_sealed_column_by_itself() -> None:
     found = {(column.model, column.field) for column in sealed_columns()}
-    assert found == {(model, "sealed_api_key") for model in SEALED_MODELS}
+    of_targets = {(NotificationTarget, "sealed_url"), (NotificationTarget, "sealed_secret")}
+    assert found == {(model, "sealed_api_key") for model in SEALED_MODELS} | of_targets
     assert all(isinstance(model._meta.get_field(field), SealedField) for model, field in found)
 
 

@@ -18,6 +18,7 @@ from workers.models import (
     ApiKey,
     InstanceReport,
     KeptAnswer,
+    Lookout,
     Outage,
     ProcessObservation,
     Pulse,
@@ -39,7 +40,7 @@ def test_every_model_of_ours_has_a_page(db: None) -> None:
     # Reports, refusals and observations are on the pages of what they are of; the pulse shows where we were away; a lock
     # expires in minutes, and a kept answer in a day.
     of_others = {InstanceReport, ProcessObservation, QueueObservation, Refusal, RefusedStart}
-    assert ours - of_others - {KeptAnswer, Outage, Pulse, Sweep, UpdateLock} <= set(REGISTERED)
+    assert ours - of_others - {KeptAnswer, Lookout, Outage, Pulse, Sweep, UpdateLock} <= set(REGISTERED)
 
 
 def test_a_superuser_who_is_no_longer_one_is_refused_at_once(fleet: Fleet, client: Client) -> None:

@@ -20,13 +20,22 @@ from tests.support import factories
 from tests.support.console import REGISTERED, Model, errors_of, everything, form_of, row_of, status_of, url
 from tests.support.console_rows import each_model, new_row_like, request_of
 from tests.support.factories import Fleet
-from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
+from workers.models import (
+    ApiKey,
+    Incident,
+    NotificationDelivery,
+    NotificationTarget,
+    Worker,
+    WorkerInstance,
+    WorkerQueue,
+    WorkerStart,
+)
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
 
-READ_ONLY = (WorkerStart, WorkerInstance, AuditEvent, DataKey)
+READ_ONLY = (WorkerStart, WorkerInstance, AuditEvent, DataKey, Incident, NotificationDelivery)
 VALUES = {
     "NUL": "a\x00b",
     "100,000 characters": "x" * 100_000,
@@ -97,7 +106,7 @@ def test_odd_selections_of_the_delete_action_are_never_a_server_error(
 @pytest.mark.sqlite
 @each_model
 def test_deleting_a_row_that_others_need_is_refused_with_a_page(model: Model, fleet: Fleet, client: Client) -> None:
-    if model in {Membership, TelemetrySettings, User, Worker}:
+    if model in {Membership, NotificationTarget, TelemetrySettings, User, Worker}:
         pytest.skip("nothing needs it")
     row = row_of(model)
     response = client.post(url(model, "delete", row.pk), {"post": "yes"})

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from enum import Enum
@@ -13,7 +14,7 @@ from typing import Any
 
 from django.conf import settings
 
-from controlplane.startup.mail import MailServer
+from environments.endpoints.hosts import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,24 @@ _turn = threading.Lock()
 READY = 220
 #: After these the server may have the mail all the same: it answered too late, or not at all.
 UNCERTAIN = frozenset({"TimeoutError", "SMTPServerDisconnected"})
+
+
+@dataclass(frozen=True)
+class MailServer:
+    """Where mail is handed over, as whom, and from which address."""
+
+    host: str
+    port: int
+    sender: str
+    #: TLS from the first byte; otherwise it is begun by STARTTLS, and only on this machine there may be none.
+    is_tls: bool
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return is_loopback(self.host)
 
 
 class Outcome(Enum):
@@ -44,7 +63,10 @@ def is_configured() -> bool:
 
 
 def send(to: str, subject: str, text: str) -> Outcome:
-    """Whether the server has taken the mail; the log says why not, and names neither the address nor the text."""
+    """Whether the server has taken the mail; the log says why not, and names neither the address nor the text.
+
+    `to` is one address, or several parted by commas.
+    """
     server: MailServer | None = settings.MAIL_SERVER
     if server is None:
         return Outcome.REFUSED

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from controlplane.accounts import mail
-from controlplane.startup.mail import MailServer
 from controlplane.startup.mail import mail_server as from_settings
+from environments import mail
+from environments.mail import MailServer
 from tests.support.endpoints import Authority, dripping, silent
 from tests.support.mail import Mailbox, mail_server, refusing
 
