@@ -120,6 +120,7 @@ class NotificationDeliveryAdmin(ReadOnlyAdmin):
     empty = "Each message to a target is listed here, and what became of it."
     list_display = ("created", "message", "target_link", "state", "attempts", "last_error")
     list_select_related = ("target",)
+    search_fields = ("target__name",)
     list_filter = (DeliveryFilter, MadeWithin)
     fields = ("created", "message", "target_link", "state", "attempts", "next_attempt", "last_error", "sent")
     actions = ("try_again",)
