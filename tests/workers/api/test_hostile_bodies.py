@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.calls import assert_nothing_recorded, assert_refused, in_chunks, start
 from tests.support.factories import Fleet
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from workers.models import WorkerStart
 from workers.models.instances import CUT
 

@@ -26,6 +26,7 @@ from tests.support.heartbeats import (
 )
 from tests.support.odd_values import odd_values
 from tests.support.quick import examples
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from workers.models import InstanceReport, Liveness, WorkerInstance
 from workers.models.instances import CUT
 

@@ -15,6 +15,7 @@ from tests.support.calls import shared_client
 from tests.support.factories import ACTOR, Fleet
 from tests.support.go_clients import GoClient, GoError
 from tests.support.reading import call
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from workers.api_keys.access import KeyOutOfScopeError
 from workers.api_keys.presented import NoUsableKeyError
 from workers.fleet.editing import change
