@@ -109,10 +109,13 @@ def fleet(db: None) -> "Fleet":
 def fresh_process() -> Iterator[None]:
     """No test is refused for what another one did to the database, or how often it called."""
     from environments import times  # noqa: PLC0415  # the models must be loaded before
+    from environments.connections.asking import VERIFYING, WATCHING  # noqa: PLC0415  # as above
     from environments.limits import counts  # noqa: PLC0415  # as above
 
     yield
     times.forget()
     circuit.close()
     counts.forget()
+    VERIFYING.forget()
+    WATCHING.forget()
     bulkhead.places.clear()

@@ -56,7 +56,28 @@ def is_typed(request: HttpRequest, name: str) -> bool:
 
 
 class ConsoleForm(ModelForm):  # type: ignore[type-arg]  # the model is the subclass's
-    """Checks constraints that span fields which can no longer be changed, too."""
+    """Changes of a row what the person changed of what the page showed, and nothing that others changed meanwhile.
+
+    Constraints that span fields which can no longer be changed are checked, too.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding:
+            for field in self.instance._meta.concrete_fields:
+                if field.name in self.fields:
+                    self.fields[field.name].show_hidden_initial = True
+
+    def _clean_fields(self) -> None:
+        """What the page showed comes back beside what was typed; what is the same has the row's own value."""
+        super()._clean_fields()
+        for name in self.cleaned_data.keys() & self.fields.keys():
+            bound = self[name]
+            is_told = bound.field.show_hidden_initial and not bound.field.hidden_widget().value_omitted_from_data(
+                self.data, self.files, bound.html_initial_name
+            )
+            if is_told and not bound._has_changed():  # type: ignore[attr-defined]  # Django's own
+                self.cleaned_data[name] = getattr(self.instance, name)
 
     def _get_validation_exclusions(self) -> set[str]:
         known = {name for name in ("organization", "environment") if getattr(self.instance, f"{name}_id", None)}

@@ -145,7 +145,7 @@ def views_of(kind: Kind) -> tuple[Any, Any, Any]:
             editor = editor_of(request, asked)
             if asked.is_dry_run:
                 return told_of(Outlook({}))
-            with VERIFYING.of(editor.actor.name):
+            with VERIFYING.of(f"organization:{row.organization_id}"):
                 verification, is_kept = verify_stored(row, actor=editor.actor)
             return Response(VerificationSerializer({**vars(verification), "is_kept": is_kept}).data)
 

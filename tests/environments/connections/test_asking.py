@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from html import unescape
 from typing import Any
 
@@ -207,3 +208,25 @@ def test_a_turn_ends_whatever_happens_in_it() -> None:
             raise error
     with turn.of("ada"), pytest.raises(asking.AnotherAsksError), turn.of("ben"):
         raise AssertionError
+
+
+def test_who_asks_again_and_again_keeps_nobody_from_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with two names in turn either; who does not come back is waited for only so long."""
+    turn, now, order = asking.Turn(), [1_000.0], []
+    monkeypatch.setattr(asking.time, "monotonic", lambda: now[0])
+
+    def ask(person: str, after: float = 0.1) -> None:
+        now[0] += after
+        with suppress(asking.AnotherAsksError), turn.of(person):
+            order.append(person)
+
+    with turn.of("eve"):
+        ask("ann")
+    for person in ("eve", "ann", "eve"):
+        ask(person)
+    with turn.of("mallory"):
+        ask("ann")
+    for person in ("eve", "mallory"):
+        ask(person)
+    ask("mallory", after=asking.WANTED_FOR)
+    assert order == ["ann", "eve", "mallory"]
