@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 from tests.drills.cluster import missing_programs
@@ -35,6 +37,8 @@ NAMES = (
     "upgrade",
     "memory",
 )
+#: Mostly waits, for minutes, so that a quick one runs beside two others.
+IDLE = "notifications"
 #: The one that needs more than `make development` installs: run when named and, at full size, where its programs are.
 FAILOVER = "failover"
 
@@ -71,7 +75,7 @@ def _failover(*, is_quick: bool) -> list[str]:
 
 
 def _run_beside(names: list[str], seed: int) -> list[str]:
-    """Runs quick drills two at a time, each in a process of its own whose output is shown when it has ended.
+    """Runs quick drills two at a time, and one that waits, each in a process whose output is shown when it has ended.
 
     A quick one keeps about one core busy; and what is promised has to hold beside other work.
     """
@@ -79,19 +83,23 @@ def _run_beside(names: list[str], seed: int) -> list[str]:
 
     def run_apart(name: str) -> str:
         command = [sys.executable, "-m", "tests.drills", "--quick", f"--seed={seed}", name]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603  # our own
-        running.append(process)
-        output, _ = process.communicate()
+        with nullcontext() if name == IDLE else cores:
+            if is_over.is_set():
+                return f"{name}: not begun"
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603  # our own
+            running.append(process)
+            output, _ = process.communicate()
         print(output, flush=True)
         figures = [line for line in output.splitlines() if line.startswith(f"{name} (")]
         return figures[-1] if figures else f"{name}: ended with {process.returncode}: NOT AS PROMISED"
 
-    pool = ThreadPoolExecutor(2)
+    cores, is_over, pool = threading.Semaphore(2), threading.Event(), ThreadPoolExecutor(len(names))
     try:
         with tempfile.TemporaryDirectory(prefix="drills-", ignore_cleanup_errors=True) as directory:
             prepare_server(Path(directory))
             return list(pool.map(run_apart, names))
     except KeyboardInterrupt:
+        is_over.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for process in running:
             process.terminate()
