@@ -49,12 +49,12 @@ class WorkersView(ManagingView):
     @extend_schema(operation_id="list_registered_workers", parameters=[WorkerFilterSerializer], responses=WORKER_PAGE)
     def get(self, request: Request) -> Response:
         """The workers that the key covers, by name."""
-        asked, key = valid_query(request, WorkerFilterSerializer), key_of(request)
+        asked, key, now = valid_query(request, WorkerFilterSerializer), key_of(request), times.now()
         keys = ApiKey.objects.filter(pk=key.pk)
         rows = Worker.objects.filter(organization=key.organization_id).covered_by(keys)
-        shown = with_what_is_told(rows, times.now())
+        shown = with_what_is_told(rows, now)
         found, cursor = slice_of(asked, narrowed(shown, asked, LOOKUPS), BY_NAME)
-        return Response({"items": each(WorkerSerializer, describe_workers(found)), "next_cursor": cursor})
+        return Response({"items": each(WorkerSerializer, describe_workers(found, now)), "next_cursor": cursor})
 
     @extend_schema(
         operation_id="create_registered_worker",
@@ -115,6 +115,7 @@ def _worker(request: Request, worker_id: str) -> Worker:
 
 
 def _shown(worker: Worker, status: int = 200) -> Response:
-    found = with_what_is_told(Worker.objects.all(), times.now()).get(pk=worker.pk)
-    (described,) = describe_workers([found])
+    now = times.now()
+    found = with_what_is_told(Worker.objects.all(), now).get(pk=worker.pk)
+    (described,) = describe_workers([found], now)
     return with_version(Response(WorkerSerializer(described).data, status=status), found)

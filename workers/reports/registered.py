@@ -45,9 +45,11 @@ def with_what_is_told(workers: WorkerQuerySet, now: datetime) -> WorkerQuerySet:
     return workers.with_liveness(now).annotate(state=state_of(now)).select_related("queue__environment")
 
 
-def describe_workers(workers: Iterable[Worker]) -> list[DescribedWorker]:
-    """Workers of one organization in their order; one statement."""
+def describe_workers(workers: Iterable[Worker], now: datetime) -> list[DescribedWorker]:
+    """Workers of one organization as they are now, in their order; one statement."""
     rows = list(workers)
+    for row in rows:
+        row.forget_ended(now)
     history = audit.provenance_of([row.pk for row in rows], rows[0].organization_id) if rows else {}
     return [DescribedWorker(row, history.get(str(row.pk), Provenance(None, row.created_at))) for row in rows]
 

@@ -73,7 +73,12 @@ def test_a_decision_that_ends_by_itself_changes_the_version(fleet: Fleet) -> Non
     assert (read.json()["state"], read.json()["state_reason"]) == ("Disabled", "Moved")
     Worker.objects.filter(pk=fleet.worker.pk).update(state_ends_at=ends_at - timedelta(hours=2))
     ended = manager.ask("GET", path)
-    assert ended.json()["state"] == "Enabled"
+    now_holds = {"state": "Enabled", "is_disabled": False, "state_reason": "", "state_ends_at": None}
+    listed = manager.told("GET", "/registered-workers")["items"]
+    for shown in (ended.json(), *listed, manager.told("PATCH", path, {"is_disabled": False})):
+        assert {name: shown[name] for name in now_holds} == now_holds
+    assert manager.ask("PATCH", path, {"is_disabled": ended.json()["is_disabled"]})["ETag"] == ended["ETag"]
+    assert manager.told("PATCH", f"{path}?dry_run=true", {"is_disabled": False})["changes"] == {}
     assert ended["ETag"] == manager.ask("PATCH", path, {}, if_match=ended["ETag"])["ETag"] != read["ETag"]
     assert manager.ask("PATCH", path, {"is_draining": True}, if_match=read["ETag"]).status_code == 412
     drained = manager.told("PATCH", path, {"is_draining": True}, if_match=ended["ETag"])
