@@ -4,6 +4,7 @@ What a change would be is found out the same way with and without making it; `ou
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ PLACES: dict[type[Any], str] = {WorkerQueue: "environment", Worker: "worker queu
 #: Fields that other tables refer to a row by: PostgreSQL locks it against all of them where one changes.
 KEYS = frozenset({"name", "queue"})
 KEY_REQUIRED = "Give the API key, or say that this server takes none."
+ANOTHER_HOST = "The stored API key would go to another host: give api_key with it."
 
 
 @transaction.atomic
@@ -85,9 +87,11 @@ def draft_change(stored: Any, values: Mapping[str, Any], editor: Editor, *, seal
     """
     if isinstance(stored, HasState):
         stored.forget_ended(editor.now)
-    before = audit.snapshot(stored)
+    before, was = audit.snapshot(stored), copy(stored)
     _assign(stored, values, editor, seal=seal)
     check(stored, editor.now)
+    if "api_key" not in values and editor.api_key is not None:
+        _require_secret_stays(was, stored)
     changes = audit.difference(before, audit.snapshot(stored))
     _require_nobody_polls(stored, changes, editor.now)
     return changes
@@ -122,6 +126,14 @@ def live_in(row: Any, now: datetime) -> int:
 def counted(count: int, one: str, more: str) -> str:
     """The count with its words; "" for none."""
     return f"{count} {one if count == 1 else more}" if count else ""
+
+
+def _require_secret_stays(was: Any, row: Any) -> None:
+    """ValidationError where a key of ours, which reads no secret, would have a stored one sent elsewhere."""
+    if isinstance(row, CredentialConnection) and row.requires_api_key and was.sealed_api_key:
+        moved = [name for name in row.ENDPOINT if getattr(row, name) != getattr(was, name)]
+        if moved:
+            raise ValidationError(dict.fromkeys(moved, ANOTHER_HOST))
 
 
 def _assign(row: Any, values: Mapping[str, Any], editor: Editor, *, seal: Seal) -> None:

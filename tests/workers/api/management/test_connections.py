@@ -129,6 +129,36 @@ def test_who_is_given_a_credential_a_key_for_the_organization_says(fleet: Fleet)
     assert made["temporal_connection_id"] == str(other.pk)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "elsewhere"),
+    [
+        ("temporal-connections", "host", "other.example:7233"),
+        ("temporal-connections", "namespace", "other"),
+        ("temporal-connections", "is_tls_enabled", False),
+        ("litellm-connections", "api_url", "https://other.example"),
+    ],
+)
+def test_a_stored_secret_is_sent_nowhere_else(fleet: Fleet, kind: str, name: str, elsewhere: Any) -> None:
+    """Who manages reads no secret: not either by a server of their own, to which it is sent."""
+    manager = Manager(fleet.organization)
+    path = f"/{kind}/{(fleet.temporal if kind.startswith('temporal') else fleet.litellm).pk}"
+    refusal = "The stored API key would go to another host: give api_key with it."
+
+    def refuse(member: str, body: dict[str, Any]) -> None:
+        before = documents.everything()
+        for query in ("", "?dry_run=true"):
+            (error,) = manager.told("PATCH", f"{path}{query}", body, status=422)["detail"]
+            assert (error["loc"], error["msg"]) == (["body", member], refusal)
+        assert documents.everything() == before
+
+    refuse(name, {name: elsewhere})
+    manager.told("PATCH", path, {name: manager.told("GET", path)[name]})
+    manager.told("PATCH", path, {name: elsewhere, "requires_api_key": False})
+    refuse("requires_api_key", {"requires_api_key": True})
+    manager.told("PATCH", path, {"requires_api_key": True, "api_key": "another-secret"})
+    assert manager.told("PATCH", path, {name: elsewhere, "api_key": "another-secret"})[name] == elsewhere
+
+
 def test_a_verification_really_connects_as_the_console_does(fleet: Fleet, settings: Settings) -> None:
     settings.CONNECTION_HOSTS = ()
     gateway = Gateway()
@@ -153,7 +183,7 @@ def test_a_verification_really_connects_as_the_console_does(fleet: Fleet, settin
         assert not KeptAnswer.objects.exists()
         events = AuditEvent.objects.filter(action="litellm_connection.verified")
         assert [event.actor for event in events] == [f"key:{manager.key.pk}"] * 2
-        changed = manager.told("PATCH", path, {"api_url": "https://elsewhere.example"})
+        changed = manager.told("PATCH", path, {"api_url": "https://elsewhere.example", "api_key": KEY})
         assert (changed["verified_at"], changed["verification_problem"]) == (None, "")
     finally:
         gateway.stop()

@@ -19,7 +19,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "/worker-queues/{queue}": {"description": "changed"},
     "/registered-workers/{worker}": {"description": "changed"},
     "/temporal-connections/{temporal}": {"api_key": "changed"},
-    "/litellm-connections/{litellm}": {"api_url": "https://changed.example"},
+    "/litellm-connections/{litellm}": {"api_url": "https://changed.example", "api_key": "changed"},
     "/telemetry-settings/{telemetry}": {"otel_enabled": False},
 }
 NO_VERSIONS = ("", "abc", '"abc', 'abc"', '"a""b"', '"a" "b"', "W/", 'w/"a"', '"a\tb"', ",", "*,*", '*, "a"')
