@@ -91,6 +91,7 @@ VALIDATION = {
     "max_value": ("less_than_equal", "Input is too large"),
     "not_a_list": ("list_type", "Input should be a valid list"),
     "another_body": ("value_error", "This key was used for another call within the last day"),
+    "unknown": ("extra_forbidden", "Extra inputs are not permitted"),
     "invalid": ("value_error", "Input is not valid"),
 }
 
@@ -170,7 +171,7 @@ def _validation_errors(details: Any, location: tuple[str | int, ...]) -> Any:
     """The contract's ValidationError objects for DRF's nested details."""
     if isinstance(details, list):
         for detail in details:
-            code = "not_a_dict" if location == ("body",) else detail["code"]
+            code = "not_a_dict" if location == ("body",) and detail["code"] != "unknown" else detail["code"]
             kind, message = VALIDATION.get(code, VALIDATION["invalid"])
             yield {"loc": list(location), "msg": message, "type": kind}
         return

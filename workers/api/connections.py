@@ -15,7 +15,7 @@ from workers.api.managing import (
     CHANGING,
     MAKING,
     DryRunSerializer,
-    ManagingView,
+    ClosedView,
     asked_of,
     changed,
     created,
@@ -44,7 +44,7 @@ class ConnectionFilterSerializer(FilterSerializer):
     name = serializers.CharField(required=False)
 
 
-class ConnectionView(ManagingView):
+class ConnectionView(ClosedView):
     """What all calls about one kind of connection have in common; it takes a manager's key for the organization."""
 
     kind: ClassVar[Kind]

@@ -15,7 +15,7 @@ from workers.api.listing import OLDEST_FIRST, FilterSerializer, each, narrowed, 
 from workers.api.managing import (
     ACTING,
     MAKING,
-    ManagingView,
+    ClosedView,
     asked_of,
     editor_of,
     once,
@@ -76,7 +76,7 @@ class KeyFilterSerializer(FilterSerializer):
     worker_id = Id(required=False)
 
 
-class KeysView(ManagingView):
+class KeysView(ClosedView):
     """The API keys within the scope of the key."""
 
     refusals = ()
@@ -112,7 +112,7 @@ class KeysView(ManagingView):
         return once(request, asked, told, make, kept=_only_id)
 
 
-class KeyView(ManagingView):
+class KeyView(ClosedView):
     """One API key."""
 
     @extend_schema(operation_id="get_api_key", responses=KeySerializer)
@@ -123,7 +123,7 @@ class KeyView(ManagingView):
         return _shown(key)
 
 
-class RotateView(ManagingView):
+class RotateView(ClosedView):
     """Replaces an API key."""
 
     @extend_schema(
@@ -148,7 +148,7 @@ class RotateView(ManagingView):
         return once(request, asked, told, make, kept=_only_id)
 
 
-class RevokeView(ManagingView):
+class RevokeView(ClosedView):
     """Ends an API key."""
 
     @extend_schema(

@@ -30,7 +30,10 @@ class FilterSerializer(serializers.Serializer[dict[str, Any]]):
 
     limit = serializers.IntegerField(default=100, min_value=1, max_value=1000)
     cursor = serializers.CharField(
-        default="", max_length=1000, help_text="The `next_cursor` of the part before, to go on after it."
+        default="",
+        allow_blank=True,
+        max_length=1000,
+        help_text="The `next_cursor` of the part before, to go on after it.",
     )
 
 

@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from environments import times
 from environments.audit import Actor
 from workers.api.authentication import key_of
-from workers.api.requests import JSON, NO_VALUES, InvalidQueryError, WorkerApiView, client_of, valid_query
+from workers.api.requests import JSON, NO_VALUES, InvalidQueryError, WorkerApiView, client_of, unknown, valid_query
 from workers.api.serializers.managed import OutlookSerializer
 from workers.fleet.deleting import delete
 from workers.fleet.editing import change, create
@@ -71,6 +71,12 @@ class ManagingView(WorkerApiView):
     refusals_of_writing: ClassVar[Collection[int]] = (409,)
 
 
+class ClosedView(ManagingView):
+    """One that no existing client calls, so that a member that it does not know is a mistake and refused."""
+
+    is_closed = True
+
+
 @dataclass(frozen=True)
 class Asked:
     """How a change is asked for, beside its body."""
@@ -89,11 +95,18 @@ def asked_of(request: Request, *, is_new: bool = False) -> Asked:
     said = request.query_params.getlist("dry_run")
     if len(said) > 1 or not NO_VALUES.isdisjoint(said):
         raise InvalidQueryError({"dry_run": ["invalid"]})  # who says it at all does not mean a change that is made
+    if nearly := [name for name, value in request.query_params.items() if _is_nearly_dry_run(name, value)]:
+        raise InvalidQueryError(unknown(nearly).detail)
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidHeaderError({"Idempotency-Key": ["invalid"]})
     versions = None if is_new else _versions_in(request.META.get("HTTP_IF_MATCH"))
     return Asked(is_dry_run, versions, key or "")
+
+
+def _is_nearly_dry_run(name: str, value: str) -> bool:
+    """Whether it is `dry_run` misspelt, or after a semicolon, which existing clients' calls would pass over."""
+    return name != "dry_run" and "dryrun" in "".join(filter(str.isalnum, f"{name}{value}".lower()))
 
 
 def require_manager(request: Request) -> ApiKey:

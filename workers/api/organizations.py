@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from environments.models import Membership, Organization
 from workers.api.authentication import key_of
 from workers.api.listing import FilterSerializer, each, page_of, slice_of
-from workers.api.managing import CHANGING, ManagingView, asked_of, changed, require_manager, with_version
+from workers.api.managing import CHANGING, ClosedView, asked_of, changed, require_manager, with_version
 from workers.api.requests import valid_body, valid_query
 from workers.api.serializers.managed import MemberSerializer, OrganizationSerializer, OrganizationUpdateSerializer
 from workers.fleet.editor import require_all_of
@@ -18,7 +18,7 @@ from workers.reports.registered import DescribedOrganization
 MEMBER_PAGE = page_of(MemberSerializer, "Member")
 
 
-class OrganizationView(ManagingView):
+class OrganizationView(ClosedView):
     """The organization of the key."""
 
     refusals = ()
@@ -40,7 +40,7 @@ class OrganizationView(ManagingView):
         return changed(request, _organization(request), told, asked, _shown)
 
 
-class MembersView(ManagingView):
+class MembersView(ClosedView):
     """The people of the organization."""
 
     refusals = ()

@@ -1,6 +1,6 @@
 """What every endpoint reads of a request, and what all its views have in common."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import IO, Any, ClassVar, cast
 from uuid import UUID
@@ -9,7 +9,7 @@ from django.core.exceptions import TooManyFieldsSent
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from rest_framework.exceptions import AuthenticationFailed, ParseError, ValidationError
+from rest_framework.exceptions import AuthenticationFailed, ErrorDetail, ParseError, ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -28,6 +28,8 @@ JSON = JSONRenderer()
 TOO_MANY = "The query string has too many parameters."
 #: What a query string has where a body has null.
 NO_VALUES = {"", "null"}
+#: Of a member that is not known, to be repeated in a refusal.
+LONGEST_NAME = 100
 
 
 class InvalidQueryError(ValidationError):
@@ -42,6 +44,8 @@ class WorkerApiView(APIView):
     #: Beyond those of every endpoint, the statuses with which it refuses; for the served document.
     refusals: ClassVar[Collection[int]] = (404,)
     is_body_optional = False
+    #: Whether members that it does not know are refused, of a body as of a query. Existing clients send some.
+    is_closed = False
     default_response_headers: ClassVar[dict[str, str]] = {}  # DRF's would tell a known route's 404 from another's
     throttle_classes: Sequence[type[BaseThrottle]] = (ApiKeyThrottle,)
 
@@ -85,13 +89,22 @@ def valid_body(request: Request, serializer_class: type[Serializer[Any]]) -> dic
     """
     (parser,) = request.parsers or ()
     body = parser.parse(cast("IO[Any]", request._request), parser_context=request.parser_context)
+    if _is_closed(request) and isinstance(body, dict):
+        _require_known(serializer_class, body)
     return _valid(serializer_class, body)
 
 
 def valid_query(request: Request, serializer_class: type[Serializer[Any]]) -> dict[str, Any]:
-    """The validated query string, of which a repeated parameter's last value counts, and one without a value not."""
+    """The validated query string, of which a repeated parameter's last value counts, and one without a value not.
+
+    Where the view is closed each has to be known, and to have a value.
+    """
     try:
-        told = {name: value for name, value in request.query_params.items() if value not in NO_VALUES}
+        told = dict(request.query_params.items())
+        if _is_closed(request):
+            _require_known(serializer_class, told)
+        else:
+            told = {name: value for name, value in told.items() if value not in NO_VALUES}
         return _valid(serializer_class, told)
     except TooManyFieldsSent:
         raise ParseError(TOO_MANY) from None
@@ -119,6 +132,22 @@ def answer(serializer_class: type[Serializer[Any]], row: Any) -> HttpResponse:
 def _serializer(serializer_class: type[Serializer[Any]]) -> Serializer[Any]:
     """One for all requests: making its fields costs more than using them, and they keep nothing of what they see."""
     return serializer_class()
+
+
+def unknown(names: Iterable[str]) -> ValidationError:
+    """The refusal of members that are not known; it repeats no name that is too long or cannot be shown."""
+    detail = [ErrorDetail("", code="unknown")]
+    places = (name if name.isprintable() and len(name) <= LONGEST_NAME else "non_field_errors" for name in names)
+    return ValidationError(dict.fromkeys(places, detail))
+
+
+def _is_closed(request: Request) -> bool:
+    return bool(request.parser_context["view"].is_closed)
+
+
+def _require_known(serializer_class: type[Serializer[Any]], told: Mapping[str, Any]) -> None:
+    if names := sorted(told.keys() - _serializer(serializer_class).fields.keys()):
+        raise unknown(names)
 
 
 def _valid(serializer_class: type[Serializer[Any]], data: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from environments import times
 from workers.api.authentication import key_of
 from workers.api.listing import BY_NAME, FilterSerializer, each, narrowed, page_of, slice_of
-from workers.api.managing import CHANGING, MAKING, ManagingView, asked_of, changed, created, deleted, with_version
+from workers.api.managing import CHANGING, MAKING, ClosedView, asked_of, changed, created, deleted, with_version
 from workers.api.requests import uuid_of, valid_body, valid_query
 from workers.api.serializers.exact import Id
 from workers.api.serializers.managed import WorkerChangeSerializer, WorkerCreateSerializer, WorkerSerializer
@@ -37,10 +37,10 @@ class WorkerFilterSerializer(FilterSerializer):
     queue_id = Id(required=False)
     liveness = serializers.ChoiceField([str(one) for one in Liveness], required=False)
     state = serializers.ChoiceField([str(one) for one in State], required=False)
-    is_ephemeral = serializers.BooleanField(required=False, allow_null=True, default=None)
+    is_ephemeral = serializers.BooleanField(required=False)
 
 
-class WorkersView(ManagingView):
+class WorkersView(ClosedView):
     """The workers that the key reaches."""
 
     refusals = ()
@@ -74,7 +74,7 @@ class WorkersView(ManagingView):
         return created(request, told, place, _shown)
 
 
-class WorkerView(ManagingView):
+class WorkerView(ClosedView):
     """One registered worker."""
 
     @extend_schema(operation_id="get_registered_worker", responses=WorkerSerializer)

@@ -41,10 +41,10 @@ def test_the_same_call_is_answered_the_same_and_done_once(fleet: Fleet, path: st
     assert first.status_code in {200, 201}, first.content
     assert "Idempotency-Replayed" not in first
     before = documents.everything()
-    again = manager.ask("POST", path, {**dict(reversed(body.items())), "unknown": 1}, idempotency_key="k")
+    again = manager.ask("POST", path, dict(reversed(body.items())), idempotency_key="k")
     assert (again.status_code, again.content, again["ETag"]) == (first.status_code, first.content, first["ETag"])
     assert again["Idempotency-Replayed"] == "true"
-    another = manager.ask("POST", path, body | {"name": "else", "reason": "else"}, idempotency_key="k")
+    another = manager.ask("POST", path, body | {"reason" if "reason" in body else "name": "else"}, idempotency_key="k")
     assert another.status_code == 422
     assert [error["loc"] for error in another.json()["detail"]] == [["header", "Idempotency-Key"]]
     assert documents.everything() == before
