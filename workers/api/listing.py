@@ -23,6 +23,8 @@ OLDEST_FIRST = ("created_at", "pk")
 #: The header that says where the next part of a list begins that has no other place for it.
 NEXT = "X-Next-Cursor"
 SALT = "workers.api.listing"
+#: Of those that are handed out: with a person's name of 150 characters, each of which JSON may write as twelve.
+LONGEST_CURSOR = 3_000
 
 
 class FilterSerializer(serializers.Serializer[dict[str, Any]]):
@@ -32,7 +34,7 @@ class FilterSerializer(serializers.Serializer[dict[str, Any]]):
     cursor = serializers.CharField(
         default="",
         allow_blank=True,
-        max_length=1000,
+        max_length=LONGEST_CURSOR,
         help_text="The `next_cursor` of the part before, to go on after it.",
     )
 
