@@ -118,6 +118,9 @@ def _troubled(error: Exception, trouble: Trouble) -> Response:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         logger.error("database %s: %s", trouble.name.lower(), type(error.__cause__ or error).__name__)
         return _unavailable(detail)
+    if trouble in {Trouble.GONE, Trouble.CONFLICT}:  # another caller was faster; a traceback would tell of rows, too
+        logger.info("database %s: %s", trouble.name.lower(), type(error.__cause__ or error).__name__)
+        return Response({"detail": detail}, status=status)
     logger.error("unexpected error of the database: %s", trouble.name.lower(), exc_info=error)
     return Response({"detail": detail}, status=status)
 

@@ -38,12 +38,7 @@ def create[Row: (Environment, WorkerQueue, Worker, CredentialConnection)](
 ) -> Row:
     """Stores a new row that is in its place already; NameTakenError, or ValidationError with what is wrong by field."""
     draft_creation(row, values, editor, seal=seal_api_key)
-    try:
-        with transaction.atomic():
-            row.save(force_insert=True)
-    except IntegrityError:
-        check(row, editor.now)  # which says so when somebody else has taken the name meanwhile
-        raise
+    _store(row, editor.now, force_insert=True)
     changes = audit.difference({}, audit.snapshot(row))
     audit.record(f"{audit.kind_of(row)}.created", row, actor=editor.actor, now=editor.now, changes=changes)
     return row
@@ -61,6 +56,16 @@ def draft_creation(row: Any, values: Mapping[str, Any], editor: Editor, *, seal:
     check(row, editor.now)
 
 
+def _store(row: Any, now: datetime, **kwargs: Any) -> None:
+    """Saves a row that was checked; the same errors for what somebody else has taken meanwhile."""
+    try:
+        with transaction.atomic():
+            row.save(**kwargs)
+    except IntegrityError:
+        check(row, now)
+        raise
+
+
 @transaction.atomic
 def change[Row: Editable](row: Row, values: Mapping[str, Any], editor: Editor) -> Row:
     """The row with the values, and all else as others have it meanwhile; what is the same already is no change.
@@ -73,7 +78,7 @@ def change[Row: Editable](row: Row, values: Mapping[str, Any], editor: Editor) -
     editor.require_reach(stored)
     changes = draft_change(stored, values, editor, seal=seal_api_key)
     if changes:
-        stored.save(update_fields=fields_to_write(stored, changes))
+        _store(stored, editor.now, update_fields=fields_to_write(stored, changes))
         action = f"{audit.kind_of(stored)}.updated"
         audit.record(action, stored, actor=editor.actor, now=editor.now, changes=changes)
     return stored  # type: ignore[no-any-return]  # as it came in

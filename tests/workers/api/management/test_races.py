@@ -68,19 +68,22 @@ def test_of_two_that_take_a_name_one_has_it(fleet: Fleet, manager: GoClient) -> 
         assert sorted(made) == [200, 409]
 
 
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
 def test_whoever_comes_second_to_a_name_is_told_so(
-    fleet: Fleet, manager: GoClient, another: "psycopg.Connection[Any]", caplog: pytest.LogCaptureFixture
+    fleet: Fleet, manager: GoClient, method: str, another: "psycopg.Connection[Any]", caplog: pytest.LogCaptureFixture
 ) -> None:
+    other = factories.create_queue(fleet.environment, "other")
     another.execute(
         "INSERT INTO workers_workerqueue SELECT (jsonb_populate_record(q, jsonb_build_object('id', %s::text, 'name', 'taken'))).*"
-        " FROM workers_workerqueue q",
+        " FROM workers_workerqueue q WHERE name = 'default'",
         [str(uuid.uuid4())],
     )
     path = f"/environments/{fleet.environment.pk}/worker-queues"
+    path = path if method == "POST" else f"/worker-queues/{other.pk}"
 
     def make() -> None:
         try:
-            manager.call("POST", path, {"name": "taken"})
+            manager.call(method, path, {"name": "taken"})
         finally:
             connection.close()
 
@@ -89,6 +92,27 @@ def test_whoever_comes_second_to_a_name_is_told_so(
         time.sleep(0.5)
         another.commit()
         with pytest.raises(GoError, match="Another worker queue of this environment has this name"):
+            made.result()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+def test_what_another_call_has_deleted_meanwhile_is_not_found(
+    fleet: Fleet, manager: GoClient, another: "psycopg.Connection[Any]", caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = factories.create_queue(fleet.environment, "other")
+    another.execute("DELETE FROM workers_workerqueue WHERE id = %s", [queue.pk])
+
+    def make() -> None:
+        try:
+            manager.call("POST", "/api-keys", {"name": "made", "queue_id": str(queue.pk)})
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(make)
+        time.sleep(0.5)
+        another.commit()
+        with pytest.raises(GoError, match="status 404"):
             made.result()
     assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
