@@ -1,5 +1,6 @@
 """Members that are kept exactly as a client sends them, or refused: what people set up."""
 
+import re
 from datetime import date, datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -10,7 +11,10 @@ from rest_framework import serializers
 from environments.models.connections import CONNECTION_POINTERS
 from workers.api.serializers.workers import KeptObject
 from workers.api_keys.tokens import UUID_TEXT
+from workers.models.states import check_one_line
 
+#: Control characters but for tabs and the ends of lines, and those that turn the direction of a text.
+CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 UNSET = "Empty or null: none."
 POINTED = "Null: what the levels above point to. It takes a key for the organization."
 
@@ -29,11 +33,28 @@ class ExactText(serializers.CharField):
         return data
 
 
+class Name(ExactText):
+    """What people call something: one line of which something shows."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        check_one_line(text)
+        return text if text.strip() else self.fail("blank")
+
+
 class Unsettable(ExactText):
     """A text that null takes away, as "" does."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"allow_blank": True, "allow_null": True, "help_text": UNSET, **kwargs})
+
+
+class Description(Unsettable):
+    """A text of any number of lines, without characters that change how others look or that nobody sees."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        return self.fail("not_text") if CONTROLS.search(text) else text
 
 
 class WholeNumber(serializers.IntegerField):

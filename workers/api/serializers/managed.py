@@ -8,10 +8,12 @@ from rest_framework import serializers
 
 from environments.models import CredentialConnection, Membership, Role
 from workers.api.serializers.exact import (
+    Description,
     ExactFields,
     ExactText,
     Id,
     Moment,
+    Name,
     PointingSerializer,
     Truth,
     Unsettable,
@@ -37,7 +39,7 @@ HOURS = 3600
 class OrganizationUpdateSerializer(PointingSerializer):
     """Members of the organization that are to change."""
 
-    name = ExactText()
+    name = Name()
 
 
 @extend_schema_serializer(component_name="Organization")
@@ -69,7 +71,7 @@ class WorkerChangeSerializer(StateSerializer, PointingSerializer):
 
     name = ExactText()
     queue_id = Id(required=False, help_text="It can be another one while no process of the worker lives.")
-    description = Unsettable()
+    description = Description()
     labels = Unsettable(help_text="Words parted by commas. Empty or null: none.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class WorkerSerializer(PointersSerializer):
 class KeyCreateSerializer(serializers.Serializer[dict[str, Any]]):
     """A new API key: for a worker, a worker queue, an environment or, with none of these, the organization."""
 
-    name = ExactText(required=True, max_length=NAME_LENGTH, help_text="What it is for.")
+    name = Name(required=True, max_length=NAME_LENGTH, help_text="What it is for.")
     role = serializers.ChoiceField(KeyRole.values, default=str(KeyRole.WORKER))
     environment_id = Id(required=False, allow_null=True)
     queue_id = Id(required=False, allow_null=True)
@@ -141,8 +143,6 @@ class KeyCreateSerializer(serializers.Serializer[dict[str, Any]]):
             raise serializers.ValidationError({"no_expiry_reason": "invalid"})
         if attrs.get("worker_id") and attrs["role"] == KeyRole.MANAGER:
             raise serializers.ValidationError({"role": "invalid"})
-        if not attrs["name"].strip():
-            raise serializers.ValidationError({"name": "invalid"})
         return attrs
 
 

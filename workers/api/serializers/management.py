@@ -5,7 +5,15 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from workers.api.serializers.exact import ExactText, FreeJSON, PointingSerializer, Tags, Unsettable, WholeNumber
+from workers.api.serializers.exact import (
+    Description,
+    ExactText,
+    FreeJSON,
+    PointingSerializer,
+    Tags,
+    Unsettable,
+    WholeNumber,
+)
 from workers.api.serializers.queues import QUEUE_STATUSES, queue_status
 from workers.models import WorkerQueue
 from workers.models.states import decision
@@ -21,7 +29,7 @@ class LevelSerializer(PointingSerializer):
 
     name = ExactText()
     display_name = Unsettable()
-    description = Unsettable()
+    description = Description()
     tags = Tags()
     settings = FreeJSON()
 

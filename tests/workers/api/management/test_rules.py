@@ -94,6 +94,21 @@ def test_the_same_of_environments(fleet: Fleet, manager: GoClient, body: Any, na
     assert documents.everything() == before
 
 
+def test_names_show_and_descriptions_have_lines(fleet: Fleet, manager: GoClient) -> None:
+    before = documents.everything()
+    for name in (" ", "\u3000", "a\nb", "a\x1b[2J", "a\u202eb", "\u2066a"):
+        for method, path, body in (("PATCH", "/organization", {}), ("POST", "/api-keys", {"lifetime_days": 1})):
+            assert_refused(sent(manager, method, path, {**body, "name": name}), "name")
+    paths = [f"/environments/{fleet.environment.pk}", f"/worker-queues/{fleet.queue.pk}"]
+    for path in (*paths, f"/registered-workers/{fleet.worker.pk}"):
+        for text in ("a\x1b[2J", "a\x85", "a\u202eb"):
+            assert_refused(sent(manager, "PATCH", path, {"description": text}), "description")
+    assert documents.everything() == before
+    for path in (*paths, f"/registered-workers/{fleet.worker.pk}"):
+        text = "One\r\n\tTwo\u00a0\N{WOMAN}\u200d\N{ROCKET}"
+        assert manager.call("PATCH", path, {"description": text})["description"] == text
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -101,6 +116,9 @@ def test_the_same_of_environments(fleet: Fleet, manager: GoClient, body: Any, na
         b'{"settings":{"a":1,"a":2}}',
         b'{"settings":{"a":1e999}}',
         b'{"settings":{"a":1e-9999}}',
+        b'{"settings":{"a":-0.0}}',
+        b'{"settings":{"a":1e22}}',
+        b'{"settings":{"a":[-1e16]}}',
         b'{"settings":{"a":[1.2345678901234567891]}}',
         b'{"description":"\xff"}',
     ],
@@ -109,6 +127,14 @@ def test_json_of_which_something_would_be_lost_is_refused(fleet: Fleet, manager:
     response = sent(manager, "PATCH", f"/worker-queues/{fleet.queue.pk}", body)
     assert response.status_code == 422
     assert response.json()["detail"][0]["type"] == "value_error"
+
+
+@pytest.mark.sqlite
+def test_what_is_taken_of_numbers_is_answered_to_the_letter(fleet: Fleet, manager: GoClient) -> None:
+    body = b'{"settings":{"a":[0.0,0,-0.5,1e-07,1.0,-9999999999999998.0,10000000000000000000000]}}'
+    path = f"/worker-queues/{fleet.queue.pk}"
+    for answered in (sent(manager, "PATCH", path, body), sent(manager, "GET", path, b"")):
+        assert body[1:-1] in answered.content, answered.content
 
 
 def test_no_refusal_repeats_what_was_sent(fleet: Fleet, manager: GoClient) -> None:
