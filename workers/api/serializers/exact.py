@@ -15,6 +15,7 @@ from workers.models.states import check_one_line
 
 #: Control characters but for tabs and the ends of lines, and those that turn the direction of a text.
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 UNSET = "Empty or null: none."
 POINTED = "Null: what the levels above point to. It takes a key for the organization."
 
@@ -109,10 +110,10 @@ class Day(serializers.DateField):
 
 
 class Moment(serializers.DateTimeField):
-    """A moment as RFC 3339 has it."""
+    """A moment as RFC 3339 has it: with a time, and an offset, without which nobody knows when it is."""
 
     def to_internal_value(self, value: Any) -> datetime:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not RFC_3339.fullmatch(value):
             self.fail("invalid", format="RFC 3339")
         return super().to_internal_value(value)
 

@@ -9,6 +9,7 @@ from workers.api.serializers.exact import (
     Description,
     ExactText,
     FreeJSON,
+    Moment,
     PointingSerializer,
     Tags,
     Unsettable,
@@ -75,7 +76,7 @@ class QueueChangeSerializer(LevelSerializer):
     heartbeat_interval = WholeNumber(required=False)
     status = serializers.ChoiceField([*STATES, ""], required=False, allow_null=True, allow_blank=True)
     state_reason = Unsettable(help_text="Why it is inactive or paused; refusals tell it. Another status takes it away.")
-    state_ends_at = serializers.DateTimeField(
+    state_ends_at = Moment(
         required=False, allow_null=True, help_text="When that ends by itself. Another status takes it away."
     )
 

@@ -94,6 +94,19 @@ def test_the_same_of_environments(fleet: Fleet, manager: GoClient, body: Any, na
     assert documents.everything() == before
 
 
+def test_a_moment_has_a_time_and_an_offset(fleet: Fleet, manager: GoClient) -> None:
+    paths: dict[str, dict[str, Any]] = {
+        f"/worker-queues/{fleet.queue.pk}": {"status": "paused"},
+        f"/registered-workers/{fleet.worker.pk}": {"is_draining": True},
+    }
+    for path, body in paths.items():
+        for text in ("2030-01-31", "2030-01-31T18:00:00", "2030-01-31T18:00Z", "2030-01-31T25:00:00Z"):
+            assert_refused(sent(manager, "PATCH", path, {**body, "state_ends_at": text}), "state_ends_at")
+        for text in ("2030-01-31T18:00:00Z", "2030-01-31T20:00:00.0+02:00"):
+            shown = manager.call("PATCH", path, {**body, "state_ends_at": text})
+            assert shown["state_ends_at"] == "2030-01-31T18:00:00Z"
+
+
 def test_names_show_and_descriptions_have_lines(fleet: Fleet, manager: GoClient) -> None:
     before = documents.everything()
     for name in (" ", "\u3000", "a\nb", "a\x1b[2J", "a\u202eb", "\u2066a"):
