@@ -65,7 +65,7 @@ def check_object(value: Any) -> None:
 def exact_number(digits: str) -> float:
     """The number, which no database changes; ValueError for one that would be stored as another, such as 1e-9999.
 
-    PostgreSQL has no -0.0, and makes a whole number of one that is written with an exponent, as floats from 1e16 on are.
+    PostgreSQL has no -0.0, and makes a whole number of a float from 1e16 on, which is written with an exponent.
     """
     number = float(digits)
     is_kept = abs(number) < SHORTEST_EXPONENT and (number or math.copysign(1, number) > 0)

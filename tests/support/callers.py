@@ -209,7 +209,10 @@ def body_of(endpoint: str, fleet: Fleet) -> dict[str, Any]:
         "POST /api/v1/litellm-connections": {"name": "made", "api_url": "https://l.example", "api_key": "secret"},
         "POST /api/v1/telemetry-settings": {"name": "made"},
         "PATCH /api/v1/temporal-connections/{connection_id}": {"namespace": "changed", "api_key": "changed"},
-        "PATCH /api/v1/litellm-connections/{connection_id}": {"api_url": "https://changed.example", "api_key": "changed"},
+        "PATCH /api/v1/litellm-connections/{connection_id}": {
+            "api_url": "https://changed.example",
+            "api_key": "changed",
+        },
         "PATCH /api/v1/telemetry-settings/{connection_id}": {"otel_enabled": False},
     }
     return bodies.get(endpoint, {})

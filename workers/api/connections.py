@@ -14,8 +14,8 @@ from workers.api.listing import BY_NAME, FilterSerializer, each, narrowed, page_
 from workers.api.managing import (
     CHANGING,
     MAKING,
-    DryRunSerializer,
     ClosedView,
+    DryRunSerializer,
     asked_of,
     changed,
     created,
