@@ -104,7 +104,7 @@ def asked_of(request: Request, *, is_new: bool = False) -> Asked:
     return Asked(is_dry_run, versions, key or "")
 
 
-def _is_nearly_dry_run(name: str, value: str) -> bool:
+def _is_nearly_dry_run(name: str, value: object) -> bool:
     """Whether it is `dry_run` misspelt, or after a semicolon, which existing clients' calls would pass over."""
     return name != "dry_run" and "dryrun" in "".join(filter(str.isalnum, f"{name}{value}".lower()))
 
