@@ -5,12 +5,13 @@ import smtplib
 import socket
 import ssl
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
@@ -45,6 +46,14 @@ class MailServer:
         return is_loopback(self.host)
 
 
+class Handed(NamedTuple):
+    """What came of handing a mail over: without a problem, all have it but those that were refused."""
+
+    #: What went wrong, by its name; "" when the server has taken the mail.
+    problem: str
+    refused: tuple[str, ...] = ()
+
+
 class Outcome(Enum):
     """What is known of a mail, as people are told it; true if the server has taken it."""
 
@@ -63,29 +72,36 @@ def is_configured() -> bool:
 
 
 def send(to: str, subject: str, text: str) -> Outcome:
-    """Whether the server has taken the mail; the log says why not, and names neither the address nor the text.
+    """Whether the server has taken the mail for one address, as somebody who waits for it is told."""
+    return hand_over([to], subject, text)[0]
 
-    `to` is one address, or several parted by commas.
+
+def hand_over(to: Sequence[str], subject: str, text: str) -> tuple[Outcome, tuple[str, ...]]:
+    """Whether the server has taken the mail, and which of the addresses it refused, if any.
+
+    The log says why not, and names neither addresses nor the text.
     """
     server: MailServer | None = settings.MAIL_SERVER
     if server is None:
-        return Outcome.REFUSED
+        return Outcome.REFUSED, ()
     try:
         message, client = _message(server, to, subject, text), _client(server)
     except (OSError, ValueError) as error:
-        return _not_sent(type(error).__name__)
+        return _not_sent(type(error).__name__), ()
     if not _turn.acquire(blocking=False):
         _not_sent("another mail is being sent")
-        return Outcome.BUSY
-    outcome: list[str] = []
-    thread = threading.Thread(target=_send, args=(client, server, message, outcome), name="mail", daemon=True)
+        return Outcome.BUSY, ()
+    ended: list[Handed] = []
+    thread = threading.Thread(target=_send, args=(client, server, message, ended), name="mail", daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    problem = outcome[0] if outcome else "TimeoutError"
+    problem, refused = ended[0] if ended else Handed("TimeoutError")
     if thread.is_alive():
         with suppress(OSError, AttributeError):
             client.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]  # None before it is connected
-    return _not_sent(problem) if problem else Outcome.SENT
+    if refused:
+        logger.warning("the mail server refused %s of %s addresses", len(refused), len(to))
+    return (_not_sent(problem) if problem else Outcome.SENT), refused
 
 
 def _not_sent(reason: str) -> Outcome:
@@ -96,9 +112,9 @@ def _not_sent(reason: str) -> Outcome:
     return Outcome.REFUSED
 
 
-def _message(server: MailServer, to: str, subject: str, text: str) -> EmailMessage:
+def _message(server: MailServer, to: Sequence[str], subject: str, text: str) -> EmailMessage:
     message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = server.sender, to, subject
+    message["From"], message["To"], message["Subject"] = server.sender, ", ".join(to), subject
     message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=server.sender.rpartition("@")[2])
     message.set_content(text)
     return message
@@ -113,8 +129,8 @@ def _client(server: MailServer) -> smtplib.SMTP:
     return client
 
 
-def _send(client: smtplib.SMTP, server: MailServer, message: EmailMessage, outcome: list[str]) -> None:
-    """Puts "" or what went wrong into `outcome`; its turn ends when it does, however long a resolver takes."""
+def _send(client: smtplib.SMTP, server: MailServer, message: EmailMessage, ended: list[Handed]) -> None:
+    """Puts what came of it into `ended`; its turn ends when it does, however long a resolver takes."""
     try:
         code, greeting = client.connect(server.host, server.port)
         if code != READY:
@@ -123,11 +139,12 @@ def _send(client: smtplib.SMTP, server: MailServer, message: EmailMessage, outco
             client.starttls(context=ssl.create_default_context())
         if server.username:
             client.login(server.username, server.password)
-        client.send_message(message)
-        outcome.append("")
+        ended.append(Handed("", tuple(client.send_message(message))))
         client.quit()
+    except smtplib.SMTPRecipientsRefused as error:
+        ended.append(Handed(type(error).__name__, tuple(error.recipients)))
     except (OSError, ValueError) as error:
-        outcome.append(type(error).__name__)
+        ended.append(Handed(type(error).__name__))
     finally:
         client.close()
         _turn.release()

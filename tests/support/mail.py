@@ -9,9 +9,13 @@ from tests.support.endpoints import Endpoint, Handler, silent
 
 
 class Mailbox:
-    """What a server took: each mail with its envelope; it offers TLS if it is given a context for it."""
+    """What a server took: each mail with its envelope; it offers TLS if it is given a context for it.
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    It refuses the addresses of `refused`.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, refused: tuple[str, ...] = ()) -> None:
+        self.refused = refused
         self.mails: list[str] = []
         self.commands: list[str] = []
         self._tls = tls
@@ -35,7 +39,9 @@ class Mailbox:
                     return self._talk(secured)
             offered = b"250-STARTTLS\r\n" if self._tls else b""
             greeting = b"250-ready\r\n" + offered + b"250 AUTH PLAIN\r\n"
-            connection.sendall(greeting if command == b"EHLO" else ANSWERS.get(command, b"250 ok\r\n"))
+            is_refused = command == b"RCPT" and any(each in line.decode() for each in self.refused)
+            answer = b"550 unknown\r\n" if is_refused else ANSWERS.get(command, b"250 ok\r\n")
+            connection.sendall(greeting if command == b"EHLO" else answer)
             if command == b"QUIT":
                 return None
         return None

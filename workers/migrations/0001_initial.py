@@ -1378,6 +1378,12 @@ class Migration(migrations.Migration):
                 ("delivered_at", models.DateTimeField(null=True, verbose_name="delivered")),
                 ("given_up_at", models.DateTimeField(null=True, verbose_name="given up")),
                 (
+                    "taken_by",
+                    models.TextField(
+                        blank=True, default="", help_text="Of a mail that some were refused, the addresses that have it."
+                    ),
+                ),
+                (
                     "last_error",
                     models.CharField(blank=True, default="", help_text="Why the last attempt failed.", max_length=300),
                 ),

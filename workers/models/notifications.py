@@ -63,6 +63,11 @@ def are_events(value: Any) -> None:
         raise ValidationError(msg)
 
 
+def split_addresses(text: str) -> list[str]:
+    """Those of a text that parts them by commas."""
+    return [address.strip() for address in text.split(",")] if text.strip() else []
+
+
 def are_addresses(text: str) -> None:
     """ValidationError for anything but mail addresses parted by commas."""
     addresses = [address.strip() for address in text.split(",")]
@@ -230,6 +235,9 @@ class NotificationDelivery(TenantOwned):
     next_attempt_at = models.DateTimeField("next attempt", null=True, help_text="Empty once it is taken or given up.")
     delivered_at = models.DateTimeField("delivered", null=True)
     given_up_at = models.DateTimeField("given up", null=True)
+    taken_by = models.TextField(
+        blank=True, default="", help_text="Of a mail that some were refused, the addresses that have it."
+    )
     last_error = models.CharField(max_length=300, blank=True, default="", help_text="Why the last attempt failed.")
 
     class Meta:

@@ -18,7 +18,7 @@ from django.db.models.functions import RowNumber
 from environments import times
 from environments.encryption import CannotOpenError
 from workers.models import Incident, NotificationDelivery, NotificationTarget, TargetKind
-from workers.notifications.sending import UNOPENED, Outgoing, outgoing, send
+from workers.notifications.sending import UNOPENED, Attempt, Outgoing, outgoing, send
 from workers.observation.lease import Lease
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Outbox:
         self._lease, self._clock = lease, clock
         #: After which no further message is begun: a look is due again.
         self._until = time.monotonic() + seconds
-        self._ended: SimpleQueue[tuple[NotificationDelivery, str]] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[NotificationDelivery, Attempt]] = SimpleQueue()
         self._under_way: dict[object, NotificationDelivery] = {}
         self._served = Counter[str]()
 
@@ -100,30 +100,30 @@ class Outbox:
             return  # it is gone, or somebody else's
         self._under_way[_lane(delivery)] = delivery
         try:
-            message = outgoing(delivery.target, delivery.payload)
+            message = outgoing(delivery.target, delivery.payload, delivery.taken_by)
         except CannotOpenError:
-            self._ended.put((delivery, UNOPENED))
+            self._ended.put((delivery, Attempt(UNOPENED)))
             return
         threading.Thread(target=self._send, args=[delivery, message, now], name="notification", daemon=True).start()
 
     def _send(self, delivery: NotificationDelivery, message: Outgoing, now: datetime) -> None:
         try:
-            problem = send(message, now)
+            attempt = send(message, now)
         except Exception:  # whatever it is, whoever waits for the answer has to get one
             logger.exception("the attempt to send %s failed", delivery.pk)
-            problem = FAILED
-        self._ended.put((delivery, problem))
+            attempt = Attempt(FAILED)
+        self._ended.put((delivery, attempt))
 
     def _hear(self) -> bool:
         """Waits for the next answer and keeps it; whether the turn is still ours."""
         if not self._under_way:
             return True
         try:
-            delivery, problem = self._ended.get(timeout=RENEWED_AFTER)
+            delivery, attempt = self._ended.get(timeout=RENEWED_AFTER)
         except Empty:
             return self._lease.renew()
         del self._under_way[_lane(delivery)]
-        keep_outcome(delivery, problem, self._clock())
+        keep_outcome(delivery, attempt, self._clock())
         return self._lease.renew()
 
 
@@ -132,17 +132,18 @@ def _lane(delivery: NotificationDelivery) -> object:
     return TargetKind.EMAIL if delivery.target.kind == TargetKind.EMAIL else delivery.target_id
 
 
-def keep_outcome(delivery: NotificationDelivery, problem: str, now: datetime) -> None:
+def keep_outcome(delivery: NotificationDelivery, attempt: Attempt, now: datetime) -> None:
     """Notes how an attempt ended: it was taken, is made again later, or is given up."""
     waiting = NotificationDelivery.objects.filter(pk=delivery.pk, next_attempt_at__isnull=False)
-    if not problem:
+    if not attempt.problem:
         waiting.update(delivered_at=now, next_attempt_at=None, last_error="")
         return
-    logger.info("notification %s: %s", delivery.pk, problem)
+    logger.info("notification %s: not taken at attempt %s", delivery.pk, delivery.attempts)
+    values = {"last_error": attempt.problem, "taken_by": ", ".join(filter(None, [delivery.taken_by, *attempt.taken_by]))}
     if delivery.attempts > len(DELAYS):
-        waiting.update(given_up_at=now, next_attempt_at=None, last_error=problem)
+        waiting.update(given_up_at=now, next_attempt_at=None, **values)
         return
-    waiting.update(next_attempt_at=now + DELAYS[delivery.attempts - 1], last_error=problem)
+    waiting.update(next_attempt_at=now + DELAYS[delivery.attempts - 1], **values)
 
 
 def try_again(deliveries: QuerySet[NotificationDelivery], now: datetime) -> int:

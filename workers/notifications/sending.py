@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
@@ -17,6 +17,7 @@ from environments.encryption import CannotOpenError, Secret
 from environments.endpoints.hosts import UnusableError
 from environments.sealing.data_keys import open_sealed
 from workers.models import NotificationTarget, TargetKind
+from workers.models.notifications import split_addresses
 from workers.notifications.messages import body_of, mail_of, slack_body
 
 PROBLEM_LENGTH = 300
@@ -25,41 +26,52 @@ NO_MAIL = "No mail is sent from here: the setting EMAIL_URL names no mail server
 UNOPENED = "The URL or the secret of the target cannot be opened at the moment."
 
 
+class Attempt(NamedTuple):
+    """What came of sending a message."""
+
+    #: Why it was not taken, in a sentence that tells no secret; "" if it was.
+    problem: str = ""
+    #: Of a mail of which some addresses were refused, those that were not.
+    taken_by: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Outgoing:
     """A message with all that it takes to send it, opened: what sends it knows no database."""
 
     kind: str
     payload: dict[str, Any]
-    addresses: str = ""
+    #: Of a mail, those that have not got it yet.
+    addresses: tuple[str, ...] = ()
     url: Secret | None = None
     secret: Secret | None = None
 
 
-def outgoing(target: NotificationTarget, payload: dict[str, Any]) -> Outgoing:
-    """The message for this target; CannotOpenError if what is sealed of it does not open."""
+def outgoing(target: NotificationTarget, payload: dict[str, Any], taken_by: str = "") -> Outgoing:
+    """The message for this target but for who has it; CannotOpenError if what is sealed of it does not open."""
     data_key = getattr(target.organization, "active_data_key", None)
     url, secret = (
         open_sealed(target, field, data_key=data_key) if getattr(target, field) else None
         for field in ("sealed_url", "sealed_secret")
     )
-    return Outgoing(target.kind, payload, target.addresses, url, secret)
+    addresses = tuple(each for each in split_addresses(target.addresses) if each not in split_addresses(taken_by))
+    return Outgoing(target.kind, payload, addresses, url, secret)
 
 
-def send(message: Outgoing, now: datetime, *, resolve: Resolver = resolve_name) -> str:
-    """Sends it; "" or why it was not taken, in a sentence that tells no secret. It takes three seconds at most."""
+def send(message: Outgoing, now: datetime, *, resolve: Resolver = resolve_name) -> Attempt:
+    """Sends it, in three seconds at most."""
     if message.kind == TargetKind.EMAIL:
         return _mail(message)
     try:
-        return _post(message, now, resolve)
+        return Attempt(_post(message, now, resolve))
     except (ConnectionProblemError, UnusableError) as error:
-        return str(error)[:PROBLEM_LENGTH]
+        return Attempt(str(error)[:PROBLEM_LENGTH])
 
 
 def send_now(target: NotificationTarget, payload: dict[str, Any], now: datetime) -> str:
-    """The same for a target as it is stored; call it outside of a transaction."""
+    """The same for a target as it is stored; "" or why it was not taken. Call it outside of a transaction."""
     try:
-        return send(outgoing(target, payload), now)
+        return send(outgoing(target, payload), now).problem
     except CannotOpenError:
         return UNOPENED
 
@@ -84,9 +96,15 @@ def signed_headers(body: bytes, secret: Secret, delivery_id: str, now: datetime)
     return {DELIVERY: delivery_id, TIMESTAMP: timestamp, SIGNATURE: f"sha256={signature}"}
 
 
-def _mail(message: Outgoing) -> str:
+def _mail(message: Outgoing) -> Attempt:
     if settings.MAIL_SERVER is None:
-        return NO_MAIL
+        return Attempt(NO_MAIL)
+    if not message.addresses:
+        return Attempt()  # who did not have it is not named any more
     subject, text = mail_of(message.payload)
-    outcome = mail.send(message.addresses, subject, text)
-    return "" if outcome else f"{outcome.value}."
+    outcome, refused = mail.hand_over(message.addresses, subject, text)
+    if not refused:
+        return Attempt("" if outcome else f"{outcome.value}.")
+    problem = f"The mail server refused {len(refused)} of {len(message.addresses)} addresses: {', '.join(refused)}."
+    taken_by = tuple(each for each in message.addresses if outcome and each not in refused)
+    return Attempt(problem[:PROBLEM_LENGTH], taken_by)

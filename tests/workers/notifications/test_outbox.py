@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 from pytest_django import Settings
@@ -17,7 +18,7 @@ from tests.support import factories
 from tests.support.calls import fresh_fleet
 from tests.support.endpoints import Endpoint, no_new_threads, silent
 from tests.support.factories import ACTOR, Fleet
-from tests.support.mail import Mailbox
+from tests.support.mail import Mailbox, mail_server
 from tests.support.notifications import NOWHERE, Watch, create_target
 from tests.support.processes import ROOT
 from tests.support.receivers import SECRET, Receiver, documented_verifier
@@ -105,6 +106,22 @@ def test_a_mail_is_handed_to_the_mail_server(fleet: Fleet, watch: Watch, setting
     NotificationDelivery.objects.update(delivered_at=None, next_attempt_at=watch.now)
     watch.send()
     assert told(delivery) == ("waiting", 2, NO_MAIL)
+
+
+def test_a_mail_that_some_refuse_is_sent_again_to_those_alone(fleet: Fleet, watch: Watch, settings: Settings) -> None:
+    box = Mailbox(refused=("bob@example.com",))
+    with mail_server(box.handle) as url:
+        settings.MAIL_SERVER = MailServer("127.0.0.1", urlsplit(url).port or 0, "cp@example.com", is_tls=False)
+        create_target(fleet.organization, kind=TargetKind.EMAIL, addresses="ada@example.com, bob@example.com")
+        delivery = delivery_of(watch)
+        watch.send()
+        assert told(delivery) == ("waiting", 1, "The mail server refused 1 of 2 addresses: bob@example.com.")
+        watch.go_on(minutes=1).send()
+        assert told(delivery) == ("waiting", 2, "The mail server refused 1 of 1 addresses: bob@example.com.")
+        box.refused = ()
+        watch.go_on(minutes=2).send()
+    assert told(delivery) == ("delivered", 3, "")
+    assert ["ada@" in mail for mail in box.mails] == [True, False]
 
 
 STATUSES = {
