@@ -1,7 +1,6 @@
 """Mail: what the server is told, and that one which is down, slow or refuses holds nobody up for long."""
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from controlplane.startup.mail import mail_server as from_settings
 from environments import mail
 from environments.mail import MailServer
 from tests.support.endpoints import Authority, dripping, silent
-from tests.support.mail import Mailbox, mail_server, refusing
+from tests.support.mail import Mailbox, mail_server, refusing, taking_and_silent
 
 pytestmark = pytest.mark.once
 
@@ -58,20 +57,6 @@ def test_no_mail_is_sent_unless_a_server_is_set(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(settings, "MAIL_SERVER", None)
     assert not mail.is_configured()
     assert not mail.send(TO, SUBJECT, TEXT)
-
-
-def taking_and_silent(connection: socket.socket) -> None:
-    """A server that has the whole mail, and does not say so in time."""
-    lines = connection.makefile("rb")
-    connection.sendall(b"220 ready\r\n")
-    for line in lines:
-        connection.sendall(b"354 go on\r\n" if line[:4].upper() == b"DATA" else b"250 ok\r\n")
-        if line[:4].upper() == b"DATA":
-            break
-    for line in lines:
-        if line == b".\r\n":
-            break
-    silent(connection)
 
 
 @pytest.mark.parametrize(

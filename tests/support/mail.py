@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,6 +55,38 @@ def refusing(connection: socket.socket) -> None:
     """A server that takes no mail."""
     connection.sendall(b"554 not here\r\n")
     silent(connection)
+
+
+def taking_and_silent(connection: socket.socket) -> None:
+    """A server that has the whole mail, and does not say so in time."""
+    take_slowly(connection)
+
+
+def taking_after(seconds: float, mails: list[str]) -> Handler:
+    """A server that says so long after it has the mail that it has it."""
+
+    def handle(connection: socket.socket) -> None:
+        mails.append(take_slowly(connection, seconds))
+
+    return handle
+
+
+def take_slowly(connection: socket.socket, seconds: float | None = None) -> str:
+    """The mail that was taken; without `seconds` nothing is said of it."""
+    lines = connection.makefile("rb")
+    connection.sendall(b"220 ready\r\n")
+    for line in lines:
+        connection.sendall(b"354 go on\r\n" if line[:4].upper() == b"DATA" else b"250 ok\r\n")
+        if line[:4].upper() == b"DATA":
+            break
+    mail = b"".join(iter(lines.readline, b".\r\n")).decode()
+    if seconds is None:
+        silent(connection)
+        return mail
+    time.sleep(seconds)
+    connection.sendall(b"250 taken\r\n")
+    lines.readline()
+    return mail
 
 
 @contextmanager

@@ -32,6 +32,8 @@ DELAYS = tuple(
     timedelta(seconds=seconds)
     for seconds in (30, 60, 120, 300, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 21_600, 21_600)
 )
+#: What may have been taken all the same is sent so often at most: people read it each time.
+MOST_UNCERTAIN = 3
 #: An attempt that has told nothing for so long was lost with its process.
 CLAIMED_FOR = timedelta(seconds=60)
 #: Seconds after which the turn is renewed while answers are waited for.
@@ -139,8 +141,11 @@ def keep_outcome(delivery: NotificationDelivery, attempt: Attempt, now: datetime
         waiting.update(delivered_at=now, next_attempt_at=None, last_error="")
         return
     logger.info("notification %s: not taken at attempt %s", delivery.pk, delivery.attempts)
-    values = {"last_error": attempt.problem, "taken_by": ", ".join(filter(None, [delivery.taken_by, *attempt.taken_by]))}
-    if delivery.attempts > len(DELAYS):
+    values = {
+        "last_error": attempt.problem,
+        "taken_by": ", ".join(filter(None, [delivery.taken_by, *attempt.taken_by])),
+    }
+    if delivery.attempts >= (MOST_UNCERTAIN if attempt.may_be_taken else len(DELAYS) + 1):
         waiting.update(given_up_at=now, next_attempt_at=None, **values)
         return
     waiting.update(next_attempt_at=now + DELAYS[delivery.attempts - 1], **values)

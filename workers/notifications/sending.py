@@ -33,6 +33,8 @@ class Attempt(NamedTuple):
     problem: str = ""
     #: Of a mail of which some addresses were refused, those that were not.
     taken_by: tuple[str, ...] = ()
+    #: Whether it may have been taken all the same, so that sending it again may tell people twice.
+    may_be_taken: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ def outgoing(target: NotificationTarget, payload: dict[str, Any], taken_by: str 
     return Outgoing(target.kind, payload, addresses, url, secret)
 
 
-def send(message: Outgoing, now: datetime, *, resolve: Resolver = resolve_name) -> Attempt:
-    """Sends it, in three seconds at most."""
+def send(message: Outgoing, now: datetime, *, is_waited_for: bool = False, resolve: Resolver = resolve_name) -> Attempt:
+    """Sends it, in three seconds at most; a mail that nobody waits for may take half a minute more."""
     if message.kind == TargetKind.EMAIL:
-        return _mail(message)
+        return _mail(message, is_waited_for=is_waited_for)
     try:
         return Attempt(_post(message, now, resolve))
     except (ConnectionProblemError, UnusableError) as error:
@@ -71,7 +73,7 @@ def send(message: Outgoing, now: datetime, *, resolve: Resolver = resolve_name) 
 def send_now(target: NotificationTarget, payload: dict[str, Any], now: datetime) -> str:
     """The same for a target as it is stored; "" or why it was not taken. Call it outside of a transaction."""
     try:
-        return send(outgoing(target, payload), now).problem
+        return send(outgoing(target, payload), now, is_waited_for=True).problem
     except CannotOpenError:
         return UNOPENED
 
@@ -96,15 +98,18 @@ def signed_headers(body: bytes, secret: Secret, delivery_id: str, now: datetime)
     return {DELIVERY: delivery_id, TIMESTAMP: timestamp, SIGNATURE: f"sha256={signature}"}
 
 
-def _mail(message: Outgoing) -> Attempt:
+def _mail(message: Outgoing, *, is_waited_for: bool) -> Attempt:
     if settings.MAIL_SERVER is None:
         return Attempt(NO_MAIL)
     if not message.addresses:
         return Attempt()  # who did not have it is not named any more
     subject, text = mail_of(message.payload)
-    outcome, refused = mail.hand_over(message.addresses, subject, text)
+    mail_id = str(message.payload["id"])
+    outcome, refused, may_have_it = mail.hand_over(
+        message.addresses, subject, text, mail_id=mail_id, is_waited_for=is_waited_for
+    )
     if not refused:
-        return Attempt("" if outcome else f"{outcome.value}.")
+        return Attempt("" if outcome else f"{outcome.value}.", may_be_taken=may_have_it)
     problem = f"The mail server refused {len(refused)} of {len(message.addresses)} addresses: {', '.join(refused)}."
     taken_by = tuple(each for each in message.addresses if outcome and each not in refused)
     return Attempt(problem[:PROBLEM_LENGTH], taken_by)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from pytest_django import Settings
 
+from environments import mail
 from environments.endpoints.hosts import AllowedHost
 from environments.mail import MailServer
 from environments.models import DataKey, LiteLLMConnection
@@ -18,7 +19,7 @@ from tests.support import factories
 from tests.support.calls import fresh_fleet
 from tests.support.endpoints import Endpoint, no_new_threads, silent
 from tests.support.factories import ACTOR, Fleet
-from tests.support.mail import Mailbox, mail_server
+from tests.support.mail import Mailbox, mail_server, taking_after, taking_and_silent
 from tests.support.notifications import NOWHERE, Watch, create_target
 from tests.support.processes import ROOT
 from tests.support.receivers import SECRET, Receiver, documented_verifier
@@ -98,8 +99,8 @@ def test_a_mail_is_handed_to_the_mail_server(fleet: Fleet, watch: Watch, setting
     finally:
         endpoint.stop()
     assert told(delivery) == ("delivered", 1, "")
-    (mail,) = box.mails
-    assert f"Subject: [{fleet.organization.pk}] {FAILS}" in mail.replace("\r\n ", " ")
+    (sent,) = box.mails
+    assert f"Subject: [{fleet.organization.pk}] {FAILS}" in sent.replace("\r\n ", " ")
     taken = {line.lower().removeprefix("rcpt to:") for line in box.commands if line.lower().startswith("rcpt")}
     assert taken == {"<ada@example.com>", "<bob@example.com>"}
     settings.MAIL_SERVER = None
@@ -121,7 +122,28 @@ def test_a_mail_that_some_refuse_is_sent_again_to_those_alone(fleet: Fleet, watc
         box.refused = ()
         watch.go_on(minutes=2).send()
     assert told(delivery) == ("delivered", 3, "")
-    assert ["ada@" in mail for mail in box.mails] == [True, False]
+    assert ["ada@" in sent for sent in box.mails] == [True, False]
+
+
+def test_a_slow_mail_server_is_waited_for_and_one_that_says_nothing_is_given_the_same_mail_three_times(
+    fleet: Fleet, watch: Watch, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("environments.mail.PATIENCE", 0.3)
+    create_target(fleet.organization, kind=TargetKind.EMAIL, addresses="ada@example.com")
+    delivery, mails = delivery_of(watch), list[str]()
+    with mail_server(taking_after(0.6, mails)) as url:
+        settings.MAIL_SERVER = MailServer("127.0.0.1", urlsplit(url).port or 0, "cp@example.com", is_tls=False)
+        watch.send()
+    assert told(delivery) == ("delivered", 1, "")
+    assert f"Message-ID: <{delivery.pk}@example.com>" in mails[0]
+    NotificationDelivery.objects.update(delivered_at=None, next_attempt_at=watch.now, attempts=0)
+    monkeypatch.setattr("environments.mail.PATIENCE_ONCE_GIVEN", 0.1)
+    with mail_server(taking_and_silent) as url:
+        settings.MAIL_SERVER = MailServer("127.0.0.1", urlsplit(url).port or 0, "cp@example.com", is_tls=False)
+        for state in ("waiting", "waiting", "given up", "given up"):
+            watch.go_on(hours=1).send()
+            assert told(delivery)[0] == state
+    assert told(delivery)[1:] == (3, f"{mail.Outcome.UNCERTAIN.value}.")
 
 
 STATUSES = {
