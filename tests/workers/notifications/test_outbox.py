@@ -65,18 +65,21 @@ def test_a_webhook_is_sent_a_message_that_the_documented_verifier_believes_once(
     assert received.payload == delivery.payload
     assert received.payload["id"] == str(delivery.pk) == received.headers["X-Delivery-ID"]
     assert received.payload["message"] == FAILS
-    is_genuine, seen = documented_verifier(), set[str]()
-    assert is_genuine(received.headers, received.body, SECRET, seen)
-    assert not is_genuine(received.headers, received.body, SECRET, seen), "it was received before"
+    check, seen = documented_verifier(), set[str]()
+    for _ in range(2):  # whoever fails to process it gets it again, and believes it again
+        assert check(received.headers, received.body, SECRET, seen) == "genuine"
+    seen.add(received.headers["X-Delivery-ID"])
+    assert check(received.headers, received.body, SECRET, seen) == "seen"
     for headers, body, secret in (
         (received.headers, received.body + b" ", SECRET),
         (received.headers, received.body, SECRET + "x"),
         ({**received.headers, "X-Timestamp": str(int(time.time()) - 600)}, received.body, SECRET),
         ({**received.headers, "X-Timestamp": str(int(time.time()) + 30)}, received.body, SECRET),
         ({**received.headers, "X-Delivery-ID": "another"}, received.body, SECRET),
-        ({**received.headers, "X-Signature": "sha256="}, received.body, SECRET),
+        ({**received.headers, "X-Signature": "sha256=\u00e4"}, received.body, SECRET),
+        ({}, received.body, SECRET),
     ):
-        assert not is_genuine(headers, body, secret, set())
+        assert check(headers, body, secret, seen) == "forged"
 
 
 def test_slack_is_sent_its_text_and_no_signature(fleet: Fleet, watch: Watch, receiver: Receiver) -> None:
@@ -305,7 +308,7 @@ def test_sealed_parts_are_found_by_rotation_and_arrive_after_it(fleet: Fleet, wa
     delivery = delivery_of(watch)
     watch.send()
     assert told(delivery) == ("delivered", 1, "")
-    assert documented_verifier()(receiver.received[0].headers, receiver.received[0].body, SECRET, set())
+    assert documented_verifier()(receiver.received[0].headers, receiver.received[0].body, SECRET, set()) == "genuine"
     NotificationTarget.objects.filter(pk=target.pk).update(sealed_url=target.sealed_secret)  # another field's
     NotificationDelivery.objects.update(delivered_at=None, next_attempt_at=watch.now)
     watch.send()
