@@ -104,7 +104,7 @@ def _update(ids: Iterable[UUID], **values: datetime | None) -> None:
 
 
 def _tell(organization_id: str, now: datetime, address_of: AddressOf) -> int:
-    """Writes a message for each target, event, and whether it began or is over."""
+    """Writes a message for each target, event, whether it began or is over, and how soon what begins expires."""
     targets = NotificationTarget.objects.filter(organization=organization_id, is_enabled=True).order_by("pk")
     listening = [target for target in targets if not target.is_held_back(now)]
     news: dict[datetime, list[Incident]] = {}
@@ -114,7 +114,7 @@ def _tell(organization_id: str, now: datetime, address_of: AddressOf) -> int:
         if target.told_at not in news:
             rows = Incident.objects.filter(_news(target.told_at, now), organization=organization_id)
             ended_last = F("ended_at").asc(nulls_first=True)
-            news[target.told_at] = list(rows.order_by("event", ended_last, "subject_name", "pk"))
+            news[target.told_at] = list(rows.order_by("event", ended_last, "mark", "subject_name", "pk"))
         if found := news[target.told_at]:
             told.append(target.pk)
             deliveries += _deliveries(target, found, now, address_of)
@@ -126,7 +126,7 @@ def _tell(organization_id: str, now: datetime, address_of: AddressOf) -> int:
 def _deliveries(
     target: NotificationTarget, news: list[Incident], now: datetime, address_of: AddressOf
 ) -> Iterator[NotificationDelivery]:
-    for (event, is_over), group in groupby(news, key=lambda incident: (incident.event, incident.ended_at is not None)):
+    for (event, is_over, _), group in groupby(news, key=_told_together):
         incidents = list(group)
         if is_over:  # nobody is told the end of what began before there was a target
             incidents = [incident for incident in incidents if incident.due_at > target.created_at]
@@ -138,3 +138,8 @@ def _deliveries(
             incidents, is_over=is_over, delivery_id=str(delivery.pk), now=now, address_of=address_of
         )
         yield delivery
+
+
+def _told_together(incident: Incident) -> tuple[str, bool, str]:
+    is_over = incident.ended_at is not None
+    return incident.event, is_over, "" if is_over else incident.mark

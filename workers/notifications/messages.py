@@ -146,7 +146,9 @@ def sentence_of(incidents: Sequence[Incident], *, is_over: bool) -> str:
         told = f" ({detail})" if detail else ""
         sentence = words.one_over if is_over else words.one
         return sentence.format(name=first.subject_name, detail=detail, told=told)
-    names = ", ".join(incident.subject_name for incident in incidents[:MOST_NAMED])
+    is_dated = first.event == Event.EXPIRING and not is_over
+    named = (f"{each.subject_name} {each.detail}" if is_dated else each.subject_name for each in incidents[:MOST_NAMED])
+    names = ", ".join(named)
     if (more := len(incidents) - MOST_NAMED) > 0:
         names += f" and {more:,} more"
     return (words.many_over if is_over else words.many).format(count=f"{len(incidents):,}", names=names)

@@ -256,6 +256,19 @@ def test_a_key_is_told_of_at_30_7_and_1_days_once_each(fleet: Fleet, target: Not
     assert message.startswith("The API key or credential temporal expires on ")
 
 
+def test_what_expires_in_a_day_is_not_lost_in_what_expires_in_a_month(
+    fleet: Fleet, target: NotificationTarget, watch: Watch
+) -> None:
+    expire_key(fleet, 0.9)
+    days = [(watch.now + timedelta(days=number)).date() for number in (28, 29)]
+    TemporalConnection.objects.update(api_key_expires_on=days[0])
+    LiteLLMConnection.objects.update(api_key_expires_on=days[1])
+    assert sorted(watch.look_after(seconds=1)) == [
+        f"2 API keys or credentials expire: litellm on {days[1]}, temporal on {days[0]}.",
+        f"The API key or credential key expires on {(timezone.now() + 0.9 * DAY).date()}.",
+    ]
+
+
 def test_one_who_is_cut_off_is_not_called_offline(fleet: Fleet, target: NotificationTarget, watch: Watch) -> None:
     silence(fleet)
     observe(fleet, pollers=1)
