@@ -41,8 +41,9 @@ class Changes:
     """What is to be written of an organization's incidents."""
 
     opened: list[Incident] = field(default_factory=list)
-    #: Those of which the mark has changed, by their ids.
+    #: Those of which the mark has changed, by their ids: what is news, and what is not.
     renewed: dict[UUID, Standing] = field(default_factory=dict)
+    eased: dict[UUID, Standing] = field(default_factory=dict)
     gone: list[UUID] = field(default_factory=list)
     back: list[UUID] = field(default_factory=list)
     ended: list[UUID] = field(default_factory=list)
@@ -67,12 +68,17 @@ def changes_between(open_: Iterable[Open], found: Mapping[Key, Standing], now: d
             _note_gone(incident, changes, now)
             continue
         if incident.mark != each.mark:
-            changes.renewed[incident.id] = each
+            (changes.renewed if _is_news(each, incident.mark) else changes.eased)[incident.id] = each
         if incident.gone_at is not None:
             changes.back.append(incident.id)
     begun = (each for key, each in found.items() if each.is_certain and key not in known)
     changes.opened = [_incident(each, now) for each in begun]
     return changes
+
+
+def _is_news(each: Standing, before: str) -> bool:
+    """What expires is news when fewer days are left than were told, and not when somebody has put it off."""
+    return each.event is not Event.EXPIRING or int(each.mark) < int(before)
 
 
 def _note_gone(incident: Open, changes: Changes, now: datetime) -> None:

@@ -90,9 +90,10 @@ def _keep_turn(lease: Lease) -> None:
 
 
 def _note(changes: Changes, now: datetime) -> None:
-    for pk, each in changes.renewed.items():  # few: what expires, and our own outages
-        fields = {"mark": each.mark, "detail": each.detail[:DETAIL_LENGTH], "renewed_at": now}
-        Incident.objects.filter(pk=pk).update(**fields)
+    for found, renewed_at in ((changes.renewed, now), (changes.eased, None)):
+        for pk, each in found.items():  # few: what expires, and our own outages
+            fields = {"mark": each.mark, "detail": each.detail[:DETAIL_LENGTH], "renewed_at": renewed_at}
+            Incident.objects.filter(pk=pk).update(**fields)
     _update(changes.gone, gone_at=now)
     _update(changes.back, gone_at=None)
     _update(changes.ended, ended_at=now)
