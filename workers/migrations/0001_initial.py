@@ -1463,6 +1463,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "ends_silently",
+                    models.BooleanField(
+                        default=False, help_text="Its end is no news: its subject was deleted, or only time has passed."
+                    ),
+                ),
+                (
                     "organization",
                     models.ForeignKey(
                         db_index=False,

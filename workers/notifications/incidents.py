@@ -46,7 +46,7 @@ class Changes:
     eased: dict[UUID, Standing] = field(default_factory=dict)
     gone: list[UUID] = field(default_factory=list)
     back: list[UUID] = field(default_factory=list)
-    ended: list[UUID] = field(default_factory=list)
+    ended: list[Open] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -83,7 +83,7 @@ def _is_news(each: Standing, before: str) -> bool:
 
 def _note_gone(incident: Open, changes: Changes, now: datetime) -> None:
     if now - (incident.gone_at or now) >= OVER_AFTER_OF.get(Event(incident.event), OVER_AFTER):
-        changes.ended.append(incident.id)
+        changes.ended.append(incident)
     elif incident.gone_at is None:
         changes.gone.append(incident.id)
 

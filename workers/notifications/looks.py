@@ -19,6 +19,7 @@ from workers.models.notifications import DETAIL_LENGTH
 from workers.notifications.incidents import Changes, Key, Open, changes_between, open_incidents
 from workers.notifications.messages import NEVER_OVER, AddressOf, payload_of
 from workers.observation.lease import Lease
+from workers.reports.endings import without_news
 from workers.reports.standing import Standing, standing
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def _organizations_with_news(now: datetime) -> set[str]:
 def _news(since: object, now: datetime) -> Q:
     """What has become due after a moment, and what is over since of that which was due before."""
     is_due = Q(due_at__gt=since, due_at__lte=now) | Q(renewed_at__gt=since, renewed_at__lte=now)
-    return Q(is_due, ended_at=None) | Q(ended_at__gt=since, ended_at__lte=now, due_at__lte=since)
+    return Q(is_due, ended_at=None) | Q(ended_at__gt=since, ended_at__lte=now, due_at__lte=since, ends_silently=False)
 
 
 def _write(organization_id: str, changes: Changes, lease: Lease, now: datetime, address_of: AddressOf) -> int:
@@ -96,10 +97,12 @@ def _note(changes: Changes, now: datetime) -> None:
             Incident.objects.filter(pk=pk).update(**fields)
     _update(changes.gone, gone_at=now)
     _update(changes.back, gone_at=None)
-    _update(changes.ended, ended_at=now)
+    silent = without_news(changes.ended, now)
+    _update(silent, ended_at=now, ends_silently=True)
+    _update((incident.id for incident in changes.ended if incident.id not in silent), ended_at=now)
 
 
-def _update(ids: Iterable[UUID], **values: datetime | None) -> None:
+def _update(ids: Iterable[UUID], **values: datetime | bool | None) -> None:
     for part in batched(ids, BATCH):
         Incident.objects.filter(pk__in=part).update(**values)
 

@@ -52,8 +52,8 @@ WORDS: dict[str, Words] = {
     Event.DUPLICATE: Words(
         "Two processes run as worker {name}.",
         "Two processes or more run as each of {count} workers: {names}.",
-        "One process runs as worker {name} again.",
-        "One process runs as each of {count} workers again: {names}.",
+        "Worker {name} no longer runs twice.",
+        "{count} workers no longer run twice: {names}.",
     ),
     Event.WAITING: Words(
         "In worker queue {name} {detail}, and nobody polls.",

@@ -101,6 +101,15 @@ def refuse(fleet: Fleet) -> None:
     heartbeat(fleet)
 
 
+def start_at_last(_fleet: Fleet) -> None:
+    WorkerInstance.objects.update(started_at=timezone.now() + 2 * MINUTE)
+
+
+def age_refusal(_fleet: Fleet) -> None:
+    WorkerInstance.objects.update(started_at=timezone.now() - 3 * DAY)
+    RefusedStart.objects.update(occurred_at=timezone.now() - 2 * DAY)
+
+
 def outdate(fleet: Fleet) -> None:
     run(fleet)
     factories.point(fleet.queue, heartbeat_interval=3600)
@@ -152,7 +161,7 @@ CASES = [
         duplicate,
         "Two processes run as worker production/default/worker-1.",
         end_older,
-        "One process runs as worker production/default/worker-1 again.",
+        "Worker production/default/worker-1 no longer runs twice.",
     ),
     Case(
         "queue_unserved",
@@ -193,7 +202,7 @@ CASES = [
         "start_refused",
         refuse,
         "The latest start of production/default/worker-1 was refused: The queue is full.",
-        lambda _: RefusedStart.objects.all().delete(),
+        start_at_last,
         "The latest start of production/default/worker-1 is no longer a refused one.",
     ),
     Case(
@@ -267,6 +276,27 @@ def test_what_expires_in_a_day_is_not_lost_in_what_expires_in_a_month(
         f"2 API keys or credentials expire: litellm on {days[1]}, temporal on {days[0]}.",
         f"The API key or credential key expires on {(timezone.now() + 0.9 * DAY).date()}.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        (silence, lambda fleet: (ApiKey.objects.all().delete(), fleet.worker.delete())),
+        (refuse, age_refusal),
+        (refuse, lambda _: RefusedStart.objects.all().delete()),
+        (lambda fleet: expire_key(fleet, 1), lambda fleet: expire_key(fleet, -31)),
+    ],
+    ids=["worker deleted", "refused long ago", "refusal forgotten", "expired"],
+)
+def test_what_is_gone_since_it_was_deleted_or_time_passed_is_over_without_a_word(
+    begin: Callable[[Fleet], object], end: Callable[[Fleet], object], fleet: Fleet, target: NotificationTarget
+) -> None:
+    watch = Watch().go_on(seconds=1)
+    begin(fleet)
+    assert len(watch.look()) == 1
+    end(fleet)
+    assert [watch.look_after(seconds=20), watch.look_after(minutes=1), watch.look_after(minutes=1)] == [[], [], []]
+    assert standing_events() == []
 
 
 def test_one_who_is_cut_off_is_not_called_offline(fleet: Fleet, target: NotificationTarget, watch: Watch) -> None:
