@@ -1280,6 +1280,14 @@ class Migration(migrations.Migration):
                         validators=[workers.models.notifications.are_events],
                     ),
                 ),
+                (
+                    "events_chosen_at",
+                    models.DateTimeField(
+                        editable=False,
+                        help_text="When its events were changed last: the end of what began before is not told.",
+                        null=True,
+                    ),
+                ),
                 ("is_enabled", models.BooleanField(default=True, verbose_name="enabled")),
                 (
                     "quiet_from",

@@ -104,6 +104,11 @@ class NotificationTarget(TenantOwned):
     events = models.JSONField(
         default=list, blank=True, validators=[are_events], help_text="None chosen: it is told all of them."
     )
+    events_chosen_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When its events were changed last: the end of what began before is not told.",
+    )
     is_enabled = models.BooleanField("enabled", default=True)
     quiet_from = models.TimeField(
         "quiet from", null=True, blank=True, help_text="Nothing is told from then on, each day."

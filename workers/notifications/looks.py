@@ -132,8 +132,9 @@ def _deliveries(
 ) -> Iterator[NotificationDelivery]:
     for (event, is_over, _), group in groupby(news, key=_told_together):
         incidents = list(group)
-        if is_over:  # nobody is told the end of what began before there was a target
-            incidents = [incident for incident in incidents if incident.due_at > target.created_at]
+        if is_over:  # nobody is told the end of what they may not have been told to begin
+            since = target.events_chosen_at or target.created_at
+            incidents = [incident for incident in incidents if incident.due_at > since]
         if not incidents or not target.is_told(event) or (is_over and event in NEVER_OVER):
             continue
         delivery = NotificationDelivery(organization_id=target.organization_id, target=target, event=event)

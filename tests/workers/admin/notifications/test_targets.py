@@ -1,6 +1,7 @@
 """The pages of targets: what is taken and refused, that nothing sealed comes out, and the test message."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,18 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from environments import limits
 from environments.endpoints.hosts import AllowedHost
 from environments.mail import MailServer
-from environments.models import AuditEvent, Role
+from environments.models import AuditEvent, LiteLLMConnection, Role, TemporalConnection
 from environments.sealing.data_keys import open_sealed
 from tests.support import factories
 from tests.support.console import everything, form_of, member, signed_in, url
 from tests.support.factories import Fleet
-from tests.support.notifications import create_target
+from tests.support.notifications import Watch, create_target
 from tests.support.receivers import SECRET, Receiver
 from workers.models import Event, NotificationTarget, TargetKind
 
@@ -73,6 +75,26 @@ def test_a_target_is_stored_with_its_url_and_secret_sealed(fleet: Fleet, client:
     assert changed
     assert changed.changes["url_host"] == ["hooks.example.com", "other.example"]
     assert set(changed.changes) == {"url_host", "url_fingerprint", "mute_reason"}
+
+
+def test_nobody_is_told_the_end_of_what_they_did_not_want_to_be_told(fleet: Fleet, client: Client) -> None:
+    before = dict.fromkeys(("created_at", "told_at"), timezone.now() - timedelta(hours=1))
+    watch, target = (
+        Watch(timezone.now() - timedelta(minutes=3)),
+        create_target(fleet.organization, events=["worker_offline"], **before),
+    )
+    LiteLLMConnection.objects.update(verification_problem="Down.")
+    assert watch.look() == []
+    address = url(NotificationTarget, "change", target.pk)
+    assert client.post(address, {**form_of(client, address), "events": []}).status_code == 302
+    LiteLLMConnection.objects.update(verification_problem="")
+    TemporalConnection.objects.update(verification_problem="Down.")
+    assert watch.look_after(minutes=4) == ["Connection temporal does not work: Down."]
+    TemporalConnection.objects.update(verification_problem="")
+    assert [watch.look_after(minutes=2), watch.look_after(minutes=2)] == [
+        [],
+        ["Connection temporal is no longer seen to fail."],
+    ]
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
