@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from environments.management.printing import printable
 from workers.models import Event, Incident
 from workers.models.notifications import DETAIL_LENGTH, SUBJECT_LENGTH
 from workers.reports.standing import Standing
@@ -88,14 +89,19 @@ def _note_gone(incident: Open, changes: Changes, now: datetime) -> None:
         changes.gone.append(incident.id)
 
 
+def told(text: str, limit: int) -> str:
+    """What a process or another server says of itself, as a message may repeat it: nothing in it acts on who reads."""
+    return printable(text)[:limit]
+
+
 def _incident(each: Standing, now: datetime) -> Incident:
     return Incident(
         organization_id=each.organization_id,
         event=each.event,
         subject_type=each.subject_type,
         subject_id=each.subject_id[:SUBJECT_LENGTH],
-        subject_name=each.subject_name[:SUBJECT_LENGTH],
-        detail=each.detail[:DETAIL_LENGTH],
+        subject_name=told(each.subject_name, SUBJECT_LENGTH),
+        detail=told(each.detail, DETAIL_LENGTH),
         mark=each.mark,
         since_at=min(each.since_at, now),
         opened_at=now,

@@ -16,7 +16,7 @@ from django.db.models import Exists, F, OuterRef, Q
 
 from workers.models import Incident, NotificationDelivery, NotificationTarget
 from workers.models.notifications import DETAIL_LENGTH
-from workers.notifications.incidents import Changes, Key, Open, changes_between, open_incidents
+from workers.notifications.incidents import Changes, Key, Open, changes_between, open_incidents, told
 from workers.notifications.messages import NEVER_OVER, AddressOf, payload_of
 from workers.observation.lease import Lease
 from workers.reports.endings import without_news
@@ -93,7 +93,7 @@ def _keep_turn(lease: Lease) -> None:
 def _note(changes: Changes, now: datetime) -> None:
     for found, renewed_at in ((changes.renewed, now), (changes.eased, None)):
         for pk, each in found.items():  # few: what expires, and our own outages
-            fields = {"mark": each.mark, "detail": each.detail[:DETAIL_LENGTH], "renewed_at": renewed_at}
+            fields = {"mark": each.mark, "detail": told(each.detail, DETAIL_LENGTH), "renewed_at": renewed_at}
             Incident.objects.filter(pk=pk).update(**fields)
     _update(changes.gone, gone_at=now)
     _update(changes.back, gone_at=None)
@@ -113,17 +113,17 @@ def _tell(organization_id: str, now: datetime, address_of: AddressOf) -> int:
     listening = [target for target in targets if not target.is_held_back(now)]
     news: dict[datetime, list[Incident]] = {}
     deliveries: list[NotificationDelivery] = []
-    told = []
+    heard = []
     for target in listening:
         if target.told_at not in news:
             rows = Incident.objects.filter(_news(target.told_at, now), organization=organization_id)
             ended_last = F("ended_at").asc(nulls_first=True)
             news[target.told_at] = list(rows.order_by("event", ended_last, "mark", "subject_name", "pk"))
         if found := news[target.told_at]:
-            told.append(target.pk)
+            heard.append(target.pk)
             deliveries += _deliveries(target, found, now, address_of)
     NotificationDelivery.objects.bulk_create(deliveries)
-    NotificationTarget.objects.filter(pk__in=told).update(told_at=now)
+    NotificationTarget.objects.filter(pk__in=heard).update(told_at=now)
     return len(deliveries)
 
 

@@ -222,6 +222,15 @@ def test_one_organization_whose_row_is_locked_holds_up_no_other(another: Any) ->
     assert [target.deliveries.count() for target in targets] == [1, 1]
 
 
+def test_what_others_say_of_themselves_is_told_in_visible_characters(
+    fleet: Fleet, target: NotificationTarget, watch: Watch
+) -> None:
+    LiteLLMConnection.objects.update(verification_problem="Down\n\u202eof\x1b[2J.")
+    assert watch.look_after(seconds=1) == [r"Connection litellm does not work: Down\u000a\u202eof\u001b[2J."]
+    (subject,) = NotificationDelivery.objects.get().payload["subjects"]
+    assert subject["detail"].isprintable()
+
+
 def test_a_mail_and_slack_say_what_a_webhook_does(fleet: Fleet, target: NotificationTarget, watch: Watch) -> None:
     fail(fleet)
     LiteLLMConnection.objects.update(verification_problem="<b> & more.")
