@@ -1,7 +1,7 @@
 """How the console asks for and shows what somebody decided: disabled or draining, why, and until when."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
@@ -33,6 +33,20 @@ class MomentWidget(forms.DateTimeInput):
         super().__init__(attrs=attrs, format="%Y-%m-%dT%H:%M:%S")
 
 
+class MomentField(forms.DateTimeField):
+    """A moment that is one in UTC, too."""
+
+    widget = MomentWidget
+
+    def to_python(self, value: Any) -> datetime | None:
+        """ValidationError for what lies in no year from 1 to 9999 there."""
+        found: datetime | None = super().to_python(value)
+        try:
+            return found and found.astimezone(UTC)
+        except OverflowError:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+
 class DecisionFields(forms.Form):
     """Why and until when many are disabled or draining."""
 
@@ -44,10 +58,9 @@ class DecisionFields(forms.Form):
         widget=UnfoldAdminTextInputWidget,
         help_text="Told wherever something is refused for it.",
     )
-    until = forms.DateTimeField(
+    until = MomentField(
         label="Until",
         required=False,
-        widget=MomentWidget,
         help_text="When it ends by itself, in UTC; empty for no end.",
     )
 

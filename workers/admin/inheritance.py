@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-from django import forms
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
@@ -12,7 +11,7 @@ from environments.models import Environment, HasConnections
 from environments.models.connections import CONNECTION_POINTERS
 from environments.models.json_fields import ObjectField, TagsField
 from workers.admin.confirmation import ConfirmedAdmin
-from workers.admin.decisions import MomentWidget
+from workers.admin.decisions import MomentField, MomentWidget
 from workers.models import Worker, WorkerQueue
 
 #: What is said where no level above points to one.
@@ -26,7 +25,7 @@ class InheritingAdmin(ConfirmedAdmin):
 
     formfield_overrides: ClassVar[dict[Any, dict[str, Any]]] = {
         TagsField: {"widget": UnfoldAdminTextInputWidget},
-        models.DateTimeField: {"form_class": forms.DateTimeField, "widget": MomentWidget},
+        models.DateTimeField: {"form_class": MomentField, "widget": MomentWidget},
         ObjectField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 4})},
     }
 

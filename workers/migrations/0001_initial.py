@@ -1324,7 +1324,13 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "mute_reason",
-                    models.CharField(blank=True, default="", max_length=300, verbose_name="why it is muted"),
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        max_length=300,
+                        validators=[workers.models.states.check_one_line],
+                        verbose_name="why it is muted",
+                    ),
                 ),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 (
@@ -1566,10 +1572,12 @@ class Migration(migrations.Migration):
             model_name="notificationtarget",
             constraint=models.CheckConstraint(
                 condition=models.Q(
-                    ("mute_ends_at", None), models.Q(("mute_reason", ""), _negated=True), _connector="OR"
+                    models.Q(("mute_ends_at", None), ("mute_reason", "")),
+                    models.Q(("mute_ends_at__isnull", False), models.Q(("mute_reason", ""), _negated=True)),
+                    _connector="OR",
                 ),
                 name="workers_notificationtarget_mute_needs_a_reason",
-                violation_error_message="Say why it is muted.",
+                violation_error_message="A mute has an end and a reason, or neither of them.",
             ),
         ),
         migrations.AddIndex(

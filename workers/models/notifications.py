@@ -17,6 +17,7 @@ from environments.fields import SealedField
 from environments.models import Organization
 from environments.models.fields import SlugField, slug_check
 from workers.models.observations import Turn
+from workers.models.states import check_one_line
 
 SUBJECT_LENGTH, DETAIL_LENGTH = 300, 300
 #: How many addresses a target names at most.
@@ -120,7 +121,9 @@ class NotificationTarget(TenantOwned):
         max_length=64, default="UTC", validators=[is_time_zone], help_text="Of the quiet hours, such as Europe/Berlin."
     )
     mute_ends_at = models.DateTimeField("muted until", null=True, blank=True, help_text="Nothing is told before.")
-    mute_reason = models.CharField("why it is muted", max_length=300, blank=True, default="")
+    mute_reason = models.CharField(
+        "why it is muted", max_length=300, blank=True, default="", validators=[check_one_line]
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     told_at = models.DateTimeField(
         default=timezone.now, editable=False, help_text="What began before has been told, or is over."
@@ -153,9 +156,9 @@ class NotificationTarget(TenantOwned):
                 violation_error_message="Quiet hours have a begin and an end, which differ.",
             ),
             models.CheckConstraint(
-                condition=Q(mute_ends_at=None) | ~Q(mute_reason=""),
+                condition=Q(mute_ends_at=None, mute_reason="") | Q(mute_ends_at__isnull=False) & ~Q(mute_reason=""),
                 name="workers_notificationtarget_mute_needs_a_reason",
-                violation_error_message="Say why it is muted.",
+                violation_error_message="A mute has an end and a reason, or neither of them.",
             ),
         ]
 
@@ -165,6 +168,11 @@ class NotificationTarget(TenantOwned):
     def is_told(self, event: str) -> bool:
         """Whether it wants to know of this event."""
         return not self.events or event in self.events
+
+    def forget_ended_mute(self, now: datetime) -> None:
+        """Takes out of the row, which is not saved, a mute that holds no more."""
+        if self.mute_ends_at and self.mute_ends_at <= now:
+            self.mute_ends_at, self.mute_reason = None, ""
 
     def is_held_back(self, now: datetime) -> bool:
         """Whether nothing is told now: it is muted, or these are its quiet hours."""

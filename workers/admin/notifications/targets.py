@@ -17,7 +17,6 @@ from django.utils.safestring import SafeString
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminPasswordWidget,
-    UnfoldAdminTextInputWidget,
 )
 
 from environments import audit, times
@@ -29,9 +28,11 @@ from environments.endpoints.rules import read_webhook_url
 from environments.endpoints.validators import is_secret, is_webhook_url
 from environments.moments import moment
 from environments.sealing.data_keys import seal_into
+from workers.admin.decisions import MomentField
 from workers.admin.links import address_of, link_to
 from workers.admin.states import badge
 from workers.models import Event, NotificationTarget, TargetKind
+from workers.models.states import HAS_PASSED
 from workers.notifications.messages import trial_payload
 from workers.notifications.sending import NO_MAIL, send_now
 
@@ -75,14 +76,11 @@ class TargetForm(ConsoleForm):
         help_text="None chosen: it is told all of them, also those that a later release adds.",
     )
 
-    mute_ends_at = forms.DateTimeField(  # one box with one label, which Django's own two have not
-        label="Muted until",
-        required=False,
-        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "2026-12-24 18:00"}),
-        help_text="Nothing is told before. In UTC.",
-    )
+    mute_ends_at = MomentField(label="Muted until", required=False, help_text="Nothing is told before. In UTC.")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if instance := kwargs.get("instance"):
+            instance.forget_ended_mute(times.now())
         super().__init__(*args, **kwargs)
         for name, field in SEALED.items():
             if name in self.fields and getattr(self.instance, field):
@@ -91,6 +89,9 @@ class TargetForm(ConsoleForm):
     def clean(self) -> dict[str, Any]:
         """A target has what its kind needs, and nothing that would never be used."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        until = cleaned.get("mute_ends_at")
+        if until is not None and until <= times.now():
+            self.add_error("mute_ends_at", HAS_PASSED)
         kind = cleaned.get("kind") or self.instance.kind
         if kind not in PARTS:
             return cleaned
@@ -168,6 +169,7 @@ class NotificationTargetAdmin(ConsoleAdmin):
         """Adds what is told beside the form, of the row as it is stored."""
         if obj:
             row = NotificationTarget.objects.get(pk=obj.pk)
+            row.forget_ended_mute(times.now())
             context |= {"target": row, "state": self.state(row), "told": moment(row.told_at)}
             if self.has_change_permission(request, obj):
                 context["test_url"] = reverse("admin:workers_notificationtarget_test", args=[obj.pk])

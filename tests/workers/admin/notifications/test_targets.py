@@ -23,6 +23,7 @@ from tests.support.factories import Fleet
 from tests.support.notifications import Watch, create_target
 from tests.support.receivers import SECRET, Receiver
 from workers.models import Event, NotificationTarget, TargetKind
+from workers.models.states import HAS_PASSED
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:Overriding get_action_choices")]
@@ -63,7 +64,7 @@ def test_a_target_is_stored_with_its_url_and_secret_sealed(fleet: Fleet, client:
         for secret in ("secret-part", "secret-key", SECRET, target.sealed_url):
             assert secret not in text + told
     form = form_of(client, pages[0])
-    assert client.post(pages[0], {**form, "url": "", "secret": "", "mute_reason": "None."}).status_code == 302
+    assert client.post(pages[0], {**form, "url": "", "secret": "", "time_zone": "Asia/Tokyo"}).status_code == 302
     kept = NotificationTarget.objects.get()
     assert (kept.sealed_url, kept.sealed_secret, kept.events) == (
         target.sealed_url,
@@ -74,7 +75,7 @@ def test_a_target_is_stored_with_its_url_and_secret_sealed(fleet: Fleet, client:
     changed = AuditEvent.objects.filter(action="notification_target.updated").first()
     assert changed
     assert changed.changes["url_host"] == ["hooks.example.com", "other.example"]
-    assert set(changed.changes) == {"url_host", "url_fingerprint", "mute_reason"}
+    assert set(changed.changes) == {"url_host", "url_fingerprint", "time_zone"}
 
 
 def test_nobody_is_told_the_end_of_what_they_did_not_want_to_be_told(fleet: Fleet, client: Client) -> None:
@@ -97,6 +98,7 @@ def test_nobody_is_told_the_end_of_what_they_did_not_want_to_be_told(fleet: Flee
     ]
 
 
+MUTE = "A mute has an end and a reason, or neither of them."
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"url": ""}, "url", "Give the URL."),
     ({"secret": ""}, "secret", "Give the secret."),
@@ -133,7 +135,16 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"quiet_from": "22:00"}, "__all__", "Quiet hours have a begin and an end, which differ."),
     ({"quiet_from": "22:00", "quiet_until": "22:00"}, "__all__", "Quiet hours have a begin and an end, which differ."),
     ({"quiet_from": "25:00", "quiet_until": "06:00"}, "quiet_from", "Enter a valid time."),
-    ({"mute_ends_at": "2026-12-24 12:00"}, "__all__", "Say why it is muted."),
+    ({"mute_ends_at": "2099-12-24T12:00"}, "__all__", MUTE),
+    ({"mute_reason": "We move."}, "__all__", MUTE),
+    ({"mute_ends_at": "2020-12-24T12:00", "mute_reason": "We move."}, "mute_ends_at", HAS_PASSED),
+    (
+        {"mute_ends_at": "2099-12-24T12:00", "mute_reason": "We\u202emove."},
+        "mute_reason",
+        "Use one line of text, without control characters.",
+    ),
+    ({"mute_ends_at": "9999-12-31T23:59:59-14:00", "mute_reason": "x"}, "mute_ends_at", "Enter a valid date/time."),
+    ({"mute_ends_at": "0001-01-01T00:00+14:00", "mute_reason": "x"}, "mute_ends_at", "Enter a valid date/time."),
     ({"mute_ends_at": "soon"}, "mute_ends_at", "Enter a valid date/time."),
 ]
 
@@ -143,6 +154,15 @@ def test_what_cannot_work_is_refused_in_a_sentence(fleet: Fleet, client: Client)
     for typed, field, sentence in REFUSED:
         assert errors_of(add(client, fleet, **typed)) == {field: [sentence]}, typed
     assert everything() == before
+
+
+def test_a_mute_that_is_over_is_neither_shown_nor_in_the_way(fleet: Fleet, client: Client) -> None:
+    mute = {"mute_ends_at": timezone.now() - timedelta(hours=1), "mute_reason": "We moved."}
+    address = url(NotificationTarget, "change", create_target(fleet.organization, **mute).pk)
+    page = client.get(address).content.decode()
+    assert "We moved." not in page
+    assert 'type="datetime-local"' in page
+    assert client.post(address, {**form_of(client, address), "time_zone": "Asia/Tokyo"}).status_code == 302
 
 
 def test_email_is_refused_where_no_mail_is_sent(fleet: Fleet, client: Client, settings: Settings) -> None:
@@ -162,6 +182,7 @@ def test_the_database_refuses_what_cannot_work_too(fleet: Fleet) -> None:
         {"kind": TargetKind.SLACK},
         {"quiet_from": "22:00"},
         {"mute_ends_at": "2026-12-24T12:00:00Z"},
+        {"mute_reason": "We move."},
     ]
     for fields in refused:
         with pytest.raises(IntegrityError), transaction.atomic():
