@@ -20,6 +20,9 @@ from workers.models.observations import Turn
 from workers.models.states import check_one_line
 
 SUBJECT_LENGTH, DETAIL_LENGTH = 300, 300
+LONGEST_LOCAL_PART = 64
+#: Files beside the time zones that are what a machine is set to.
+OF_THE_MACHINE = frozenset({"localtime", "posixrules"})
 #: How many addresses a target names at most.
 MOST_ADDRESSES = 20
 
@@ -51,10 +54,12 @@ class TargetKind(models.TextChoices):
 def is_time_zone(name: str) -> None:
     """ValidationError for what is no time zone of the IANA database."""
     try:
-        ZoneInfo(name)
+        is_known = ZoneInfo(name).key not in OF_THE_MACHINE
     except (OSError, ValueError, LookupError):
+        is_known = False
+    if not is_known:
         msg = "This is no time zone: write UTC or a name such as Europe/Berlin."
-        raise ValidationError(msg) from None
+        raise ValidationError(msg)
 
 
 def are_events(value: Any) -> None:
@@ -76,11 +81,29 @@ def are_addresses(text: str) -> None:
         msg = f"Write at most {MOST_ADDRESSES} addresses: a list of your mail server's takes any number."
         raise ValidationError(msg)
     for address in addresses:
-        try:
-            validate_email(address)
-        except ValidationError:
-            msg = "Write mail addresses parted by commas, such as ada@example.com, bob@example.com."
-            raise ValidationError(msg) from None
+        _is_address(address)
+    if len({address.lower() for address in addresses}) < len(addresses):
+        msg = "Write each address once."
+        raise ValidationError(msg)
+
+
+def _is_address(address: str) -> None:
+    """ValidationError for what a mail server may read as another address, or cannot deliver to."""
+    local, _, domain = address.rpartition("@")
+    try:
+        validate_email(address)
+        is_plain = address.isprintable() and not set(address) & set('"[]') and "." in domain
+    except ValidationError:
+        is_plain = False
+    if not address.isascii():
+        msg = "Write addresses in ASCII: not every mail server takes others. A domain has its xn-- form."
+    elif len(local) > LONGEST_LOCAL_PART:
+        msg = f"What stands before @ has at most {LONGEST_LOCAL_PART} characters."
+    elif not is_plain:
+        msg = "Write mail addresses parted by commas, such as ada@example.com, bob@example.com."
+    else:
+        return
+    raise ValidationError(msg)
 
 
 class NotificationTarget(TenantOwned):

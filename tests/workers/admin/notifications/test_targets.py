@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.test import Client
@@ -23,6 +24,7 @@ from tests.support.factories import Fleet
 from tests.support.notifications import Watch, create_target
 from tests.support.receivers import SECRET, Receiver
 from workers.models import Event, NotificationTarget, TargetKind
+from workers.models.notifications import are_addresses
 from workers.models.states import HAS_PASSED
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
@@ -98,6 +100,7 @@ def test_nobody_is_told_the_end_of_what_they_did_not_want_to_be_told(fleet: Flee
     ]
 
 
+ADDRESSES = "Write mail addresses parted by commas, such as ada@example.com, bob@example.com."
 MUTE = "A mute has an end and a reason, or neither of them."
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"url": ""}, "url", "Give the URL."),
@@ -118,7 +121,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "Write mail addresses parted by commas, such as ada@example.com, bob@example.com.",
     ),
     (
-        {"kind": "email", "url": "", "secret": "", "addresses": ",".join(["a@example.com"] * 21)},
+        {"kind": "email", "url": "", "secret": "", "addresses": ",".join(f"a{each}@example.com" for each in range(21))},
         "addresses",
         "Write at most 20 addresses: a list of your mail server's takes any number.",
     ),
@@ -131,6 +134,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "time_zone",
         "This is no time zone: write UTC or a name such as Europe/Berlin.",
     ),
+    ({"time_zone": "posixrules"}, "time_zone", "This is no time zone: write UTC or a name such as Europe/Berlin."),
     ({"time_zone": "Europe"}, "time_zone", "This is no time zone: write UTC or a name such as Europe/Berlin."),
     ({"quiet_from": "22:00"}, "__all__", "Quiet hours have a begin and an end, which differ."),
     ({"quiet_from": "22:00", "quiet_until": "22:00"}, "__all__", "Quiet hours have a begin and an end, which differ."),
@@ -147,6 +151,25 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"mute_ends_at": "0001-01-01T00:00+14:00", "mute_reason": "x"}, "mute_ends_at", "Enter a valid date/time."),
     ({"mute_ends_at": "soon"}, "mute_ends_at", "Enter a valid date/time."),
 ]
+
+
+BAD_ADDRESSES = {
+    '"ada b"@example.com': ADDRESSES,
+    "ada@[127.0.0.1]": ADDRESSES,
+    "ada@localhost": ADDRESSES,
+    "ada\x01@example.com": ADDRESSES,
+    f"{'a' * 65}@example.com": "What stands before @ has at most 64 characters.",
+    "ada@ex\u00e4mple.com": "Write addresses in ASCII: not every mail server takes others. A domain has its xn-- form.",
+    "ada@example.com, Ada@example.com": "Write each address once.",
+    "ada@example.com,": ADDRESSES,
+}
+
+
+def test_addresses_are_plain_ones() -> None:
+    for typed, sentence in BAD_ADDRESSES.items():
+        with pytest.raises(ValidationError) as caught:
+            are_addresses(typed)
+        assert caught.value.messages == [sentence], typed
 
 
 def test_what_cannot_work_is_refused_in_a_sentence(fleet: Fleet, client: Client) -> None:
