@@ -22,7 +22,10 @@ KEPT = frozenset({"auditevent", "workerstart", "datakey"})
 
 def going(removal: Removal) -> list[SafeString]:
     """The rows themselves, and of what goes along with them how many of each kind."""
-    along = (format_html("{} of it goes along", _number(kind, count)) for kind, count in removal.along().items())
+    along = (
+        format_html("{} of it {} along", _number(kind, count), "goes" if count == 1 else "go")
+        for kind, count in removal.along().items()
+    )
     return [*(format_html("{}: {}", _name(type(row)), _link(row)) for row in removal.rows), *along]
 
 

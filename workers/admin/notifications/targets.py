@@ -1,5 +1,6 @@
 """The console's pages of notification targets: a URL and a secret go in and never come out again."""
 
+from datetime import datetime
 from http import HTTPMethod, HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -10,11 +11,13 @@ from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.contrib.messages import ERROR, SUCCESS
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Max
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import path, reverse
 from django.utils.safestring import SafeString
 from unfold.widgets import (
+    INPUT_CLASSES,
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminPasswordWidget,
 )
@@ -64,6 +67,13 @@ def _hidden(label: str, help_text: str, *validators: Any) -> forms.CharField:
     )
 
 
+def _time(label: str, help_text: str) -> forms.TimeField:
+    """Of a day in the target's zone: Django's own box would hint at the browser's."""
+    attrs = {"type": "time", "class": " ".join(INPUT_CLASSES)}
+    widget = forms.TimeInput(attrs=attrs, format="%H:%M")
+    return forms.TimeField(label=label, required=False, widget=widget, help_text=help_text)
+
+
 class TargetForm(ConsoleForm):
     """Takes a new URL and secret and never shows the stored ones."""
 
@@ -76,6 +86,8 @@ class TargetForm(ConsoleForm):
         help_text="None chosen: it is told all of them, also those that a later release adds.",
     )
 
+    quiet_from = _time("Quiet from", "Nothing is told from then on, each day, in its time zone.")
+    quiet_until = _time("Quiet until", "What stands then is told then; it may be on the next day.")
     mute_ends_at = MomentField(label="Muted until", required=False, help_text="Nothing is told before. In UTC.")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -170,10 +182,15 @@ class NotificationTargetAdmin(ConsoleAdmin):
         if obj:
             row = NotificationTarget.objects.get(pk=obj.pk)
             row.forget_ended_mute(times.now())
-            context |= {"target": row, "state": self.state(row), "told": moment(row.told_at)}
+            context |= {"target": row, "state": self.state(row), "told": moment(self._told_last(row))}
             if self.has_change_permission(request, obj):
                 context["test_url"] = reverse("admin:workers_notificationtarget_test", args=[obj.pk])
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    def _told_last(self, row: NotificationTarget) -> datetime | None:
+        """When it took a message last, of those that are kept."""
+        told: datetime | None = row.deliveries.aggregate(at=Max("delivered_at"))["at"]
+        return told
 
     def save_model(self, request: HttpRequest, obj: NotificationTarget, form: Any, change: bool) -> None:  # noqa: FBT001
         """Seals what was typed."""

@@ -184,6 +184,9 @@ def test_a_mute_that_is_over_is_neither_shown_nor_in_the_way(fleet: Fleet, clien
     address = url(NotificationTarget, "change", create_target(fleet.organization, **mute).pk)
     page = client.get(address).content.decode()
     assert "We moved." not in page
+    assert '<th scope="row">Told last</th><td>never</td>' in page
+    assert page.count('type="time"') == 2
+    assert "vTimeField" not in page
     assert 'type="datetime-local"' in page
     assert client.post(address, {**form_of(client, address), "time_zone": "Asia/Tokyo"}).status_code == 302
 
