@@ -200,7 +200,7 @@ class NotificationTargetAdmin(ConsoleAdmin):
         if secret := form.cleaned_data.get("secret"):
             obj.secret_fingerprint = seal_into(obj, "sealed_secret", Secret(secret))
         super().save_model(request, obj, form, change)
-        if change and "events" in form.changed_data:
+        if change and obj.stored.events != obj.events:  # type: ignore[attr-defined]  # see save_form
             NotificationTarget.objects.filter(pk=obj.pk).update(events_chosen_at=times.now())
 
     def test_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
