@@ -1394,7 +1394,9 @@ class Migration(migrations.Migration):
                 (
                     "taken_by",
                     models.TextField(
-                        blank=True, default="", help_text="Of a mail that some were refused, the addresses that have it."
+                        blank=True,
+                        default="",
+                        help_text="Of a mail that some were refused, the addresses that have it.",
                     ),
                 ),
                 (
@@ -1477,9 +1479,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "ends_silently",
+                    "is_silent",
                     models.BooleanField(
-                        default=False, help_text="Its end is no news: its subject was deleted, or only time has passed."
+                        default=False,
+                        help_text="Its end is not told: its subject was deleted, or only time has passed.",
                     ),
                 ),
                 (

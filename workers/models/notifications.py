@@ -238,8 +238,8 @@ class Incident(TenantOwned):
     renewed_at = models.DateTimeField(null=True, help_text="When its mark changed last.")
     gone_at = models.DateTimeField(null=True, help_text="Since when it was not seen any more.")
     ended_at = models.DateTimeField("over", null=True, help_text="It was gone for long enough to be over.")
-    ends_silently = models.BooleanField(
-        default=False, help_text="Its end is no news: its subject was deleted, or only time has passed."
+    is_silent = models.BooleanField(
+        default=False, help_text="Its end is not told: its subject was deleted, or only time has passed."
     )
 
     class Meta:

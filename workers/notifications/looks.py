@@ -67,7 +67,7 @@ def _organizations_with_news(now: datetime) -> set[str]:
 def _news(since: object, now: datetime) -> Q:
     """What has become due after a moment, and what is over since of that which was due before."""
     is_due = Q(due_at__gt=since, due_at__lte=now) | Q(renewed_at__gt=since, renewed_at__lte=now)
-    return Q(is_due, ended_at=None) | Q(ended_at__gt=since, ended_at__lte=now, due_at__lte=since, ends_silently=False)
+    return Q(is_due, ended_at=None) | Q(ended_at__gt=since, ended_at__lte=now, due_at__lte=since, is_silent=False)
 
 
 def _write(organization_id: str, changes: Changes, lease: Lease, now: datetime, address_of: AddressOf) -> int:
@@ -98,7 +98,7 @@ def _note(changes: Changes, now: datetime) -> None:
     _update(changes.gone, gone_at=now)
     _update(changes.back, gone_at=None)
     silent = without_news(changes.ended, now)
-    _update(silent, ended_at=now, ends_silently=True)
+    _update(silent, ended_at=now, is_silent=True)
     _update((incident.id for incident in changes.ended if incident.id not in silent), ended_at=now)
 
 
