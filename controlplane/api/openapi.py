@@ -10,6 +10,8 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from controlplane.api.examples import example_of
+from workers.api.listing import NEXT
+from workers.api.managing import REPEATED, ManagingView
 from workers.api.serializers.managed import OutlookSerializer
 
 #: The contract's own words for parts that have no place in the code.
@@ -61,6 +63,12 @@ EVERYWHERE = ("400", "403", "405", "503")
 WITH_KEY = ("401", "429")
 WITH_BODY = ("413", "415")
 WRITING = ("POST", "PATCH", "DELETE")
+HEADERS = {
+    "ETag": "The version of the row, for If-Match.",
+    REPEATED: "true where an earlier call with this key was answered so; an issued API key is not told again.",
+    "X-Total-Count": "How long the whole list is.",
+    NEXT: "The `cursor` of the next part; missing in the last one.",
+}
 
 
 class OneDocument(SchemaGenerator):
@@ -111,6 +119,7 @@ class WorkerApiSchema(AutoSchema):
         if operation and any(p["name"] == "dry_run" for p in operation.get("parameters", [])):
             _add_dry_run(operation, self.resolve_serializer(OutlookSerializer(), "response").ref)
         if operation:
+            _add_headers(operation, is_row=isinstance(self.view, ManagingView) and self.method == "GET")
             _add_refusals(operation, self.view, self.method)
         return operation
 
@@ -170,6 +179,21 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         if status in SUCCESSES:
             response["description"] = "Successful Response"
     operation["responses"] = dict(sorted(operation["responses"].items()))
+
+
+def _add_headers(operation: dict[str, Any], *, is_row: bool) -> None:
+    """What an answer tells beside its body, as its parameters tell; of a row that is read, its version."""
+    asked = {parameter["name"] for parameter in operation.get("parameters", [])}
+    told = {
+        "ETag": bool(asked & {"If-Match", "Idempotency-Key"}) or (is_row and "limit" not in asked),
+        REPEATED: "Idempotency-Key" in asked,
+        "X-Total-Count": "offset" in asked,
+        NEXT: {"offset", "cursor"} <= asked,
+    }
+    headers = {name: {"schema": {"type": "string"}, "description": HEADERS[name]} for name in HEADERS if told[name]}
+    answer = operation["responses"].get("201") or operation["responses"].get("200")
+    if headers and answer:
+        answer["headers"] = headers
 
 
 def _add_refusals(operation: dict[str, Any], view: Any, method: str) -> None:

@@ -138,8 +138,9 @@ class QueueView(ManagingView):
 
 
 class ProcessesSerializer(PageSerializer):
-    """Which processes are asked for."""
+    """Which processes are asked for; what comes and goes has no cursor."""
 
+    cursor = None  # type: ignore[assignment]  # how DRF leaves a field out
     status = serializers.ChoiceField(
         ["live", "all"], default="live", help_text=f"`all`: with those that ended; at most {MOST_PROCESSES}."
     )
