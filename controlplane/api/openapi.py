@@ -8,6 +8,7 @@ from django.utils import translation
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
 
 from controlplane.api.examples import example_of
 from workers.api.listing import NEXT
@@ -121,7 +122,15 @@ class WorkerApiSchema(AutoSchema):
         if operation:
             _add_headers(operation, is_row=isinstance(self.view, ManagingView) and self.method == "GET")
             _add_refusals(operation, self.view, self.method)
+            self._close(operation)
         return operation
+
+    def _close(self, operation: dict[str, Any]) -> None:
+        """Says of a body that no other members are taken, where that is so."""
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        if getattr(self.view, "is_closed", False) and (ref := content.get("schema", {}).get("$ref")):
+            component = self.registry._components[ref.rpartition("/")[2], ResolvedComponent.SCHEMA]
+            component.schema["additionalProperties"] = False
 
 
 def as_the_contract_has_it(result: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:

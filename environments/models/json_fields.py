@@ -29,8 +29,6 @@ NO_TAGS = f"Use at most {MOST_TAGS} words of at most {LONGEST_TAG} characters ea
 UNREADABLE = (ValueError, RecursionError)
 NO_OBJECT = "Use an object in JSON."
 TOO_LARGE = f"Use at most {MOST_BYTES:,} bytes of JSON, nested at most {DEEPEST} deep."
-#: From here on Python writes a float with an exponent.
-SHORTEST_EXPONENT = 1e16
 UNKEPT = "It has a character or a number that cannot be stored."
 
 
@@ -65,10 +63,10 @@ def check_object(value: Any) -> None:
 def exact_number(digits: str) -> float:
     """The number, which no database changes; ValueError for one that would be stored as another, such as 1e-9999.
 
-    PostgreSQL has no -0.0, and makes a whole number of a float from 1e16 on, which is written with an exponent.
+    PostgreSQL has no -0.0.
     """
     number = float(digits)
-    is_kept = abs(number) < SHORTEST_EXPONENT and (number or math.copysign(1, number) > 0)
+    is_kept = number or math.copysign(1, number) > 0
     with suppress(ArithmeticError):
         if is_kept and Decimal(digits) == Decimal(repr(number)):
             return number

@@ -66,7 +66,10 @@ KEPT = frozenset(
     ]
 )
 #: What is right of these in what is new.
-NEW = {"host": "t.example:7233", "namespace": "n", "api_url": "https://l.example", "api_key": "secret"}
+NEW = {
+    "temporal-connections": {"host": "t.example:7233", "namespace": "n", "api_key": "secret"},
+    "litellm-connections": {"api_url": "https://l.example", "api_key": "secret"},
+}
 #: Parameters of which the document does not tell all: a text that has to be one which was answered before.
 TOLD = frozenset({"cursor", "If-Match", "Idempotency-Key"})
 #: The first would make each call again without a key, which callers without one do. The second minds what fields read
@@ -95,8 +98,9 @@ def for_these(case: Case, ids: Ids) -> None:
         if case.operation.label in MANAGING:
             case.body = {name: value for name, value in case.body.items() if name not in KEPT}
             is_new = case.operation.label.startswith("POST ")
-            made = NEW | {"name": f"made-{token_hex(8)}"}
-            case.body |= made | ({"queue_id": ids["queue_id"]} if "registered" in case.path else {}) if is_new else {}
+            if is_new and not case.operation.path.endswith(("/rotate", "/revoke")):
+                case.body |= {"name": f"made-{token_hex(8)}", **NEW.get(kind[0], {})}
+                case.body |= {"queue_id": ids["queue_id"]} if kind == ["registered-workers"] else {}
     case.headers = CaseInsensitiveDict()
     case.query = {name: value for name, value in (case.query or {}).items() if name not in TOLD | {"name", "tag"}}
 

@@ -130,8 +130,6 @@ def test_names_show_and_descriptions_have_lines(fleet: Fleet, manager: GoClient)
         b'{"settings":{"a":1e999}}',
         b'{"settings":{"a":1e-9999}}',
         b'{"settings":{"a":-0.0}}',
-        b'{"settings":{"a":1e22}}',
-        b'{"settings":{"a":[-1e16]}}',
         b'{"settings":{"a":[1.2345678901234567891]}}',
         b'{"description":"\xff"}',
     ],
