@@ -9,7 +9,7 @@ import pytest
 
 from controlplane.serving import garbage as module
 from controlplane.serving.bulkhead import Bulkhead, Kind
-from controlplane.serving.garbage import HOUR, MANY, SELDOM, TIMES, Garbage
+from controlplane.serving.garbage import HOUR, MANY, SELDOM, Garbage
 
 
 @pytest.fixture
@@ -71,15 +71,16 @@ def test_what_a_request_left_is_collected(knots: None) -> None:
         assert (left, Knot.left) == (1, 0)
 
 
-def test_what_pages_keep_is_set_aside_but_not_without_end(unchanged: None) -> None:
+def test_what_pages_keep_is_set_aside_but_not_without_end(unchanged: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMES", 2)
     garbage, kept, frozen = Garbage(), [], 0
     garbage.serve()
-    for _ in range(TIMES + 3):
+    for _ in range(4):
         kept.append([[number] for number in range(MANY)])
         before = gc.get_freeze_count()
         garbage.collect()
         frozen += gc.get_freeze_count() > before + MANY / 2
-    assert frozen == TIMES
+    assert frozen == 2
 
 
 def test_little_is_looked_through_each_time(unchanged: None) -> None:
