@@ -30,6 +30,8 @@ LISTS = frozenset(
     {
         "GET /api/v1/environments",
         "GET /api/v1/worker-queues",
+        "GET /api/v1/organization",
+        "GET /api/v1/registered-workers",
         "GET /api/v1/workers",
         "GET /api/v1/workers/{runner_name}",  # by a name, of which each organization may have one
     }
@@ -95,7 +97,7 @@ def run(scale: Scale, directory: Path) -> Figure:
     service.start()
     campaign = Campaign([fleet.temporal_api_key, fleet.litellm_api_key, fleet.api_key])
     callers = callers_of(service, fleet, foreign)
-    wanted, row = scale.of(4_000, 50_000), scale.of(18, 75)  # a quick pass makes some 4,400
+    wanted, row = scale.of(4_000, 50_000), scale.of(11, 75)  # a quick pass makes some 4,400
     for number in count(scale.seed):
         for operation, caller, mode in product(operations_of(service.url), callers, GenerationMode):
             campaign.attempt(caller, operation, mode, row=row, number=number)
@@ -125,7 +127,10 @@ def callers_of(service: Service, fleet: Fleet, foreign: Fleet) -> list[Caller]:
 def ids_of(service: Service, fleet: Fleet) -> Ids:
     """What an organization has, by the names that the document gives its parameters; its worker is started."""
     environment, queue = (get(service, fleet, name)[0] for name in ("environments", "worker-queues"))
+    managed = service.managed_ids(fleet.organization_id)
     return {
+        "key_id": managed.pop("key")[0],
+        **{f"connection_id of {kind}": ids[0] for kind, ids in managed.items()},
         "worker_id": fleet.worker_ids[0],
         "queue_id": queue["id"],
         "environment_id": environment["id"],

@@ -36,7 +36,11 @@ TOLERANCE = 0.05
 #: Times that a difference beyond the tolerance is measured again, with all that was measured before: noise then fades.
 ATTEMPTS = 10
 #: The path's part that names an object of ours; a lock's holder is any text.
-ID = re.compile(r"\{(?:queue_id|environment_id)\}|(?<=/v1/workers/)\{worker_id\}")
+ID = re.compile(
+    r"\{(?:queue_id|environment_id|key_id|connection_id)\}|(?:(?<=/v1/workers/)|(?<=/registered-workers/))\{worker_id\}"
+)
+#: What only our own tools call, whose bodies have no other members than the document's.
+CLOSED = ("registered-workers", "api-keys", "temporal-connections", "litellm-connections", "telemetry-settings")
 #: What is measured for every change; all calls are in the full drill.
 MEASURED = (
     "POST /api/v1/workers/{worker_id}/start",
@@ -79,6 +83,10 @@ class Call:
         path = ID.sub(identifier, path).replace("{worker_id}", "build-7")
         told = {self.member: identifier} if self.member else {"worker_id": "build-7"}
         sent = {"environment_name": "production", "name": "made", **told}
+        if self.name.split("/")[3] in CLOSED:
+            action = path.rpartition("/")[2]
+            sent = {"name": "made", **({self.member: identifier} if self.member else {})}
+            sent = {"revoke": {"reason": "drill"}, "rotate": {}, "verify": {}}.get(action, sent)
         body = json.dumps(sent) if method in {"POST", "PATCH"} else ""
         lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {api_key}"]
         lines += [f"Content-Length: {len(body)}", "Content-Type: application/json"] if body else []
@@ -87,19 +95,30 @@ class Call:
     @property
     def kind(self) -> str:
         """Which kind of object it is about."""
-        kinds = {"{queue_id}": "queue", "{environment_id}": "environment"}
+        kinds = {"{queue_id}": "queue", "{environment_id}": "environment", "{key_id}": "key"}
         found = ID.search(self.name)
+        if "{connection_id}" in self.name:
+            return self.name.split("/")[3]
+        if self.member == "queue_id":
+            return "queue"
         return kinds.get(found[0] if found else "", "name" if self.member == "environment_name" else "worker")
 
 
 def calls_of(document: dict[str, Any]) -> list[Call]:
     """All calls that take an id; every other one is there to be looked at, so a new one that takes ids is noticed."""
     names = [f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods]
-    in_body = {"POST /api/v1/workers/heartbeat": "worker_id", "POST /api/v1/workers/register": "environment_name"}
+    in_body = {
+        "POST /api/v1/workers/heartbeat": "worker_id",
+        "POST /api/v1/workers/register": "environment_name",
+        "POST /api/v1/registered-workers": "queue_id",
+        "POST /api/v1/api-keys": "queue_id",
+    }
     # Of the calls without, one takes a name within the key's organization, and one makes what is new there.
     lists = {f"GET /api/v1/{name}" for name in ("worker-queues", "environments", "workers", "workers/{runner_name}")}
     open_to_all = {f"GET /api/{name}" for name in ("health", "health/detailed", "ready")}
-    without = {*lists, *open_to_all, "POST /api/v1/environments"}
+    lists |= {f"GET /api/v1/{name}" for name in (*CLOSED, "organization", "members")}
+    new = {f"POST /api/v1/{name}" for name in ("environments", *CLOSED[2:])}
+    without = {*lists, *open_to_all, *new, "PATCH /api/v1/organization"}
     if strangers := {name for name in names if not ID.search(name)} - without - set(in_body):
         message = f"Do these take ids? {', '.join(sorted(strangers))}"
         raise AssertionError(message)
@@ -183,7 +202,9 @@ def _ask(scale: Scale, service: Service, own: Fleet, foreign: Fleet) -> Found:
     calls = calls_of(_json(wire, service, "/api/openapi.json"))
     scopes = () if scale.is_quick else ("environment", "queue", "worker")
     inquiry = Inquiry(wire, ids, own.api_key, rounds=scale.of(25, 500), found=Found(calls=len(calls)))
-    keys = {"organization": own.api_key, **_keys(service, scopes, own_ids)}
+    manager = ("issue_api_key", "--organization", own.organization_id, "--name", "manager", "--role", "manager")
+    managing = json.loads(service.set_up(*manager, "--format", "json"))["api_key"]
+    keys = {"organization": own.api_key, "manager": managing, **_keys(service, scopes, own_ids)}
     for call in calls:
         for scope, key in keys.items():
             inquiry.compare(call, scope, key)
@@ -206,6 +227,7 @@ def _ids_of(wire: Wire, service: Service, fleet: Fleet) -> dict[str, list[str]]:
         "queue": [row["id"] for row in told["worker-queue"]],
         "environment": [row["id"] for row in told["environment"]],
         "name": [f"{fleet.organization_id}.production"],
+        **service.managed_ids(fleet.organization_id),
     }
 
 
@@ -242,7 +264,10 @@ class Inquiry:
         expected = self.wire.ask(call.with_id(_unknown(call), api_key))
         if not expected.startswith(b"HTTP/1.1 404 "):
             self.found.different.append(f"{call.name} with an unknown id: {expected[:60]!r}")
+        is_closed = call.name.split("/")[3] in CLOSED  # there a name is no id, and is not looked for
         for kind, identifiers in self.ids.items():
+            if is_closed and kind == "name":
+                continue
             self.found.answers += 1
             if (answer := self.wire.ask(call.with_id(identifiers[0], api_key))) != expected:
                 self.found.different.append(f"{call.name} with a foreign {kind} by a key of one {scope}: {answer!r}")

@@ -44,6 +44,18 @@ def prepare_server(directory: Path) -> None:
     os.environ[PREPARED] = str(server.directory)
 
 
+#: Prints the ids of what a worker's key does not read.
+IDS = """
+import json
+from environments.models import LiteLLMConnection, TelemetrySettings, TemporalConnection
+from workers.models import ApiKey
+kinds = dict(zip(("key", "temporal-connections", "litellm-connections", "telemetry-settings"),
+                 (ApiKey, TemporalConnection, LiteLLMConnection, TelemetrySettings)))
+TelemetrySettings.objects.get_or_create(organization_id="{0}", name="drill")
+print(json.dumps({{name: [str(row.pk) for row in kind.objects.filter(organization="{0}")] for name, kind in kinds.items()}}))
+"""
+
+
 @dataclass(frozen=True)
 class Fleet:
     """An organization's workers, each of which can be started with the one key."""
@@ -154,6 +166,13 @@ class Service:
             check=False,
         )
         return self._printed_by(done, arguments)
+
+    def managed_ids(self, organization_id: str) -> dict[str, list[str]]:
+        """By the name of the resource: the ids of what a worker's key does not read."""
+        found: dict[str, list[str]] = json.loads(
+            self.set_up("shell", "--no-imports", "-c", IDS.format(organization_id))
+        )
+        return found
 
     def set_up(
         self,
