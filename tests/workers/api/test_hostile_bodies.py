@@ -28,8 +28,7 @@ def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
 
 
 def of_size(size: int) -> bytes:
-    body = info(b'"' + b"x" * 4_000 + b'"')
-    return body[:-1] + b" " * (size - len(body)) + b"}"
+    return info(b'"' + b"x" * 4_000 + b'"')[:-1].ljust(size - 1) + b"}"
 
 
 def values(count: int) -> bytes:

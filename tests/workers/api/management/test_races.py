@@ -25,6 +25,22 @@ pytestmark = [
 ROUNDS = 8
 
 
+def call_beside(another: "psycopg.Connection[Any]", manager: GoClient, *asked: Any) -> None:
+    """A call that begins before the other session commits what it has changed, and waits for it."""
+
+    def call() -> None:
+        try:
+            manager.call(*asked)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(call)
+        time.sleep(0.5)
+        another.commit()
+        made.result()
+
+
 @pytest.fixture
 def fleet() -> Fleet:
     return fresh_fleet()
@@ -81,18 +97,8 @@ def test_whoever_comes_second_to_a_name_is_told_so(
     path = f"/environments/{fleet.environment.pk}/worker-queues"
     path = path if method == "POST" else f"/worker-queues/{other.pk}"
 
-    def make() -> None:
-        try:
-            manager.call(method, path, {"name": "taken"})
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        made = pool.submit(make)
-        time.sleep(0.5)
-        another.commit()
-        with pytest.raises(GoError, match="Another worker queue of this environment has this name"):
-            made.result()
+    with pytest.raises(GoError, match="Another worker queue of this environment has this name"):
+        call_beside(another, manager, method, path, {"name": "taken"})
     assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
@@ -102,18 +108,8 @@ def test_what_another_call_has_deleted_meanwhile_is_not_found(
     queue = factories.create_queue(fleet.environment, "other")
     another.execute("DELETE FROM workers_workerqueue WHERE id = %s", [queue.pk])
 
-    def make() -> None:
-        try:
-            manager.call("POST", "/api-keys", {"name": "made", "queue_id": str(queue.pk)})
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        made = pool.submit(make)
-        time.sleep(0.5)
-        another.commit()
-        with pytest.raises(GoError, match="status 404"):
-            made.result()
+    with pytest.raises(GoError, match="status 404"):
+        call_beside(another, manager, "POST", "/api-keys", {"name": "made", "queue_id": str(queue.pk)})
     assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
