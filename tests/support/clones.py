@@ -17,6 +17,12 @@ from tests.support.processes import ROOT, ServerProcess, ask, free_port
 
 PARTS = ("controlplane", "environments", "workers", "templates", "examples", "manage.py")
 SECRETS = [name for name, _ in KINDS.values()]
+#: The tables that a server writes without being asked: its pulse, and what it does beside its requests.
+WRITTEN_BY_ITSELF = {
+    "workers_pulse",
+    *("workers_sweep", "workers_queueobservation", "workers_processobservation"),
+    *("workers_lookout", "workers_incident", "workers_notificationdelivery"),
+}
 
 
 class Clone:
@@ -68,9 +74,9 @@ class Clone:
         return False
 
     def rows(self) -> list[dict[str, Any]]:
-        """All that is stored, each row with its table, but for the pulse, which a server renews all the time."""
+        """All that is stored, each row with its table, but for what a server writes without being asked."""
         tables = self.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        names = {row["name"] for row in tables} - {"workers_pulse"}
+        names = {row["name"] for row in tables} - WRITTEN_BY_ITSELF
         return [{**row, "table": name} for name in sorted(names) for row in self.execute(f"SELECT * FROM {name}")]  # noqa: S608
 
     def execute(self, *statements: str) -> list[dict[str, Any]]:
