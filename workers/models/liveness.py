@@ -5,12 +5,15 @@ It is an SQL expression, so that what is filtered and counted follows the same r
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, ClassVar
 
 from django.db import models
-from django.db.models import Case, Expression, ExpressionWrapper, F, OuterRef, Q, Subquery, Value, When
+from django.db.models import Case, Expression, ExpressionWrapper, F, Q, Subquery, Value, When
 from django.db.models.functions import Coalesce, Greatest
-from django.db.models.lookups import GreaterThanOrEqual, LessThan
+from django.db.models.lookups import GreaterThanOrEqual, IsNull, LessThan
+
+from environments.database.expressions import Rule, Ruled
 
 #: Multiples of the heartbeat interval after which silence is Late, then Offline, and the least silence for Offline.
 LATE_AFTER_INTERVALS = 1.5
@@ -68,38 +71,23 @@ class Outage(models.Model):
         return f"{self.lost_at:%Y-%m-%d %H:%M:%S} to {self.recovered_at:%Y-%m-%d %H:%M:%S}"
 
 
-def liveness_of(instance: str, heartbeat_interval: str, now: datetime | Value, *, may_be_held: bool = True) -> Case:
+def liveness_of(instance: str, heartbeat_interval: str, now: datetime | Value, *, may_be_held: bool = True) -> Ruled:
     """Liveness of the instance that the lookup prefix `instance` leads to ("" for itself), as text.
 
     `heartbeat_interval` is the lookup of the queue's, in seconds. A worker that beats faster is fine. Whoever knows by
     `recovery` that nobody is held can say so, which leaves a fifth of the expression.
     """
-    silence = _Silence(instance, heartbeat_interval, now)
-    forgiven = silence.liveness_since(silence.absence.recovered_at)
-    return Case(
-        When(Q(**{f"{instance}id": None}), then=Value(Liveness.NEVER_STARTED)),
-        When(Q(**{f"{instance}stopped_at__isnull": False}), then=Value(Liveness.STOPPED)),
-        *([When(silence.is_forgiven, then=forgiven)] if may_be_held else []),
-        default=silence.liveness_since(F(f"{instance}last_heartbeat_at")),
-        output_field=models.CharField(),
-    )
+    return LIVENESS[may_be_held](_operands(instance, heartbeat_interval, now))
 
 
-def is_held(instance: str, heartbeat_interval: str, now: datetime | Value) -> Q:
+def is_held(instance: str, heartbeat_interval: str, now: datetime | Value) -> Ruled:
     """Not heard of since our own latest outage, but not Offline before it: silence counts anew from our recovery."""
-    return _Silence(instance, heartbeat_interval, now).is_forgiven
+    return HELD(_operands(instance, heartbeat_interval, now))
 
 
-def live_since(now: datetime | Value, *, may_be_held: bool = True) -> Expression:
+def live_since(now: datetime | Value, *, may_be_held: bool = True) -> Ruled:
     """Who was last heard of before this moment is not live, whatever its interval; it is the same for all rows."""
-    absence = _Absence(now)
-    longest = Value(LONGEST_HOLD)
-    if not may_be_held:
-        return absence.before(longest)
-    return Case(
-        When(LessThan(absence.recovered_at, absence.before(longest)), then=absence.before(longest)),
-        default=_time(Coalesce(absence.lost_at(longest), absence.now) - _duration(longest)),
-    )
+    return LIVE_SINCE[may_be_held]({"now": moment(now)})
 
 
 def intervals_before(moment: Any, heartbeat_interval: Any, count: float) -> Expression:
@@ -135,11 +123,26 @@ def may_be_excused(
     )
 
 
+def moment(now: datetime | Value) -> Value:
+    """A time of which queries know that it is one."""
+    return now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
+
+
+def _operands(instance: str, heartbeat_interval: str, now: datetime | Value) -> dict[str, Any]:
+    return {
+        "id": f"{instance}id",
+        "stopped_at": f"{instance}stopped_at",
+        "last": f"{instance}last_heartbeat_at",
+        "interval": heartbeat_interval,
+        "now": moment(now),
+    }
+
+
 class _Absence:
     """Our own latest outage, as expressions."""
 
-    def __init__(self, now: datetime | Value) -> None:
-        self.now = now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
+    def __init__(self, now: Expression) -> None:
+        self.now = now
         self._away = Q(LessThan(F("beat_at"), self.before(Value(AWAY_AFTER))))
 
     def before(self, duration: Any) -> Expression:
@@ -162,21 +165,20 @@ class _Absence:
 
 
 class _Silence:
-    """How long an instance has been silent, as expressions over one query.
+    """How long an instance has been silent, as expressions.
 
     Silence counts from the last heartbeat or, for one that was not Offline when we went away, from our recovery: an
     instance may not have had its turn since.
     """
 
-    def __init__(self, instance: str, heartbeat_interval: str, now: datetime | Value) -> None:
-        self._last = f"{instance}last_heartbeat_at"
-        self._interval = heartbeat_interval
+    def __init__(self, last: Expression, interval: Expression, now: Expression) -> None:
+        self.last, self._interval = last, interval
         self.absence = _Absence(now)
 
-    def liveness_since(self, last_sign: Any) -> Case:
+    def liveness_since(self, last_sign: Expression) -> Case:
         """By the time since the last sign of life; asks first what holds for most, since reckoning times is slow."""
-        late_before = self.absence.before(_intervals(F(self._interval), LATE_AFTER_INTERVALS))
-        offline_before = self.absence.before(_offline_after(F(self._interval)))
+        late_before = self.absence.before(_intervals(self._interval, LATE_AFTER_INTERVALS))
+        offline_before = self.absence.before(_offline_after(self._interval))
         return Case(
             When(GreaterThanOrEqual(last_sign, late_before), then=Value(Liveness.ONLINE)),
             When(GreaterThanOrEqual(last_sign, offline_before), then=Value(Liveness.LATE)),
@@ -186,9 +188,9 @@ class _Silence:
     @property
     def is_forgiven(self) -> Q:
         """In this order, and false rather than null without an outage: the second part is looked up for every row."""
-        is_before = Q(**{f"{self._last}__lt": Coalesce(self.absence.recovered_at, Value(LONG_AGO))})
-        lost_at = self.absence.lost_at(_offline_after(OuterRef(self._interval)))
-        return is_before & Q(**{f"{self._last}__gte": _time(lost_at - _offline_after(F(self._interval)))})
+        is_before = Q(LessThan(self.last, Coalesce(self.absence.recovered_at, Value(LONG_AGO))))
+        offline_after = _offline_after(self._interval)
+        return is_before & Q(GreaterThanOrEqual(self.last, _time(self.absence.lost_at(offline_after) - offline_after)))
 
 
 def _first(*queries: models.QuerySet[Any, Any]) -> Coalesce:
@@ -211,3 +213,42 @@ def _duration(expression: Any) -> Expression:
 
 def _time(expression: Any) -> Expression:
     return ExpressionWrapper(expression, models.DateTimeField())
+
+
+# --- The rules, which every query shares ---
+
+
+def _liveness(*, id: Any, stopped_at: Any, may_be_held: bool, **silent: Any) -> Case:  # noqa: A002  # the column
+    silence = _Silence(**silent)
+    forgiven = silence.liveness_since(silence.absence.recovered_at)
+    return Case(
+        When(IsNull(id, rhs=True), then=Value(Liveness.NEVER_STARTED)),
+        When(IsNull(stopped_at, rhs=False), then=Value(Liveness.STOPPED)),
+        *([When(silence.is_forgiven, then=forgiven)] if may_be_held else []),
+        default=silence.liveness_since(silence.last),
+        output_field=models.CharField(),
+    )
+
+
+def _is_held(**silent: Any) -> Q:
+    return _Silence(**silent).is_forgiven
+
+
+def _live_since(now: Any, *, may_be_held: bool) -> Expression:
+    absence = _Absence(now)
+    longest = Value(LONGEST_HOLD)
+    if not may_be_held:
+        return absence.before(longest)
+    return Case(
+        When(LessThan(absence.recovered_at, absence.before(longest)), then=absence.before(longest)),
+        default=_time(Coalesce(absence.lost_at(longest), absence.now) - _duration(longest)),
+    )
+
+
+_MOMENT = models.DateTimeField()
+_SILENT: dict[str, Any] = {"last": _MOMENT, "interval": models.PositiveIntegerField(), "now": _MOMENT}
+_PROCESS: dict[str, Any] = {"id": models.UUIDField(), "stopped_at": _MOMENT, **_SILENT}
+_BOTH = (True, False)
+LIVENESS = {each: Rule(partial(_liveness, may_be_held=each), models.CharField(), **_PROCESS) for each in _BOTH}
+LIVE_SINCE = {each: Rule(partial(_live_since, may_be_held=each), _MOMENT, now=_MOMENT) for each in _BOTH}
+HELD = Rule(_is_held, models.BooleanField(), **_SILENT)

@@ -12,6 +12,9 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models import Case, Q, Value, When
+from django.db.models.lookups import Exact, LessThanOrEqual
+
+from environments.database.expressions import Rule, Ruled
 
 REASON_LENGTH = 200
 WITHOUT_STATE = "A reason and an end belong to something that is disabled or draining."
@@ -144,15 +147,30 @@ def enabled(now: datetime | Value, *levels: str) -> Q:
     )
 
 
-def state_of(now: datetime | Value) -> Case:
+def state_of(now: datetime | Value) -> Ruled:
     """What `state_at` tells, as text."""
+    moment = now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
+    return STATE({**{name: name for name in ("state_ends_at", "is_disabled", "is_draining")}, "now": moment})
+
+
+def _state(*, now: Any, state_ends_at: Any, is_disabled: Any, is_draining: Any) -> Case:
     return Case(
-        When(_has_ended(now, ""), then=Value(State.ENABLED)),
-        When(is_disabled=True, then=Value(State.DISABLED)),
-        When(is_draining=True, then=Value(State.DRAINING)),
+        When(LessThanOrEqual(state_ends_at, now), then=Value(State.ENABLED)),
+        When(Exact(is_disabled, rhs=True), then=Value(State.DISABLED)),
+        When(Exact(is_draining, rhs=True), then=Value(State.DRAINING)),
         default=Value(State.ENABLED),
         output_field=models.CharField(),
     )
+
+
+STATE = Rule(
+    _state,
+    models.CharField(),
+    now=models.DateTimeField(),
+    state_ends_at=models.DateTimeField(),
+    is_disabled=models.BooleanField(),
+    is_draining=models.BooleanField(),
+)
 
 
 def _has_ended(now: datetime | Value, level: str) -> Q:
