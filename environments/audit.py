@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from django.db import models
-from django.db.models import Case, Max, When
+from django.db.models import Case, F, Max, When
 
+from environments.database.expressions import Among, ListOf
+from environments.database.statements import Parameter, Rows
 from environments.fields import SealedField
 from environments.models import AuditEvent, Organization
 from environments.models.connections import VERIFICATION
@@ -93,11 +95,19 @@ class Provenance:
 
 def provenance_of(ids: Iterable[Any], organization_id: str) -> dict[str, Provenance]:
     """What the trail knows of the organization's objects with these ids, by their ids as text; one statement."""
-    texts = [str(identifier) for identifier in ids]
-    events = AuditEvent.objects.filter(object_id__in=texts, organization=organization_id).order_by()
-    creators = Max(Case(When(action__endswith=".created", then="actor")))
-    found = events.values_list("object_id").annotate(created_by=creators, updated_at=Max("occurred_at"))
+    found = _HISTORY(ids=[str(identifier) for identifier in ids], organization_id=organization_id)
     return {object_id: Provenance(created_by, updated_at) for object_id, created_by, updated_at in found}
+
+
+def _history() -> Any:
+    ids = Parameter("ids", ListOf(models.CharField()))
+    organization_id = Parameter("organization_id", models.CharField())
+    events = AuditEvent.objects.filter(Among(F("object_id"), ids), organization=organization_id).order_by()
+    creators = Max(Case(When(action__endswith=".created", then="actor")))
+    return events.values_list("object_id").annotate(created_by=creators, updated_at=Max("occurred_at"))
+
+
+_HISTORY = Rows(_history)
 
 
 def kind_of(subject: models.Model) -> str:

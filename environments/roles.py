@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db.models import AutoField
+
+from environments.database.statements import Parameter, Rows
 from environments.models import Membership, Role
 
 
@@ -46,5 +49,11 @@ def staff_from(user: Any) -> Staff:
         return Staff()
     if user.is_superuser:
         return EVERYWHERE
-    found = Membership.objects.filter(user=user.pk).order_by().values_list("organization_id", "role")
-    return Staff(roles={organization_id: Role(role) for organization_id, role in found})
+    return Staff(roles={organization_id: Role(role) for organization_id, role in _ROLES(user=user.pk)})
+
+
+_ROLES = Rows(
+    lambda: (
+        Membership.objects.filter(user=Parameter("user", AutoField())).order_by().values_list("organization_id", "role")
+    )
+)

@@ -1,14 +1,16 @@
-"""Expressions that are compiled once and stand in any query.
+"""Expressions that are compiled once and stand in any query, and lists that are one parameter.
 
 A rule that many queries share, such as liveness, has dozens of parts. Django resolves and compiles each of them anew
 for every query, which takes ten times as long as the database does.
 """
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from django.db.models import Expression, sql
+from django.db import models
+from django.db.models import Expression, Lookup, sql
 
 #: What Django calls the tables of subqueries. The query in which a rule stands may call its own so, too.
 ALIASES = re.compile(r"\b([U-Z]\d+)\b")
@@ -83,3 +85,30 @@ class _Operand(Expression):
 
     def as_sql(self, _compiler: Any, _connection: Any) -> tuple[str, tuple[Any]]:
         return "%s", (self,)
+
+
+class ListOf(models.Field):  # type: ignore[type-arg]  # Django's fields are not generic when run
+    """The type of a parameter that is a list of values of another type."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def get_db_prep_value(self, value: Collection[Any], connection: Any, prepared: bool = False) -> Any:  # noqa: ARG002, FBT001, FBT002  # Django's signature
+        """PostgreSQL's arrays are lists; elsewhere it is JSON."""
+        if connection.vendor == "postgresql":
+            return list(value)
+        return json.dumps([self._kind.get_db_prep_value(each, connection) for each in value])
+
+
+class Among(Lookup):  # type: ignore[type-arg]  # as above
+    """Whether a value is in a list that is one parameter: so a statement is the same however long the list is."""
+
+    lookup_name = "among"
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Each database finds the values by an index, as it does with `IN`."""
+        lhs, lhs_parameters = self.process_lhs(compiler, connection)
+        rhs, rhs_parameters = self.process_rhs(compiler, connection)
+        among = "= ANY" if connection.vendor == "postgresql" else "IN (SELECT value FROM json_each"
+        return f"{lhs} {among}({rhs}){')' * among.count('(')}", [*lhs_parameters, *rhs_parameters]

@@ -7,7 +7,7 @@ thread's own. Nearly all of it is the ORM's own SQL; `Joined` and `Together` say
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from string import ascii_letters
 from typing import Any, NamedTuple
@@ -153,20 +153,29 @@ class Select[Row: models.Model](Statement):
     def _compile(self) -> tuple[str, Sequence[Any]]:
         compiler = self._build().query.get_compiler(connection=connection)
         text, parameters = compiler.as_sql()
-        self._part = _Part(compiler.klass_info, compiler.select)
-        self._annotations = list(compiler.annotation_col_map.items())
-        self._converters = compiler.get_converters([column for column, _, _ in compiler.select])
-        self._compiler = compiler
+        converters = compiler.get_converters([column for column, _, _ in compiler.select])
+        self._part = _Part(compiler.klass_info, compiler.select, converters)
+        self._annotations = [
+            (name, column, converters.get(column)) for name, column in compiler.annotation_col_map.items()
+        ]
         return text, parameters
 
     def _instances(self, rows: Any) -> Iterator[Row]:
         """What `QuerySet` makes of the rows of its query; what several rows point to is one object here."""
         known: dict[Any, Any] = {}
-        for row in self._compiler.apply_converters(rows, self._converters) if self._converters else rows:
+        for row in rows:
             found = self._part.instance(row, known)
-            for name, column in self._annotations:
-                setattr(found, name, row[column])
+            for name, column, converter in self._annotations:
+                setattr(found, name, row[column] if converter is None else _converted(row[column], converter))
             yield found
+
+
+def fetched[Row: models.Model](rows: models.QuerySet[Row]) -> list[Row]:
+    """The rows of a query, as `Select` makes them: of a thousand rows Django's own way takes twice as long."""
+    try:
+        return Select(lambda: rows)()
+    except EmptyResultSet:
+        return []
 
 
 class Rows(Statement):
@@ -206,14 +215,19 @@ def kept[**P](build: Callable[P, models.QuerySet[Any, Any]]) -> Callable[P, Rows
 class _Part:
     """The columns of a row that make an instance of one model, and the parts that make those it points to."""
 
-    def __init__(self, info: dict[str, Any], select: Sequence[Any]) -> None:
+    def __init__(self, info: dict[str, Any], select: Sequence[Any], converters: Mapping[int, Any]) -> None:
         fields = info["select_fields"]
         self._model = info["model"]
         self._columns = slice(fields[0], fields[-1] + 1)
         self._names = [column.target.attname for column, _, _ in select[self._columns]]
+        self._converters = [
+            (name, column, converters[column])
+            for name, column in zip(self._names, range(fields[0], fields[-1] + 1), strict=True)
+            if column in converters
+        ]
         self._key = fields[self._names.index(self._model._meta.pk.attname)]
         self._related = [
-            (_Part(related, select), related["local_setter"], related["remote_setter"])
+            (_Part(related, select, converters), related["local_setter"], related["remote_setter"])
             for related in info.get("related_klass_infos", ())
         ]
 
@@ -221,6 +235,8 @@ class _Part:
         """Without signals, and without setting each field by itself."""
         found = self._model.__new__(self._model)
         found.__dict__.update(zip(self._names, row[self._columns], strict=True))
+        for name, column, converter in self._converters:
+            found.__dict__[name] = _converted(row[column], converter)
         found._state = ModelState()
         found._state.adding, found._state.db = False, DEFAULT_DB_ALIAS
         for part, set_here, set_there in self._related:
@@ -236,6 +252,14 @@ class _Part:
         if key is not None and (self, key) not in known:
             known[self, key] = self.instance(row, known)
         return known.get((self, key))
+
+
+def _converted(value: Any, converter: tuple[Iterable[Any], Any]) -> Any:
+    """What Django makes of a column's value; here only of what becomes part of an instance."""
+    functions, expression = converter
+    for function in functions:
+        value = function(value, expression, connection)
+    return value
 
 
 class Update(Statement):

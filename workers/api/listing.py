@@ -1,6 +1,7 @@
 """What lists have in common: their order, their filters, and which part of one is answered."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -12,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.serializers import Serializer
 
+from environments.database.statements import fetched
 from workers.api.requests import InvalidQueryError, valid_query
 from workers.api.serializers.queues import PageSerializer
 
@@ -64,8 +66,10 @@ def page(
 
 def part(asked: dict[str, Any], rows: QuerySet[Any]) -> tuple[list[Any], dict[str, str]]:
     """The part that is asked for, in the order of the rows, and how many there are in all."""
-    start = asked["offset"]
-    return list(rows[start : start + asked["limit"]]), {"X-Total-Count": str(rows.count())}
+    start, limit = asked["offset"], asked["limit"]
+    found = fetched(rows[start : start + limit])
+    is_end = len(found) < limit and (found or not start)
+    return found, {"X-Total-Count": str(start + len(found) if is_end else rows.count())}
 
 
 def slice_of(asked: Mapping[str, Any], rows: QuerySet[Any], order: tuple[str, ...]) -> tuple[list[Any], str | None]:
@@ -95,7 +99,18 @@ def each(serializer_class: type[Serializer[Any]], rows: Any) -> Any:
 def _members_of(serializer_class: type[Serializer[Any]]) -> tuple[Any, list[tuple[str, Any, Any]]]:
     """The serializer, and each member with what reads it of a row and what shows it."""
     shape = serializer_class()
-    return shape, [(name, _reader_of(field), field.to_representation) for name, field in shape.fields.items()]
+    return shape, [(name, _reader_of(field), _shower_of(field)) for name, field in shape.fields.items()]
+
+
+def _shower_of(field: Any) -> Any:
+    """What shows a member's value; DRF looks for each time which zone counts, and all of ours are in UTC."""
+    if type(field) is not serializers.DateTimeField:
+        return field.to_representation
+
+    def show(value: datetime) -> Any:
+        return f"{value.isoformat()[:-6]}Z" if value.tzinfo is UTC else field.to_representation(value)
+
+    return show
 
 
 def _reader_of(field: Any) -> Any:
@@ -128,7 +143,7 @@ def _after(asked: Mapping[str, Any], rows: QuerySet[Any], order: tuple[str, ...]
         if told_order != list(order):
             raise InvalidQueryError({"cursor": ["invalid"]})
         rows = rows.filter(_beyond(order, values))
-    found = list(rows[: asked["limit"] + 1])
+    found = fetched(rows[: asked["limit"] + 1])
     return found[: asked["limit"]], len(found) > asked["limit"]
 
 

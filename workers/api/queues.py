@@ -232,7 +232,7 @@ def _queue(request: Request, queue_id: str) -> WorkerQueue:
 def _queues(request: Request, queues: QuerySet[WorkerQueue], filters: type[QueueFilterSerializer]) -> Response:
     status = valid_query(request, filters).get("status")
     queues = queues.alias(state=state_of(times.now())).filter(state=STATES[status]) if status else queues
-    rows, headers = page(request, queues.prefetch_related("environment"), filters, LOOKUPS)
+    rows, headers = page(request, queues.select_related("environment"), filters, LOOKUPS)
     return Response(each(WorkerQueueSerializer, describe_queues(rows, times.now())), headers=headers)
 
 

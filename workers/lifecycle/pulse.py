@@ -8,9 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Exists, F, Max, OuterRef, Subquery, Value
+from django.db.models import DateTimeField, Exists, F, Max, OuterRef, Subquery, Value
 from django.db.models.functions import Least, Now
 
+from environments.database.statements import Parameter, Rows
 from workers.models import ApiKey, Outage, Pulse, WorkerInstance, WorkerQueue
 from workers.models.liveness import AWAY_AFTER, LONGEST_HOLD, offline_after
 
@@ -62,14 +63,21 @@ def recovery(now: datetime) -> Outage | None:
 
     One that goes on has `recovered_at` now.
     """
-    latest = Outage.objects.filter(recovered_at__gte=now - LONGEST_HOLD)
-    known = {name: Subquery(latest.values(name)[:1]) for name in ("lost_at", "recovered_at")}
-    beat_at, lost_at, recovered_at = Pulse.objects.values_list("beat_at").annotate(**known).first() or (now, None, None)
+    beat_at, lost_at, recovered_at = next(iter(_KNOWN(since=now - LONGEST_HOLD)), (now, None, None))
     if beat_at < now - AWAY_AFTER:
         return Outage(lost_at=beat_at, recovered_at=now)
     if lost_at is None or recovered_at < now - _longest_silence() or not WorkerInstance.objects.held(now).exists():
         return None
     return Outage(lost_at=lost_at, recovered_at=min(recovered_at, now))
+
+
+def _known() -> Any:
+    latest = Outage.objects.filter(recovered_at__gte=Parameter("since", DateTimeField()))
+    known = {name: Subquery(latest.values(name)[:1]) for name in ("lost_at", "recovered_at")}
+    return Pulse.objects.order_by().values_list("beat_at").annotate(**known)
+
+
+_KNOWN = Rows(_known)
 
 
 def _longest_silence() -> timedelta:

@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet, Value
+from django.db.models import DateTimeField, Q, QuerySet, UUIDField, Value
 
+from environments.database.statements import Parameter, Select
 from workers.models import QueueObservation, Work, WorkerInstance, WorkerQueue
 from workers.models.instances import InstanceQuerySet
 from workers.models.observations import HAS_STRANGERS, WAITING_IN_VAIN, fresh_queues
@@ -37,7 +38,7 @@ def polled_by_strangers(now: datetime | Value) -> QuerySet[QueueObservation]:
 
 def fresh_observation_of(queue: WorkerQueue, now: datetime) -> QueueObservation | None:
     """What was seen of the queue, while it still says something."""
-    return QueueObservation.objects.filter(fresh_queues(now), queue=queue.pk).first()
+    return _FRESH.first(queue=queue.pk, now=now)
 
 
 def works_of(workers: Collection[UUID], now: datetime, *, may_be_held: bool = True) -> dict[UUID, str]:
@@ -45,3 +46,10 @@ def works_of(workers: Collection[UUID], now: datetime, *, may_be_held: bool = Tr
     current = WorkerInstance.objects.current(now, may_be_held=may_be_held).filter(worker__in=workers)
     rows: Any = with_work(current, now).order_by()
     return dict(rows.values_list("worker_id", "work"))
+
+
+_FRESH = Select(
+    lambda: QueueObservation.objects.filter(
+        fresh_queues(Parameter("now", DateTimeField())), queue=Parameter("queue", UUIDField())
+    ).order_by()
+)

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Max, Q, Sum
+from django.db.models import Count, DateTimeField, F, Max, Q, Sum, UUIDField, Value
 
 from environments import audit
 from environments.audit import Provenance
+from environments.database.expressions import Among, ListOf
+from environments.database.statements import Parameter, Rows, kept
 from environments.models import Environment
 from environments.models.connections import CONNECTION_POINTERS
 from workers.configuration.effective import revision_of_queue
@@ -25,6 +27,7 @@ from workers.models import (
     WorkerStart,
 )
 from workers.models.instances import InstanceQuerySet
+from workers.reports.attention import NOW
 from workers.reports.observed import fresh_observation_of
 
 DAY = timedelta(days=1)
@@ -106,10 +109,10 @@ def with_reports(instances: list[WorkerInstance]) -> list[WorkerInstance]:
         if not hasattr(instance, "report"):
             instance.report = InstanceReport(reported_at=instance.started_at)
     untold = [instance for instance in instances if not instance.report.system_info]
-    starts = WorkerStart.objects.in_bulk([instance.pk for instance in untold])
+    told = dict(_TOLD_AT_START(ids=[instance.pk for instance in untold])) if untold else {}
     for instance in untold:
-        if start := starts.get(instance.pk):
-            instance.report.system_info = start.system_info
+        if instance.pk in told:
+            instance.report.system_info = told[instance.pk]
     return instances
 
 
@@ -119,20 +122,16 @@ def measure_queue(queue: WorkerQueue, now: datetime) -> QueueMetrics:
     Looked at are each worker's current process and those that were heard of or ended within 24 hours, which indexes
     find: so an error of a process that another one followed is told for a day.
     """
-    instances = WorkerInstance.objects.filter(worker__queue=queue)
-    older = instances.filter(is_current=False)
-    figures = [
-        _figures(instances.filter(is_current=True), now),
-        _figures(older.filter(stopped_at=None, older_heartbeat_at__gt=now - DAY), now),
-        _figures(older.filter(stopped_at__gt=now - DAY), now),
-    ]
+    figures = _FIGURES(queue=queue.pk, since=now - DAY)
+    tasks, last_error_at, last_activity_at = zip(*figures, strict=True)
+    ((total_workers,),) = _WORKERS(queue=queue.pk)
     return QueueMetrics(
         queue=queue,
         counts=_counts("worker__queue", [queue.pk], now).get(queue.pk, Counts()),
-        total_workers=Worker.objects.filter(queue=queue).count(),
-        tasks_processed_24h=sum(each["tasks"] or 0 for each in figures),
-        last_error_at=max((each["last_error_at"] for each in figures if each["last_error_at"]), default=None),
-        last_activity_at=max((each["last_activity_at"] for each in figures if each["last_activity_at"]), default=None),
+        total_workers=total_workers,
+        tasks_processed_24h=sum(filter(None, tasks)),
+        last_error_at=max(filter(None, last_error_at), default=None),
+        last_activity_at=max(filter(None, last_activity_at), default=None),
         updated_at=now,
         observation=fresh_observation_of(queue, now),
     )
@@ -169,19 +168,22 @@ def _describe[Row: (WorkerQueue, Environment)](rows: list[Row], path: str, now: 
     ]
 
 
-def _figures(instances: InstanceQuerySet, now: datetime) -> dict[str, Any]:
-    failed = ~Q(error_message="") | (Q(exit_code__isnull=False) & ~Q(exit_code=0))
-    return instances.aggregate(
-        tasks=Sum("tasks_processed", filter=Q(last_heartbeat_at__gt=now - DAY)),
-        last_error_at=Max("stopped_at", filter=failed & Q(stopped_at__isnull=False)),
-        last_activity_at=Max("last_heartbeat_at"),
-    )
-
-
 def _counts(path: str, ids: Collection[UUID], now: datetime) -> dict[UUID, Counts]:
     """Counts of the live instances, by the id that the lookup leads to; one statement."""
-    live = WorkerInstance.objects.live(now).filter(**{f"{path}__in": ids})
-    found = (
+    return {identifier: Counts(*counts) for identifier, *counts in _counted(path)(ids=ids, now=now)}
+
+
+# --- Statements, which are made once ---
+
+_QUEUE = Parameter("queue", UUIDField())
+_SINCE = Parameter("since", DateTimeField())
+_IDS = Parameter("ids", ListOf(UUIDField()))
+
+
+@kept
+def _counted(path: str) -> Any:
+    live = WorkerInstance.objects.live(NOW).filter(Among(F(path), _IDS))
+    return (
         live.order_by()
         .values_list(path)
         .annotate(
@@ -190,4 +192,39 @@ def _counts(path: str, ids: Collection[UUID], now: datetime) -> dict[UUID, Count
             busy=Count("pk", filter=Q(activity=Activity.BUSY)),
         )
     )
-    return {identifier: Counts(*counts) for identifier, *counts in found}
+
+
+def _figures() -> Any:
+    """Of the current processes, of older ones that were heard of since, and of those that have ended since."""
+    instances = WorkerInstance.objects.filter(worker__queue=_QUEUE).order_by()
+    older = instances.filter(is_current=False)
+    parts = [
+        _figures_of(instances.filter(is_current=True)),
+        _figures_of(older.filter(stopped_at=None, older_heartbeat_at__gt=_SINCE)),
+        _figures_of(older.filter(stopped_at__gt=_SINCE)),
+    ]
+    return parts[0].union(*parts[1:], all=True).order_by()
+
+
+def _figures_of(instances: InstanceQuerySet) -> Any:
+    failed = ~Q(error_message="") | (Q(exit_code__isnull=False) & ~Q(exit_code=0))
+    figures = {
+        "tasks": Sum("tasks_processed", filter=Q(last_heartbeat_at__gt=_SINCE)),
+        "last_error_at": Max("stopped_at", filter=failed & Q(stopped_at__isnull=False)),
+        "last_activity_at": Max("last_heartbeat_at"),
+    }
+    return _whole(instances).annotate(**figures).values_list(*figures)
+
+
+def _whole(rows: Any) -> Any:
+    """All rows as one group."""
+    return rows.annotate(whole=Value(1)).values("whole")
+
+
+_FIGURES = Rows(_figures)
+_WORKERS = Rows(
+    lambda: _whole(Worker.objects.filter(queue=_QUEUE).order_by()).annotate(count=Count("pk")).values_list("count")
+)
+_TOLD_AT_START = Rows(
+    lambda: WorkerStart.objects.filter(Among(F("pk"), _IDS)).order_by().values_list("pk", "system_info")
+)
