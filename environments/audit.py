@@ -1,8 +1,9 @@
 """Writes the audit trail; call it inside the transaction of what it tells of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django.db import models
@@ -115,15 +116,25 @@ def kind_of(subject: models.Model) -> str:
     return str(subject._meta.verbose_name).lower().replace(" ", "_")
 
 
-def snapshot(subject: models.Model) -> dict[str, Any]:
-    """A row's fields as the audit trail may show them: no sealed text, no hash, JSON types only."""
+def snapshot(subject: models.Model, among: Container[str] | None = None) -> dict[str, Any]:
+    """A row's fields, or some of them, as the audit trail may show them: no sealed text, no hash, JSON types only."""
     return {
-        field.name: _plain(field.value_from_object(subject))
-        for field in subject._meta.concrete_fields
+        name: _plain(getattr(subject, attribute))
+        for name, attribute in _shown(type(subject))
+        if among is None or name in among
+    }
+
+
+@cache
+def _shown(model: type[models.Model]) -> list[tuple[str, str]]:
+    """The names of fields that the trail may show, and of their values."""
+    return [
+        (field.name, field.attname)
+        for field in model._meta.concrete_fields
         if field.name not in BOOKKEEPING | HIDDEN
         and not isinstance(field, SealedField)
         and not field.name.endswith("_hash")
-    }
+    ]
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:

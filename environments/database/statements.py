@@ -74,7 +74,8 @@ class _Places:
         if parameter is None or parameter == "":
             return "NULL" if parameter is None else "''"
         is_given = type(parameter) is Slot
-        what = parameter.at() if is_given else (type(parameter), parameter)
+        is_list = type(parameter) is list  # which has no hash
+        what = parameter.at() if is_given else (type(parameter), id(parameter) if is_list else parameter)
         if what not in self._names:
             turn, letter = divmod(len(self._names), len(ascii_letters))
             name = self._names[what] = f"{ascii_letters[letter]}{turn or ''}"

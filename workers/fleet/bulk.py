@@ -7,11 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, F, Q, UUIDField, Value
 
 from environments import audit
 from environments.audit import Actor
+from environments.database.expressions import Among, ListOf
 from environments.database.for_many import insert_of
+from environments.database.statements import fetched
 from environments.models import AuditEvent
 from workers.api_keys.issuing import DEFAULT_LIFETIME, IssuedApiKey, issue_api_key
 from workers.configuration.impact import CannotStart, QueueImpact, cannot_start, compare, cut_off
@@ -121,7 +123,7 @@ def shares_of(ids: Collection[UUID], now: datetime, *, state: State | None = Non
     found = (
         Worker.objects.with_liveness(now)
         .annotate(state=state_of(now))
-        .filter(pk__in=ids)
+        .filter(_among(ids))
         .order_by()
         .values_list("queue")
         .annotate(
@@ -183,7 +185,12 @@ def _locked(ids: Collection[UUID]) -> list[Worker]:
 
 
 def _chosen(ids: Collection[UUID]) -> WorkerQuerySet:
-    return Worker.objects.filter(pk__in=ids).order_by("pk")
+    return Worker.objects.filter(_among(ids)).order_by("pk")
+
+
+def _among(ids: Collection[UUID]) -> Among:
+    """That a worker is one of these: thousands, which is a long list and a short statement."""
+    return Among(F("pk"), Value(list(ids), output_field=ListOf(UUIDField())))
 
 
 def _change(ids: Collection[UUID], values: dict[str, Any], *, actor: Actor, now: datetime) -> Outcome:
@@ -192,7 +199,7 @@ def _change(ids: Collection[UUID], values: dict[str, Any], *, actor: Actor, now:
     What is recorded is made before anything is locked; if it is no longer so then, it is made anew.
     """
     for _ in range(ATTEMPTS):
-        workers = list(_chosen(ids))
+        workers = fetched(_chosen(ids))
         read = [tuple(getattr(worker, name) for name in COLUMNS) for worker in workers]
         disabled = _kept_disabled(workers, values, now)
         changed = _changed([worker for worker in workers if worker.pk not in disabled], values, now)
@@ -203,7 +210,7 @@ def _change(ids: Collection[UUID], values: dict[str, Any], *, actor: Actor, now:
                 continue
             record.run()
             # Last, since heartbeats wait from here on: the current process goes with its worker to a queue.
-            Worker.objects.filter(pk__in=[worker.pk for worker, _ in changed]).update(**values)
+            Worker.objects.filter(_among([worker.pk for worker, _ in changed])).update(**values)
         unchanged = len(workers) - len(changed) - len(disabled)
         return Outcome(changed=len(changed), unchanged=unchanged, disabled=len(disabled))
     msg = "Nothing was changed: somebody else changes the same workers again and again. Try again."
@@ -221,9 +228,9 @@ def _changed(workers: list[Worker], values: dict[str, Any], now: datetime) -> li
     found = []
     for worker in workers:
         worker.forget_ended(now)
-        before = audit.snapshot(worker)
+        before = audit.snapshot(worker, values)
         for name, value in values.items():
             setattr(worker, name, value)
-        if changes := audit.difference(before, audit.snapshot(worker)):
+        if changes := audit.difference(before, audit.snapshot(worker, values)):
             found.append((worker, changes))
     return found
