@@ -42,7 +42,7 @@ class Rule:
         return self._known[connection.vendor]
 
     def _compile(self, connection: Any) -> tuple[str, list[tuple[Any, str]]]:
-        query = sql.Query(None)  # type: ignore[arg-type]  # of no table, as Django's own of a condition
+        query = sql.Query(None)  # of no table, as Django's own of a condition
         built = self._build(**self._operands).resolve_expression(query, allow_joins=False)
         text, parameters = query.get_compiler(connection=connection).compile(built)
         first, *others = PLACEHOLDER.split(ALIASES.sub(r"of_\1", text))
@@ -55,7 +55,7 @@ class Ruled(Expression):
     def __init__(self, rule: Rule, *operands: Any) -> None:
         super().__init__(output_field=rule.answer)
         self._rule = rule
-        self._operands = self._parse_expressions(*operands)
+        self._operands: list[Any] = [models.F(each) if isinstance(each, str) else each for each in operands]
 
     def get_source_expressions(self) -> list[Any]:
         return self._operands
@@ -63,17 +63,17 @@ class Ruled(Expression):
     def set_source_expressions(self, exprs: Any) -> None:
         self._operands = exprs
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         """The rule's text with the operands in it."""
         operands = dict(zip(self._rule.names, map(compiler.compile, self._operands), strict=True))
         text, others = self._rule.text(connection)
-        texts, parameters = [text], []
+        texts, parameters = [text], list[Any]()
         for parameter, following in others:
             is_operand = isinstance(parameter, _Operand)
             operand, given = operands[parameter.name] if is_operand else ("%s", (parameter,))
             texts += (operand, following)
             parameters += given
-        return "".join(texts), parameters
+        return "".join(texts), tuple(parameters)
 
 
 class _Operand(Expression):
@@ -101,7 +101,7 @@ class ListOf(models.Field):  # type: ignore[type-arg]  # Django's fields are not
         return json.dumps([self._kind.get_db_prep_value(each, connection) for each in value])
 
 
-class Among(Lookup):  # type: ignore[type-arg]  # as above
+class Among(Lookup):
     """Whether a value is in a list that is one parameter: so a statement is the same however long the list is."""
 
     lookup_name = "among"

@@ -1,4 +1,4 @@
-"""A rule stands in any query as what it is made of would, and is compiled once."""
+"""A rule stands in any query as what it is made of would, and is compiled once; a list is one parameter."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +8,8 @@ from django.db import models
 from django.db.models import Case, F, OuterRef, Q, Subquery, Value, When
 from django.db.models.lookups import Exact, GreaterThan
 
-from environments.database.expressions import Rule
+from environments.database.expressions import Among, ListOf, Rule
+from environments.database.statements import Parameter, Rows, fetched
 from environments.models import Environment, Organization
 
 pytestmark = pytest.mark.django_db
@@ -85,3 +86,37 @@ def test_it_is_made_once() -> None:
     for _ in range(3):
         list(Organization.objects.annotate(age=_of(rule)))
     assert len(built) == 1
+
+
+@pytest.mark.usefixtures("organizations")
+def test_a_list_of_any_length_is_one_parameter_of_a_statement() -> None:
+    among = Among(F("pk"), Parameter("ids", ListOf(models.CharField())))
+    statement = Rows(lambda: Organization.objects.filter(among).order_by("pk").values_list("pk"))
+    assert statement(ids=["c", "a", "nobody"]) == [("a",), ("c",)]
+    assert statement(ids=[]) == []
+    assert len(statement(ids=[f"no-{number}" for number in range(3_000)] + ["b"])) == 1
+
+
+@pytest.mark.usefixtures("organizations")
+def test_a_list_of_ids_is_found_in_a_query() -> None:
+    chosen = Environment.objects.filter(name="of-a")
+    ids = Value([row.pk for row in chosen], output_field=ListOf(models.UUIDField()))
+    among = Environment.objects.filter(Among(F("pk"), ids))
+    assert [row.name for row in among] == [row.name for row in fetched(among)] == ["of-a"]
+    assert among.update(name="other") == 1
+
+
+@pytest.mark.usefixtures("organizations")
+def test_what_is_fetched_is_as_django_has_it() -> None:
+    rows = Environment.objects.select_related("organization__temporal_connection").annotate(
+        one=Value({"a": [1]}, models.JSONField())
+    )
+    rows.update(tags=["x"], settings={"y": 1})
+    plain, made = list(rows.order_by("name")), fetched(rows.order_by("name"))
+    assert [vars(row) | {"_state": None} for row in made] == [vars(row) | {"_state": None} for row in plain]
+    assert [row.organization.temporal_connection for row in made] == [None, None]
+    assert made[0].settings is not made[1].settings
+
+
+def test_of_nothing_nothing_is_fetched() -> None:
+    assert fetched(Organization.objects.none()) == []
