@@ -10,7 +10,7 @@ request_id = ContextVar("request_id", default="")
 
 
 # What no line tells is not found out for each.
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
 
 
 class JsonFormatter(logging.Formatter):

@@ -14,11 +14,11 @@ import threading
 import time
 import weakref
 from base64 import urlsafe_b64decode
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from http import HTTPStatus
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -47,6 +47,8 @@ SHORT = re.compile(
     r"/api/v1/((environments|worker-queues)/[^/]+(/config|/worker-command|/update-lock-status)?"
     r"|(registered-workers|api-keys|[a-z]+-connections|telemetry-settings)/[^/]+|organization)/?"
 )
+#: Of a token's payload: none of ours is as long.
+LONGEST_PAYLOAD = 4_000
 #: Scripts that pages are broken without; they ask neither the database nor anybody else.
 UNCOUNTED = ("/api/health", "/api/ready", "/admin/jsi18n/")
 #: What managers change, which waits for locks and looks at much: no worker calls any of these.
@@ -139,8 +141,8 @@ class Bulkhead:
         self._turn: SimpleQueue[None] = SimpleQueue()
         self._turn.put(None)
         self._calls: set[Call] = set()
-        #: How many bodies each organization is sending.
-        self._bodies: Counter[str] = Counter()
+        #: How many bodies are being sent, and how many of these each organization sends.
+        self._sent, self._bodies = 0, dict[str, int]()
         #: When a call of an organization waited in vain.
         self._in_vain: dict[str, float] = {}
         self._thread = threading.local()
@@ -273,13 +275,16 @@ class Bulkhead:
             if call:
                 call.reads_since = None
             with self.lock:
-                self._bodies[organization_id] -= 1
+                self._sent -= 1
+                if left := self._bodies.pop(organization_id) - 1:
+                    self._bodies[organization_id] = left
 
     def _takes_body(self, organization_id: str) -> bool:
         with self.lock:
-            if self._bodies[organization_id] and self._bodies.total() >= self._most_bodies:
+            own = self._bodies.get(organization_id, 0)
+            if own and self._sent >= self._most_bodies:
                 return False
-            self._bodies += Counter({organization_id: 1})  # which forgets those that send none
+            self._sent, self._bodies[organization_id] = self._sent + 1, own + 1
             return True
 
     def _waits_in_vain(self, holder: str) -> bool:
@@ -296,10 +301,16 @@ def holder_of(request: HttpRequest, kind: Kind) -> str:
 
 def organization_in(authorization: str) -> str:
     """Whose key it says it is. Nobody has looked whether that is true, but no forged key holds a thread up."""
+    payload = authorization.partition(".")[2].partition(".")[0]
+    return _organization_told_by(payload) if len(payload) <= LONGEST_PAYLOAD else ""
+
+
+@lru_cache(1_000)
+def _organization_told_by(payload: str) -> str:
+    """Of a token's payload, which is no secret without its signature."""
     try:
-        payload = authorization.split(".")[1]
         return str(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["org"])
-    except (IndexError, KeyError, TypeError, ValueError, RecursionError, binascii.Error):
+    except (KeyError, TypeError, ValueError, RecursionError, binascii.Error):
         return ""
 
 

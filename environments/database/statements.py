@@ -17,6 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, connections, models
 from django.db.models import sql
 from django.db.models.base import ModelState
 from django.db.models.constants import OnConflict
+from django.db.models.lookups import Exact
 
 #: How many statements of one kind are kept, which differ by who may see what.
 KEPT = 64
@@ -36,6 +37,15 @@ class Parameter(models.Value):
 
     def as_sql(self, _compiler: Any, _connection: Any) -> tuple[str, tuple[Any]]:
         return "%s", (Slot(self.name, self.output_field),)
+
+
+def found_alone(rows: models.QuerySet[Any]) -> Exact:
+    """The condition that there is such a row, of which there is at most one; it is looked for by itself.
+
+    PostgreSQL may join what `Exists` asks in any order, by what it knows of the tables' sizes: of a new installation
+    nothing. A plan that it had kept from then read all queues at each heartbeat.
+    """
+    return Exact(models.Subquery(rows.order_by().values_list(models.Value(value=True))), rhs=True)
 
 
 class Slot(NamedTuple):

@@ -113,7 +113,10 @@ def same_organization(*pointers: str, organization: str = "organization") -> lis
 class TenantOwned(models.Model):
     """A row that belongs to one organization and can be pointed to only from within it."""
 
-    organization = models.ForeignKey("environments.Organization", on_delete=models.PROTECT, related_name="+")
+    # Its index is the one of the tenant's key.
+    organization = models.ForeignKey(
+        "environments.Organization", on_delete=models.PROTECT, related_name="+", db_index=False
+    )
 
     class Meta:
         abstract = True

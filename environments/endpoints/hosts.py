@@ -7,6 +7,7 @@ or full-width forms, zone ids) is refused instead of being interpreted.
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -99,6 +100,7 @@ class AllowedHost:
         return host.endswith(self.pattern) if self.pattern.startswith(".") else host == self.pattern
 
 
+@lru_cache(1_000)
 def is_loopback(host: str | None) -> bool:
     """Whether a host name or address is this machine."""
     if host == "localhost":

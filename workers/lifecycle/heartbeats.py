@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import models
 from django.db.models import Case, F, OuterRef, Q, Subquery, When
 
-from environments.database.statements import Insert, Parameter, Select, Update
+from environments.database.statements import Insert, Parameter, Select, Update, found_alone
 from environments.models import AuditEvent
 from workers.api_keys.access import UnknownObjectError, name_within, reach
 from workers.api_keys.presented import PresentedKey
@@ -28,6 +28,7 @@ from workers.models import (
 from workers.models.instances import LOG_LINES, TASK_ID_LENGTH
 from workers.models.liveness import intervals_before
 from workers.models.states import not_disabled
+from workers.models.workers import that_cover
 
 #: Seconds after which a heartbeat has waited for somebody who changes its worker, so that all is looked at anew: what
 #: its statement has read of other rows is as old as its wait.
@@ -113,7 +114,7 @@ def _noted() -> dict[str, Any]:
     """
     address, now = (_parameter(name) for name in ("client_address", "last_heartbeat_at"))
     is_elsewhere = ~Q(heartbeat_address=address)
-    queue = WorkerQueue.objects.filter(pk=OuterRef("queue"))
+    queue = WorkerQueue.objects.filter(pk=OuterRef("queue")).order_by()
     soon = intervals_before(now, Subquery(queue.values("heartbeat_interval")), CERTAINLY_SOONER)
     doubled = Case(When(last_heartbeat_at__gt=soon, then=now), default=F("doubled_at"))
     names = ("last_heartbeat_at", "activity", "tasks_processed", "current_task_id", "api_key_id")
@@ -143,10 +144,12 @@ def _beat(*, is_told: bool, **where: Any) -> Update:
         organization=Parameter("organization_id", models.CharField()),
     )
     worker_id = Parameter("worker_id", models.UUIDField())
-    workers = Worker.objects.filter(not_disabled(now, "", "queue__"), pk=worker_id, **where)
+    workers = Worker.objects.filter(
+        not_disabled(now, "", "queue__"), found_alone(that_cover(key)), pk=worker_id, **where
+    )
     instances = WorkerInstance.objects.filter(worker=worker_id, is_current=True, stopped_at=None)
     speaks = AGREES & (Q(is_contested=False) | MAY_BE) if is_told else Q(is_contested=False) | AT_SAME_ADDRESS
-    return Update(lambda: instances.filter(speaks, worker__in=workers.covered_by(key)), values=_noted())
+    return Update(lambda: instances.filter(speaks, found_alone(workers)), values=_noted())
 
 
 _IN_ENVIRONMENT = {"queue__environment__name": Parameter("environment_name", models.CharField())}

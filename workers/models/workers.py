@@ -43,23 +43,27 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 
     def covered_by(self, keys: "ApiKeyQuerySet") -> Self:
         """The workers within the scope of one of the keys; the same rule as `ApiKey.covers`."""
-        return self.filter(
-            Exists(
-                keys.filter(
-                    Q(environment=None) | Q(environment=OuterRef("queue__environment")),
-                    Q(queue=None) | Q(queue=OuterRef("queue")),
-                    Q(worker=None) | Q(worker=OuterRef("pk")),
-                    organization=OuterRef("organization"),
-                )
-            )
-        )
+        return self.filter(Exists(that_cover(keys)))
+
+
+def that_cover(keys: "ApiKeyQuerySet") -> "ApiKeyQuerySet":
+    """Of the keys those that cover the worker of the query around it."""
+    return keys.filter(
+        Q(environment=None) | Q(environment=OuterRef("queue__environment")),
+        Q(queue=None) | Q(queue=OuterRef("queue")),
+        Q(worker=None) | Q(worker=OuterRef("pk")),
+        organization=OuterRef("organization"),
+    )
 
 
 class Worker(HasConnections, HasState, TenantOwned):
     """A registered identity, created once; its process is a `WorkerInstance`."""
 
     id = models.UUIDField("ID", primary_key=True, default=uuid.uuid4, editable=False)
-    queue = models.ForeignKey(WorkerQueue, on_delete=models.PROTECT, related_name="workers")
+    # Names are once in a queue, which is its index; the tenant's constraint checks the pointer.
+    queue = models.ForeignKey(
+        WorkerQueue, on_delete=models.PROTECT, related_name="workers", db_index=False, db_constraint=False
+    )
     name = SlugField()
     description = models.CharField(max_length=300, blank=True)
     labels = LabelsField(db_default="")

@@ -15,6 +15,7 @@ from environments.models import AuditEvent, LiteLLMConnection, TemporalConnectio
 from tests.support.calls import fresh_fleet, start
 from tests.support.console import person, signed_in, url
 from tests.support.factories import Fleet
+from tests.support.plans import rows_read
 from workers.models import ApiKey, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -78,14 +79,8 @@ def looked_at(client: Client, address: str) -> dict[str, int]:
             cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
             (answer,) = cursor.fetchone() or ()
             (plan,) = json.loads(answer) if isinstance(answer, str) else answer
-            found[sql] = _rows(plan["Plan"])
+            found[sql] = rows_read(plan["Plan"])
     return found
-
-
-def _rows(node: dict[str, Any]) -> int:
-    kinds = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
-    own = sum(node.get(kind, 0) for kind in kinds) * node["Actual Loops"] if "Scan" in node["Node Type"] else 0
-    return int(own) + sum(_rows(each) for each in node.get("Plans", ()))
 
 
 def test_no_page_looks_at_all_of_a_long_history(fleet: Fleet) -> None:

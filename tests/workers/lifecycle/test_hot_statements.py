@@ -1,12 +1,19 @@
 """The statements of starts and heartbeats: their text stays within what the driver remembers, and cursors are kept."""
 
+import json
+
 import pytest
 from django.db import DataError, connection, models
 from psycopg import _queries
 
 from environments.database.statements import Parameter, Select, Statement
 from environments.models import Organization
+from tests.support.calls import start
+from tests.support.factories import Fleet
+from tests.support.heartbeats import assert_accepted, heartbeat
+from tests.support.plans import rows_read
 from workers.lifecycle import circumstances, heartbeats, starts
+from workers.models import WorkerQueue
 
 STATEMENTS: dict[str, Statement] = {
     "circumstances of a worker": circumstances._OF_WORKER,
@@ -64,3 +71,26 @@ def test_the_driver_parses_nothing_anew(db, monkeypatch: pytest.MonkeyPatch) -> 
     asked.clear()
     NAMED(name="thrice")
     assert not asked
+
+
+@on_postgresql
+def test_a_heartbeat_reads_its_own_rows_where_nothing_is_known_of_the_tables_sizes(fleet: Fleet) -> None:
+    assert start(fleet).status_code == 200
+    queues = (
+        WorkerQueue(organization=fleet.organization, environment=fleet.environment, name=f"q{n}") for n in range(900)
+    )
+    WorkerQueue.objects.bulk_create(queues)
+    ran: list[tuple[str, object]] = []
+
+    def note(execute, sql, params, many, context):
+        ran.append((sql, params))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(note):
+        assert_accepted(heartbeat(fleet))
+    ((sql, params),) = ran
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+        ((answer,),) = cursor.fetchall()
+        (plan,) = json.loads(answer) if isinstance(answer, str) else answer
+    assert rows_read(plan["Plan"]) <= 4  # the process, the worker, its queue, the key

@@ -189,7 +189,13 @@ def test_postgresql_gets_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     options = settings["OPTIONS"]
     assert isinstance(options, dict)
     assert (options["connect_timeout"], options["longest_answer"], options["sslmode"]) == (3, 3, "require")
-    for limit in ("-c lock_timeout=2s", "-c statement_timeout=5s", "-c work_mem=16MB", "-c search_path=x"):
+    for limit in (
+        "-c lock_timeout=2s",
+        "-c statement_timeout=5s",
+        "-c work_mem=16MB",
+        "-c random_page_cost=1.1",
+        "-c search_path=x",
+    ):
         assert limit in options["options"]
 
 
