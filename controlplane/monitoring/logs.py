@@ -36,10 +36,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class UnexpectedOnly(logging.Filter):
-    """Lets through what has an exception: of answers as such `controlplane.requests` has a line already.
+    """Lets through errors that have an exception: of answers as such `controlplane.requests` has a line already.
 
-    Django's own line has the path, and a path may hold anything.
+    A refusal that is made by an exception is no error. Django's own line has the path, and a path may hold anything.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return bool(record.exc_info)
+        return bool(record.exc_info) and record.levelno >= logging.ERROR

@@ -13,8 +13,9 @@ from django.utils.log import log_response
 
 from controlplane.monitoring.logs import JsonFormatter
 from controlplane.monitoring.requests import REQUEST_ID
-from environments.models import TemporalConnection
+from environments.models import Role, TemporalConnection
 from tests.support.calls import fresh_fleet, start
+from tests.support.console import member, signed_in
 from tests.support.factories import Fleet
 
 pytestmark = pytest.mark.django_db
@@ -101,6 +102,13 @@ def test_an_answer_that_the_service_is_unavailable_is_one_line(fleet: Fleet, lin
     TemporalConnection.objects.update(sealed_api_key="cp1.nonsense")
     assert start(fleet).status_code == 503
     assert [line["logger"] for line in lines] == ["controlplane.api.errors", "controlplane.requests"]
+
+
+def test_a_refusal_by_the_console_is_one_line(fleet: Fleet, lines: list[dict[str, Any]]) -> None:
+    """However it is made: a role that is too low is no mistake of ours that a traceback could tell of."""
+    client = signed_in(member(fleet.organization, Role.VIEWER))
+    assert client.get("/admin/workers/worker/add/").status_code == 403
+    assert [(line["logger"], line["status"]) for line in lines] == [("controlplane.requests", 403)]
 
 
 def test_an_unexpected_error_is_told_with_its_traceback(rf: RequestFactory, lines: list[dict[str, Any]]) -> None:
