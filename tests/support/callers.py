@@ -12,11 +12,11 @@ from django.test import Client
 from django.utils import timezone
 
 from environments.models import Environment, TelemetrySettings
-from tests.support import documents, factories
+from tests.support import factories
 from tests.support.calls import told_by
 from tests.support.factories import ACTOR, Fleet
 from workers.api_keys.issuing import revoke_api_key, rotate_api_key
-from workers.models import KeyRole, Refusal, Worker, WorkerQueue
+from workers.models import KeyRole, Worker, WorkerQueue
 
 UNUSABLE = ("no key", "malformed", "revoked", "expired", "rotated out")
 #: Keys of the object's organization by their scope; `another` is one that does not cover the object.
@@ -267,8 +267,3 @@ def is_served(endpoint: str, response: Any) -> bool:
 
 def seen_by_the_client(response: Any) -> tuple[int, bytes, str]:
     return response.status_code, *told_by(response)
-
-
-def everything() -> dict[str, list[Any]]:
-    """All rows but those that tell of refused starts."""
-    return {label: rows for label, rows in documents.everything().items() if label != Refusal._meta.label}

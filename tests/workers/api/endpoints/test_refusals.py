@@ -10,7 +10,6 @@ from tests.support.callers import (
     MATRIX,
     WITH_A_KEY,
     World,
-    everything,
     is_served,
     path_of,
     seen_by_the_client,
@@ -18,6 +17,7 @@ from tests.support.callers import (
     strict_client,
 )
 from tests.support.calls import assert_error_shape
+from tests.support.documents import everything
 
 TAKING_IDS = [endpoint for endpoint in WITH_A_KEY if ID.search(endpoint)]
 WITH_A_BODY = [

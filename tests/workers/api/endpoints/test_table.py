@@ -14,7 +14,6 @@ from tests.support.callers import (
     MATRIX,
     WITH_A_KEY,
     World,
-    everything,
     is_served,
     path_of,
     seen_by_the_client,
@@ -22,6 +21,7 @@ from tests.support.callers import (
     strict_client,
 )
 from tests.support.calls import INVALID_TOKEN, assert_error_shape
+from tests.support.documents import everything
 from tests.support.undoing import undone
 from workers.models import KeyRole
 
