@@ -5,16 +5,17 @@ from html import unescape
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from environments.models import Organization, Role
+from environments.models import LiteLLMConnection, Organization, Role, TemporalConnection
 from tests.support import factories
 from tests.support.calls import fresh_fleet, start
-from tests.support.console import member, person, signed_in
-from workers.models import Worker
+from tests.support.console import member, person, signed_in, url
+from workers.models import ApiKey, Worker, WorkerInstance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:Overriding get_action_choices")]
 
@@ -154,3 +155,11 @@ def test_the_first_steps_lead_only_where_the_person_may_go(db: None, role: Role)
     found = re.findall(r'href="([^"]+)"', steps)
     assert [visitor.get(address).status_code for address in found] == [200] * len(found)
     assert ("An administrator of the organization does this." in steps) == (role != Role.ADMINISTRATOR)
+
+
+def test_a_list_without_rows_says_what_to_do_next(client: Client) -> None:
+    for model in (Worker, WorkerInstance, ApiKey, TemporalConnection, LiteLLMConnection):
+        listed = unescape(client.get(url(model, "changelist")).content.decode())
+        assert "Nothing here yet" in listed
+        assert admin.site._registry[model].empty in listed
+        assert ("Add the first one" in listed) is (client.get(url(model, "add")).status_code == 200)
