@@ -102,7 +102,7 @@ class Tenant:
         stored += [self.of(NotificationTarget).sealed_url, self.of(NotificationTarget).sealed_secret]
         rings = (settings.ENCRYPTION_KEYS, settings.API_KEY_SIGNING_KEYS)
         keys = [settings.SECRET_KEY, *(one.material for ring in rings for one in ring.values())]
-        return [code for secret in [*plain, *stored, *keys] for code in codes_of(secret)]
+        return sorted({code for secret in [*plain, *stored, *keys] for code in codes_of(secret)})
 
     def of(self, model: Model, *, is_spare: bool = False) -> Any:
         return self.spare.get(model, self.rows[model]) if is_spare else self.rows[model]
@@ -206,7 +206,7 @@ class Caller:
         self.user = person(name)
         self.client = signed_in(self.user)
         self.foreign = {MAUVE, OCHRE} - set(self.ranks)
-        self.secrets = [secret for tenant in tenants.values() for secret in tenant.secrets]
+        self.secrets = {secret for tenant in tenants.values() for secret in tenant.secrets}
         self.problems: list[str] = []
         self.visited: set[str] = set()
         self.links: set[str] = set()
@@ -276,8 +276,8 @@ class Caller:
         for text_asked in filter(None, (*asked, *chain(*parse_qs(urlsplit(call.split()[1]).query).values()))):
             told = told.replace(str(text_asked), "")
         for name in self.foreign:
-            found = re.search(rf".{{0,60}}{name}.{{0,60}}", told)
-            self.note(bool(found), f"{call} shows {found and found[0]!r}")
+            at = told.find(name)
+            self.note(at >= 0, f"{call} shows {told[max(at - 60, 0) : at + 60]!r}")
         self.client.cookies.pop("messages", None)
         return text
 
