@@ -23,6 +23,7 @@ from tests.support.calls import fresh_fleet, start
 from tests.support.console import REGISTERED, console_routes, form_of, member, person, row_of, signed_in, url
 from tests.support.factories import Fleet
 from tests.support.notifications import tell
+from tests.support.sharing import made_once, own_copy
 from workers.models import Worker
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
@@ -55,10 +56,8 @@ FILLED = {
 }
 
 
-@pytest.fixture
-def fleet(db: None, caplog: pytest.LogCaptureFixture) -> Fleet:
+def make_fleet() -> Fleet:
     """An organization with a row of every kind, whose endpoints are where nobody listens."""
-    caplog.set_level(logging.CRITICAL, "django.request")
     fleet = fresh_fleet()
     factories.create_telemetry(fleet.organization, otel_exporter_otlp_endpoint="http://127.0.0.1:9")
     TemporalConnection.objects.update(host="127.0.0.1:9")
@@ -67,6 +66,15 @@ def fleet(db: None, caplog: pytest.LogCaptureFixture) -> Fleet:
     assert start(fleet, {"system_info": {"hostname": "host-of-the-fleet"}}).status_code == 200
     member(fleet.organization, Role.VIEWER)
     return fleet
+
+
+shared_fleet = made_once(make_fleet)
+
+
+@pytest.fixture
+def fleet(shared_fleet: Fleet, db: None, caplog: pytest.LogCaptureFixture) -> Fleet:
+    caplog.set_level(logging.CRITICAL, "django.request")
+    return own_copy(shared_fleet)
 
 
 def caller(name: str, fleet: Fleet) -> Client:
@@ -112,7 +120,7 @@ def status(client: Client, method: str, address: str, data: Any) -> int:
 def broken(client: Client, calls: Iterator[tuple[str, str, Any]]) -> list[str]:
     """The calls that are answered 5xx, all of them at once."""
     answers = [(method, address, data, status(client, method, address, data)) for method, address, data in calls]
-    assert len(answers) > 40
+    assert len(answers) >= 40
     return [f"{method} {address} {data}: {found}" for method, address, data, found in answers if found >= 500]
 
 
@@ -125,8 +133,11 @@ def test_whatever_is_sent_to_an_address_nobody_is_answered_5xx(who: str, fleet: 
 
 
 @pytest.mark.parametrize("who", ["superuser", Role.VIEWER])
-def test_every_address_can_be_looked_at(who: str, fleet: Fleet) -> None:
-    assert broken(caller(who, fleet), (("get", address, {}) for address in addresses(""))) == []
+def test_every_address_can_be_looked_at(who: str, fleet: Fleet, seeded_random: Random) -> None:
+    """By a viewer a half of them in each run: what a viewer sees, tests/workers/admin/roles looks at."""
+    there = sorted(addresses(""))
+    some = there if who == "superuser" else seeded_random.sample(there, len(there) // 2)
+    assert broken(caller(who, fleet), (("get", address, {}) for address in some)) == []
 
 
 @pytest.mark.parametrize("row", [UNKNOWN, "999999", *NONSENSE])
@@ -154,8 +165,12 @@ def test_every_form_can_be_sent_as_it_is(model: type[models.Model], fleet: Fleet
 @pytest.mark.parametrize("who", ["superuser", Role.VIEWER])
 @pytest.mark.parametrize("chosen", ["present", "gone", "nonsense", "some gone", "none"])
 def test_no_action_on_many_is_answered_5xx(chosen: str, who: str, fleet: Fleet) -> None:
-    """From the list, and on the page that asks, of which the workers may have gone since."""
+    """From the list, and on the page that asks, of which the workers may have gone since.
+
+    Of workers alone a viewer has an action, so of other rows it does not matter to them which are chosen.
+    """
     client = caller(who, fleet)
+    lists = REGISTERED if who == "superuser" or chosen == "some gone" else [Worker]
     ids = {"gone": [UNKNOWN], "nonsense": ["nosuch"], "none": []}
 
     def rows(model: type[models.Model]) -> list[str]:
@@ -163,7 +178,7 @@ def test_no_action_on_many_is_answered_5xx(chosen: str, who: str, fleet: Fleet) 
         return ids.get(chosen, [there] if chosen == "present" else [there, UNKNOWN])
 
     def calls() -> Iterator[tuple[str, str, Any]]:
-        for model in REGISTERED:
+        for model in lists:
             for action in VERBS if model is Worker else ("delete_selected",):
                 for extra in ({"index": "0"}, {"post": "yes"}):
                     data = {"action": action, "_selected_action": rows(model), **extra}
