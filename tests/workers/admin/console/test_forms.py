@@ -58,17 +58,23 @@ def test_odd_values_in_new_rows_are_never_a_server_error(value: str, fleet: Flee
     assert {label: status for label, status in statuses.items() if status >= 500} == {}
 
 
-@pytest.mark.parametrize(
-    "value", ["a\x00b", "x" * 100_000, "9" * 400], ids=["NUL", "100,000 characters", "a huge number"]
-)
-def test_each_odd_value_alone_is_never_a_server_error(value: str, fleet: Fleet, client: Client) -> None:
-    """With everything else as it was, so that the value gets as far as it can."""
-    statuses = {}
-    for row in (fleet.temporal, fleet.organization, fleet.queue, fleet.worker):
+def test_each_odd_value_alone_is_never_a_server_error(fleet: Fleet, client: Client) -> None:
+    """With everything else as it was, so that the value gets as far as it can.
+
+    A field that several kinds of rows have alike takes each value in one of them, and in the others one of the values.
+    """
+    odd = [VALUES[name] for name in ("NUL", "100,000 characters", "a huge number")]
+    statuses, tried = {}, set()
+    for number, row in enumerate((fleet.temporal, fleet.organization, fleet.queue, fleet.worker)):
         address = url(type(row), "change", row.pk)
         form = form_of(client, address)
-        for name in (*form, "description", "api_key", "temporal_connection"):
-            statuses[row, name] = status_of(client, "post", address, {**form, name: value})
+        kinds = {field.name: type(field) for field in type(row)._meta.concrete_fields}
+        for name in {*form, "description", "api_key", "temporal_connection"}:
+            field = name, kinds.get(name)
+            for value in odd[number % 3 :][:1] if field in tried else odd:
+                statuses[row, name, value[:3]] = status_of(client, "post", address, {**form, name: value})
+            tried.add(field)
+    assert len(statuses) > 60
     assert {place: status for place, status in statuses.items() if status >= 500} == {}
 
 
