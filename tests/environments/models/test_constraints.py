@@ -11,6 +11,7 @@ from tests.support import factories
 from tests.support.contract import CONTRACT
 from tests.support.factories import Fleet
 from tests.support.notifications import create_target
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from workers.models import NotificationTarget
 
 pytestmark = pytest.mark.sqlite

@@ -15,6 +15,7 @@ from tests.support.calls import INVALID_TOKEN, assert_nothing_recorded, assert_r
 from tests.support.factories import Fleet
 from tests.support.forgeries import BESIDE_A_RIGHT_SIGNATURE, FORGERIES, Genuine, signed, with_header
 from tests.support.mutations import mutated, mutated_and_signed
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from tests.support.undoing import undone
 from workers.api_keys import tokens
 from workers.api_keys.tokens import InvalidTokenError

@@ -7,6 +7,7 @@ from django.test import Client
 
 from tests.support.calls import assert_error_shape, assert_nothing_recorded, assert_refused, start
 from tests.support.factories import Fleet
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from workers.api.requests import printable, uuid_of
 from workers.api_keys.access import UnknownObjectError
 from workers.models import WorkerStart

@@ -8,6 +8,7 @@ from django.utils import timezone
 from tests.support import factories
 from tests.support.calls import start
 from tests.support.factories import Fleet
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from workers.models import ApiKey, Scope, Worker, WorkerInstance, WorkerQueue, WorkerStart
 
 pytestmark = pytest.mark.sqlite

@@ -22,6 +22,7 @@ from tests.support.heartbeats import (
     post,
     simple,
 )
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from workers.models import Liveness, Worker, WorkerQueue
 
 pytestmark = pytest.mark.sqlite

@@ -11,6 +11,7 @@ from tests.support import factories
 from tests.support.calls import start
 from tests.support.factories import ACTOR, Fleet
 from tests.support.key_commands import TOKEN, UNKNOWN, refusal, run
+from tests.support.shared_fleet import *  # noqa: F403  # the fixtures
 from workers.api_keys.issuing import revoke_api_key
 from workers.api_keys.tokens import verify
 from workers.models import ApiKey, Scope
