@@ -39,7 +39,7 @@ quick: development
 
 test: development
 	@for program in chromium-headless-shell chromium chromium-browser google-chrome; do command -v $$program >/dev/null && exit 0; done; \
-	echo 'The browser tests need Chromium. On Debian and Ubuntu: apt-get install chromium' >&2; exit 1
+	echo 'The browser tests need Chromium. On Debian: apt-get install chromium-headless-shell; elsewhere chromium' >&2; exit 1
 	TEST_DATABASE=postgresql $(PYTEST)
 
 test-sqlite: development

@@ -139,13 +139,13 @@ def empty_tables() -> None:
     from controlplane.serving.restoration import mark_new_database  # noqa: PLC0415
 
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            "SET LOCAL session_replication_role = replica"  # without looking at foreign keys
-            if connection.vendor == "postgresql"
-            else "PRAGMA defer_foreign_keys = ON"
-        )
-        for table in _tables():
-            cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")  # noqa: S608
+        deletes = [f"DELETE FROM {connection.ops.quote_name(table)}" for table in _tables()]  # noqa: S608
+        if connection.vendor == "postgresql":
+            # In one round trip, without looking at foreign keys.
+            cursor.execute("; ".join(["SET LOCAL session_replication_role = replica", *deletes]))
+        else:
+            for statement in ("PRAGMA defer_foreign_keys = ON", *deletes):
+                cursor.execute(statement)
         mark_new_database(timezone.now())
 
 
