@@ -10,7 +10,8 @@ request_id = ContextVar("request_id", default="")
 
 
 # What no line tells is not found out for each.
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging.logAsyncioTasks = False  # type: ignore[attr-defined]  # typeshed does not know it
 
 
 class JsonFormatter(logging.Formatter):

@@ -344,7 +344,8 @@ def _postgresql(url: str) -> dict[str, object]:
         refuse("DATABASE_URL", "the postgresql:// URL lacks the name of a database.")
     is_pooled = boolean("DATABASE_IS_POOLED")
     # Such a pooler hands these on to nobody: behind one they are the role's. With PostgreSQL's 4 MB the dashboard's
-    # statement sorts 100,000 workers on disk, and with its cost of a page on a turning disk a heartbeat reads all queues.
+    # statement sorts 100,000 workers on disk; where a page that is found by a key is as dear as on a turning disk, a
+    # heartbeat reads all queues.
     statement_timeout = plain_text("DATABASE_STATEMENT_TIMEOUT", "5s")
     if not re.fullmatch("[0-9]{1,9}(us|ms|s|min|h|d)?", statement_timeout):
         refuse("DATABASE_STATEMENT_TIMEOUT", f"it is a time such as 5s or 500ms, not {statement_timeout!r}.")

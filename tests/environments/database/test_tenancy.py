@@ -40,6 +40,7 @@ FACTS = {"workers_workerstart.worker_id", "workers_workerstart.api_key_id"}
 COPIED = {"workers_workerinstance.queue_id"}
 #: Those that the tenant's constraint checks alone.
 TENANTS = {
+    "workers_worker.queue_id",
     "workers_workerinstance.worker_id",
     "workers_queueobservation.queue_id",
     "workers_processobservation.instance_id",
