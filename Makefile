@@ -42,8 +42,9 @@ test: development
 	echo 'The browser tests need Chromium. On Debian: apt-get install chromium-headless-shell; elsewhere chromium' >&2; exit 1
 	TEST_DATABASE=postgresql $(PYTEST)
 
+# Only the files that have any are collected, which takes a third of the time.
 test-sqlite: development
-	TEST_DATABASE=sqlite $(PYTEST) -m sqlite
+	TEST_DATABASE=sqlite $(PYTEST) -m sqlite $$(grep -rl --include='test_*.py' 'mark\.sqlite' tests)
 
 # Not in CI, which it would make half as long again: run it before a release.
 coverage: development
