@@ -137,22 +137,18 @@ def _beat(*, is_told: bool, **where: Any) -> Update:
     another process sent it, and where another one may run, something says that this one did.
     """
     now = Parameter("now", models.DateTimeField())
-    usable = ApiKey.objects.usable(now)
-    key = usable.filter(
-        pk=Parameter("api_key_id", models.UUIDField()),
-        token_hash=Parameter("token_hash", models.CharField()),
-        organization=Parameter("organization_id", models.CharField()),
-    )
-    worker_id = Parameter("worker_id", models.UUIDField())
-    workers = Worker.objects.filter(
-        not_disabled(now, "", "queue__"), found_alone(that_cover(key)), pk=worker_id, **where
-    )
+    worker_id, api_key_id = (Parameter(name, models.UUIDField()) for name in ("worker_id", "api_key_id"))
+    token_hash, organization = (Parameter(name, models.CharField()) for name in ("token_hash", "organization_id"))
+    chain = {"environment": OuterRef("environment"), "queue": OuterRef("pk"), "worker": worker_id}
+    key = that_cover(ApiKey.objects.usable(now), organization, **chain).filter(pk=api_key_id, token_hash=token_hash)
+    queue = WorkerQueue.objects.filter(not_disabled(now, ""), found_alone(key), pk=OuterRef("queue"), **where)
+    worker = Worker.objects.filter(not_disabled(now, ""), found_alone(queue), pk=worker_id, organization=organization)
     instances = WorkerInstance.objects.filter(worker=worker_id, is_current=True, stopped_at=None)
     speaks = AGREES & (Q(is_contested=False) | MAY_BE) if is_told else Q(is_contested=False) | AT_SAME_ADDRESS
-    return Update(lambda: instances.filter(speaks, found_alone(workers)), values=_noted())
+    return Update(lambda: instances.filter(speaks, found_alone(worker)), values=_noted())
 
 
-_IN_ENVIRONMENT = {"queue__environment__name": Parameter("environment_name", models.CharField())}
+_IN_ENVIRONMENT = {"environment__name": Parameter("environment_name", models.CharField())}
 #: By whether the process tells anything of itself, and whether it names its environment.
 _BEATS = {
     (is_told, is_within): _beat(is_told=is_told, **(_IN_ENVIRONMENT if is_within else {}))

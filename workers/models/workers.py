@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.db import models
 from django.db.models import Exists, FilteredRelation, OuterRef, Q
@@ -43,16 +43,14 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 
     def covered_by(self, keys: "ApiKeyQuerySet") -> Self:
         """The workers within the scope of one of the keys; the same rule as `ApiKey.covers`."""
-        return self.filter(Exists(that_cover(keys)))
+        chain = {"environment": OuterRef("queue__environment"), "queue": OuterRef("queue"), "worker": OuterRef("pk")}
+        return self.filter(Exists(that_cover(keys, OuterRef("organization"), **chain)))
 
 
-def that_cover(keys: "ApiKeyQuerySet") -> "ApiKeyQuerySet":
-    """Of the keys those that cover the worker of the query around it."""
+def that_cover(keys: "ApiKeyQuerySet", organization: Any, **chain: Any) -> "ApiKeyQuerySet":
+    """Of the keys those whose scope has a worker, of which this is the organization and the chain; expressions."""
     return keys.filter(
-        Q(environment=None) | Q(environment=OuterRef("queue__environment")),
-        Q(queue=None) | Q(queue=OuterRef("queue")),
-        Q(worker=None) | Q(worker=OuterRef("pk")),
-        organization=OuterRef("organization"),
+        *(Q(**{level: None}) | Q(**{level: each}) for level, each in chain.items()), organization=organization
     )
 
 
