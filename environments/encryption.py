@@ -147,7 +147,7 @@ class Key:
 
     def _associated(self, place: Place) -> bytes:
         parts = [part.encode() for part in (VERSION, self.id, *place)]
-        return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
 
 
 class KeyRing(Mapping[str, Key]):

@@ -47,7 +47,7 @@ def sections(request: HttpRequest) -> list[dict[str, Any]]:
         for title, pages in PAGES.items()
     }
     dashboard = {"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")}
-    return [{"items": [dashboard]}] + [
+    found: list[dict[str, Any]] = [{"items": [dashboard]}] + [
         {
             "title": title,
             "items": [
@@ -58,6 +58,16 @@ def sections(request: HttpRequest) -> list[dict[str, Any]]:
         for title, pages in shown.items()
         if pages
     ]
+    _mark(request, [item for section in found for item in section["items"]])
+    return found
+
+
+def _mark(request: HttpRequest, items: list[dict[str, Any]]) -> None:
+    """Marks the one entry that the page belongs to: of those whose link its path begins with, the longest."""
+    around = [item["link"] for item in items if request.path.startswith(item["link"])]
+    for item in items:
+        is_inner = item["link"] == max(around, key=len, default="")
+        item["active"] = is_inner and (item is not items[0] or request.path == item["link"])
 
 
 def admin_of(route: str) -> Any:

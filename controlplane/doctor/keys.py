@@ -8,10 +8,11 @@ from django.db.models import Count, Exists, OuterRef, QuerySet
 
 from controlplane.doctor.clocks import ADVICE, MOST_SKEW
 from controlplane.doctor.findings import Finding, Level, many, note
+from environments.models import AuditEvent
 from workers.models import ApiKey, WorkerInstance, WorkerStart
 
 KEYS, SIGNATURES = "API keys", "signing keys"
-#: A key of which no start and no heartbeat came for so long is not needed.
+#: A key of which no start, no heartbeat and no change came for so long is not needed.
 UNUSED_AFTER = timedelta(days=90)
 
 
@@ -21,7 +22,9 @@ def examine_api_keys(now: datetime) -> Iterator[Finding]:
     starts = WorkerStart.objects.filter(api_key=OuterRef("pk"), started_at__gte=since).order_by()
     processes = WorkerInstance.objects.filter(api_key_id=OuterRef("pk"), last_heartbeat_at__gte=since).order_by()
     usable = ApiKey.objects.usable(now)
-    unused = usable.filter(~Exists(starts), ~Exists(processes), created_at__lt=since)
+    changes = AuditEvent.objects.filter(actor__startswith="key:", occurred_at__gte=since).order_by()
+    managers = {actor.removeprefix("key:") for actor in changes.values_list("actor", flat=True).distinct()}
+    unused = usable.filter(~Exists(starts), ~Exists(processes), created_at__lt=since).exclude(pk__in=managers)
     what = f"Usable API keys that were not used for {UNUSED_AFTER.days} days"
     advice = "Revoke them: python manage.py revoke_api_key ID --reason unused."
     yield from many(Level.PROBLEM, KEYS, what=what, names=_names(unused), advice=advice)

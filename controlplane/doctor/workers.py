@@ -27,7 +27,7 @@ def examine_starts(now: datetime) -> Iterator[Finding]:
     told: dict[bool, list[str]] = {True: [], False: []}
     for row in found:
         who = paths.get(row.worker_id, "") if row.worker_id else f"{row.organization_id}: {_host_of(row)}"
-        times = f"{row.times} times since {row.first_at:%Y-%m-%d %H:%M} UTC"
+        times = f"at least {row.times} times since {row.first_at:%Y-%m-%d %H:%M} UTC"
         told[row.worker_id is not None].append(f"{who}, {times}: {row.reason}")
     advice = "Mend what the reason names; the worker's page has a checklist."
     what = "Workers whose latest start was refused"

@@ -38,7 +38,7 @@ class WorkerApiMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
         self.call_view = CircuitMiddleware(cast("Handler", _call_view))
-        self._policies: dict[bool, dict[str, str]] = {}
+        self._policies: dict[bool, dict[str, tuple[str, str]]] = {}
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith("//api/"):
@@ -67,9 +67,9 @@ class WorkerApiMiddleware:
             handler: Any = lambda _: HttpResponse()  # noqa: E731
             for middleware in POLICY:
                 handler = middleware(handler)
-            self._policies[is_secure] = {n: v for n, v in handler(request).items() if n != "Content-Type"}
-        for name, value in self._policies[is_secure].items():
-            response.headers[name] = value
+            told = {n.lower(): (n, v) for n, v in handler(request).items() if n != "Content-Type"}
+            self._policies[is_secure] = told
+        response.headers._store.update(self._policies[is_secure])  # they were checked once
         return response
 
 

@@ -51,8 +51,16 @@ class MembershipAdmin(ConsoleAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         return super().get_form(request, obj, change, **(kwargs if obj else {**kwargs, "form": MembershipForm}))
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:  # noqa: ARG002
-        return ("organization", "user" if obj else "username", "role")
+    readonly_fields = ("person",)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """The person leads to the page of the user for those who have that."""
+        shown = "user" if request.user.is_superuser else "person"
+        return ("organization", shown if obj else "username", "role")
+
+    @admin.display(description="user")
+    def person(self, row: Membership) -> str:
+        return row.user.get_username()
 
     @admin.display(description="since", ordering="created_at")
     def created(self, row: Membership) -> SafeString:

@@ -239,6 +239,7 @@ class Migration(migrations.Migration):
                     models.Index(fields=["-occurred_at"], name="environments_audit_newest"),
                     models.Index(fields=["object_id", "-occurred_at"], name="environments_audit_object"),
                     models.Index(fields=["organization", "-occurred_at"], name="environments_audit_tenant"),
+                    models.Index(fields=["actor", "-occurred_at"], name="environments_audit_actor"),
                 ],
             },
         ),

@@ -70,6 +70,7 @@ class AuditEvent(models.Model):
             models.Index(fields=["-occurred_at"], name="environments_audit_newest"),  # the console's list
             models.Index(fields=["object_id", "-occurred_at"], name="environments_audit_object"),  # an object's page
             models.Index(fields=["organization", "-occurred_at"], name="environments_audit_tenant"),  # a member's list
+            models.Index(fields=["actor", "-occurred_at"], name="environments_audit_actor"),  # when a key was used
         ]
 
     def __str__(self) -> str:

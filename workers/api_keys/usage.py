@@ -138,14 +138,27 @@ def still_used(keys: QuerySet[ApiKey], now: datetime) -> QuerySet[ApiKey]:
 
 
 def last_used(key_ids: Collection[UUID]) -> dict[UUID, datetime]:
-    """When each of the keys was last seen, at a start or a heartbeat; two statements. Those never used are left out."""
+    """When each of the keys was last seen, at a start, a heartbeat or a change; three statements.
+
+    Those never used are left out. Of a key that only reads nothing is noted.
+    """
     own = WorkerStart.objects.owned_by(OuterRef("organization")).filter(api_key=OuterRef("pk"))
     starts = own.order_by("-started_at").values("started_at")[:1]
     started = ApiKey.objects.filter(pk__in=key_ids).order_by().values_list("pk", Subquery(starts))
     current = WorkerInstance.objects.filter(api_key_id__in=key_ids, is_current=True).order_by()
     beaten = dict(current.values_list("api_key_id").annotate(Max("last_heartbeat_at")))
-    found = {key_id: [time for time in (start, beaten.get(key_id)) if time] for key_id, start in started}
+    changed = last_changes(key_ids)
+    found = {
+        key_id: [time for time in (start, beaten.get(key_id), changed.get(key_id)) if time] for key_id, start in started
+    }
     return {key_id: max(times) for key_id, times in found.items() if times}
+
+
+def last_changes(key_ids: Collection[UUID]) -> dict[UUID, datetime]:
+    """When something was last changed with each of the keys, as managers' keys may; one statement."""
+    actors = {f"key:{key_id}": key_id for key_id in key_ids}
+    changes = AuditEvent.objects.filter(actor__in=actors).order_by().values_list("actor").annotate(Max("occurred_at"))
+    return {actors[actor]: at for actor, at in changes}
 
 
 def history_of(key: ApiKey, now: datetime) -> History:

@@ -21,6 +21,7 @@ from controlplane.doctor.clocks import compare
 from controlplane.doctor.installation import examine_transport
 from controlplane.models import DatabaseMark
 from controlplane.serving.restoration import mark
+from environments.audit import Actor, record
 from environments.encryption import SEALS_TO_WARN_AT, KeyRing, generate_key
 from environments.models import DataKey, TemporalConnection
 from environments.sealing.rotation import Progress, replace_data_keys
@@ -164,6 +165,17 @@ def test_a_key_that_was_used_within_90_days(fleet: Fleet, sign: str) -> None:
     start(fleet, timezone.now() - (89 if sign == "start" else 300) * DAY)
     WorkerInstance.objects.update(last_heartbeat_at=timezone.now() - (89 if sign == "heartbeat" else 300) * DAY)
     age(fleet, 301)
+    assert found() == []
+
+
+def test_a_managers_key_that_changed_something_within_90_days(fleet: Fleet) -> None:
+    start(fleet, timezone.now() - 300 * DAY)
+    WorkerInstance.objects.update(last_heartbeat_at=timezone.now() - 300 * DAY)
+    age(fleet, 301)
+    actor = Actor(f"key:{fleet.api_key.pk}")
+    record("worker.updated", fleet.worker, actor=actor, now=timezone.now() - 91 * DAY)
+    assert f"{fleet.organization.pk}/key {fleet.api_key.pk}" in the_one()
+    record("worker.updated", fleet.worker, actor=actor, now=timezone.now() - 89 * DAY)
     assert found() == []
 
 

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.test import Client
+from django.urls import reverse
 
 from environments.admin.paginator import MOST_ROWS, CappedPaginator
-from environments.models import LiteLLMConnection, Membership, TemporalConnection
+from environments.models import LiteLLMConnection, Membership, Role, TemporalConnection
 from tests.support import factories
 from tests.support.calls import start
-from tests.support.console import REGISTERED, person, routes_of, row_of, signed_in, url
+from tests.support.console import REGISTERED, member, person, routes_of, row_of, signed_in, url
 from tests.support.factories import Fleet
 from tests.support.notifications import tell
 from tests.support.sharing import made_once, own_copy
-from workers.models import Worker
+from workers.models import ApiKey, Worker
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 
@@ -100,6 +101,25 @@ def rows_page(model: Any) -> Any:
 
 def assert_matches(found: list[str], *expected: str) -> None:
     assert re.fullmatch(" > ".join(expected), " > ".join(found)), (found, expected)
+
+
+def test_the_menu_marks_the_one_entry_that_a_page_belongs_to(client: Client) -> None:
+    calendar = reverse("admin:workers_apikey_calendar")
+    key = ApiKey.objects.get()
+    belongs = {"/admin/": "/admin/", calendar: calendar, url(ApiKey, "change", key.pk): url(ApiKey, "changelist")}
+    belongs |= {each: each for each in (url(model, "changelist") for model in REGISTERED)}
+    for address, entry in belongs.items():
+        marked = re.findall(r'<a href="([^"]+)" class="[^"]* active"', page(client, address))
+        assert marked == [entry], address
+
+
+def test_the_person_of_a_membership_is_a_link_for_those_who_see_users(client: Client, fleet: Fleet) -> None:
+    row = Membership.objects.get()
+    viewer = signed_in(member(fleet.organization, Role.VIEWER))
+    for browser, is_link in ((client, True), (viewer, False)):
+        shown = page(browser, url(Membership, "change", row.pk))
+        assert row.user.username in shown
+        assert (f"/auth/user/{row.user_id}/" in shown) is is_link
 
 
 def test_the_table_has_every_page_of_the_menu() -> None:

@@ -194,7 +194,9 @@ def test_all_of_them_tell_and_all_are_quiet_again(fleet: Fleet, client: Client) 
     path = f"{fleet.organization.pk}/production/default"
     workers, queues = doctor()
     missing = "no LiteLLM connection at any level"
-    assert workers.startswith(f"problem: Workers whose latest start was refused: 1 ({path}/worker-1, 1 times since ")
+    assert workers.startswith(
+        f"problem: Workers whose latest start was refused: 1 ({path}/worker-1, at least 1 times since "
+    )
     assert NO_LITELLM in workers
     assert (
         queues

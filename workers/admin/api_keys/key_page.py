@@ -5,7 +5,7 @@ from typing import Any
 
 from workers.admin.api_keys.listing import state_of, target_of
 from workers.admin.states import badge, liveness_badge
-from workers.api_keys.usage import LATEST_STARTS, events_of, history_of, reach_of, refusal_of
+from workers.api_keys.usage import LATEST_STARTS, events_of, history_of, last_changes, reach_of, refusal_of
 from workers.models import ApiKey
 
 
@@ -31,7 +31,8 @@ def context_of(key: ApiKey, now: datetime) -> dict[str, Any]:
     for use in history.workers.rows:
         use.badge = liveness_badge(use.worker.liveness if use.worker else "Removed")  # type: ignore[attr-defined]  # for the template
     refusal, refused_worker = refusal_of(key)
-    times = [time for time in (history.last_start_at, uses["reach"].last_heartbeat_at) if time]
+    seen = (history.last_start_at, uses["reach"].last_heartbeat_at, last_changes([key.pk]).get(key.pk))
+    times = [time for time in seen if time]
     return uses | {
         "history": history,
         "last_used_at": max(times, default=None),

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from environments import times
 from environments.models import Environment
 from environments.models.connections import CONNECTION_POINTERS
-from workers.api.serializers.workers import Fixed, FreeObject, OptionalInteger
+from workers.api.serializers.workers import Fixed, FreeObject, NameField, OptionalInteger
 from workers.installation.queue import WORKER_PACKAGE_VERSION
 from workers.models import State, UpdateLock, WorkerInstance, WorkerQueue
 from workers.reports.queues import Described, QueueConfiguration, QueueMetrics, status_of
@@ -253,7 +253,7 @@ class TaskQueueSerializer(serializers.Serializer[TaskQueue]):
 class UpdateLockRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """For how long the lock is wanted. The worker in the path is its holder."""
 
-    worker_id = serializers.CharField(min_length=1, trim_whitespace=False)
+    worker_id = NameField()
     lock_duration_seconds = OptionalInteger(default=300, min_value=60, max_value=600)
     system_info = FreeObject(help_text="Beyond the contract: where it is told, another process is not its holder.")
 

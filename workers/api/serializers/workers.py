@@ -85,6 +85,16 @@ class FreeObject(_Optional, serializers.DictField):
         return {CUT: ["all of it: it is no object"]} if data not in ("", []) else {}
 
 
+class NameField(serializers.CharField):
+    """A text that is needed; DRF's would take a number for one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"min_length": 1, "trim_whitespace": False, **kwargs})
+
+    def to_internal_value(self, data: Any) -> str:
+        return str(super().to_internal_value(data)) if isinstance(data, str) else self.fail("invalid")
+
+
 ACTIVITIES = frozenset(Activity.values)
 
 
@@ -164,7 +174,7 @@ class QueueStartRequestSerializer(ToldSerializer):
 class RegisterRequestSerializer(ToldSerializer):
     """What a worker that knows only its environment tells of itself."""
 
-    environment_name = serializers.CharField(min_length=1, trim_whitespace=False, help_text=ENVIRONMENT_NAME)
+    environment_name = NameField(help_text=ENVIRONMENT_NAME)
     hostname = FreeText()
     worker_metadata = FreeObject()
     system_info = FreeObject(help_text="Beyond the contract: what tells the process from others, as at a start.")
@@ -304,8 +314,8 @@ class HeartbeatRequestSerializer(LightHeartbeatSerializer):
 class SimpleHeartbeatRequestSerializer(LightHeartbeatSerializer):
     """A light heartbeat that names the worker and its environment."""
 
-    worker_id = serializers.CharField(min_length=1, trim_whitespace=False)
-    environment_name = serializers.CharField(min_length=1, trim_whitespace=False, help_text=ENVIRONMENT_NAME)
+    worker_id = NameField()
+    environment_name = NameField(help_text=ENVIRONMENT_NAME)
 
 
 @extend_schema_serializer(component_name="WorkerDisconnectRequest")

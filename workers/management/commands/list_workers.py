@@ -95,7 +95,7 @@ def _line(worker: ListedWorker) -> str:
         states.insert(0, worker.work.lower())
     if worker.refusal:
         since = worker.refused_since and worker.refused_since.astimezone(UTC)
-        states.append(f"refused {worker.refusals} times since {since:%Y-%m-%dT%H:%M:%SZ}: {worker.refusal}")
+        states.append(f"refused at least {worker.refusals} times since {since:%Y-%m-%dT%H:%M:%SZ}: {worker.refusal}")
     elif worker.missing:
         states.append(f"cannot start: {worker.missing}")
     parts = (

@@ -276,3 +276,12 @@ def test_keeps_a_hostile_goodbye_without_failing(running: Fleet, text: str) -> N
 def test_a_hostile_environment_name_is_unknown(running: Fleet, text: str) -> None:
     assert_refused(post(running, "heartbeat", simple(running, text)), 404)
     assert_refused(post(running, "heartbeat", simple(running, worker_id=text)), 404)
+
+
+@pytest.mark.parametrize("name", ["worker_id", "environment_name"])
+@pytest.mark.parametrize("told", [5, 1.5, True, [], {}])
+def test_a_name_that_is_no_text_is_a_mistake_in_the_body(running: Fleet, name: str, told: Any) -> None:
+    members = json.loads(simple(running)) | {name: told}
+    assert post(running, "heartbeat", members).status_code == 422
+    if name == "environment_name":
+        assert post(running, "register", {name: told}).status_code == 422

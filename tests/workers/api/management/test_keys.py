@@ -63,6 +63,16 @@ def test_a_key_that_expires_makes_none_that_never_does(fleet: Fleet) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_managers_key_was_used_when_it_changed_something(fleet: Fleet) -> None:
+    manager = Manager(fleet.organization)
+    own = f"/api-keys/{manager.key.pk}"
+    assert manager.told("GET", own)["last_used_at"] is None  # reading is not noted
+    manager.told("POST", "/api-keys", body_for(fleet, "queue"), status=201)
+    changed = AuditEvent.objects.get(actor=f"key:{manager.key.pk}").occurred_at
+    assert timezone.datetime.fromisoformat(manager.told("GET", own)["last_used_at"]) == changed
+
+
+@pytest.mark.sqlite
 def test_an_issued_key_works_as_it_was_asked_for(fleet: Fleet) -> None:
     manager = Manager(fleet.environment)
     made = manager.told("POST", "/api-keys", body_for(fleet, "worker", lifetime_days=7), status=201)

@@ -245,7 +245,7 @@ def test_a_key_with_many_starts_is_told_of_its_latest_ones_only(fleet: Fleet, cl
     assert "its latest 1000 starts; there were more" in content
     assert "And 950 more." in content
     assert content.count("<tr>") < 250
-    assert statements(client, url("change", fleet.api_key.pk)) == few == 12
+    assert statements(client, url("change", fleet.api_key.pk)) == few == 13
 
 
 def test_the_page_that_rotates_tells_who_needs_the_new_key(fleet: Fleet, client: Client) -> None:

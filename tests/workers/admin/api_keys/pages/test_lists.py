@@ -31,7 +31,7 @@ def test_the_list_tells_when_each_key_was_last_used_in_a_fixed_number_of_stateme
     for target in (fleet.queue, fleet.environment, fleet.organization):
         for _ in range(3):
             factories.issue_key(target)
-    assert statements(client, address) == few == 6
+    assert statements(client, address) == few == 7
 
 
 def test_the_filters_find_keys_by_their_state(fleet: Fleet, client: Client) -> None:
