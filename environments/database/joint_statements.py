@@ -156,7 +156,7 @@ class Together(Statement):
             for step in part:
                 text, slots = step.behind(gate)
                 parameters += [each._replace(source=source) if isinstance(each, Slot) else each for each in slots]
-                name = f"step{len(steps)}"
+                name = f"s{len(steps)}"
                 steps.append(f"{name} AS ({text} RETURNING 1)")
                 if step.has_to_find:
                     gate = name

@@ -14,7 +14,7 @@ from django.utils.text import slugify
 
 from environments.connections.levels import Sections
 from environments.database.joint_statements import Together
-from environments.database.statements import Insert, Parameter, Select, Update
+from environments.database.statements import Insert, Parameter, Select, Update, found_alone
 from environments.encryption import Secret
 from workers.api_keys.presented import PresentedKey
 from workers.configuration.effective import WorkerConfiguration, open_configuration, revision_of, show_configuration
@@ -117,7 +117,8 @@ _END_OWN_OLDER = Update(
 def _before_in_queue() -> InstanceQuerySet:
     """The processes of ephemeral workers of a queue that the one which starts there comes after."""
     instances = WorkerInstance.objects.filter(queue=Parameter("queue_id", models.UUIDField()), is_current=True)
-    return instances.filter(SUCCEEDED_ALONE, stopped_at=None, worker__is_ephemeral=True)
+    is_ephemeral = found_alone(Worker.objects.filter(pk=models.OuterRef("worker"), is_ephemeral=True))
+    return instances.filter(SUCCEEDED_ALONE, is_ephemeral, stopped_at=None)
 
 
 _END_IN_QUEUE = Update(_before_in_queue, _REPLACED)

@@ -1,8 +1,12 @@
 """The statements of starts and heartbeats: their text stays within what the driver remembers, and cursors are kept."""
 
 import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import DataError, connection, models
 from psycopg import _queries
 
@@ -13,7 +17,7 @@ from tests.support.factories import Fleet
 from tests.support.heartbeats import assert_accepted, heartbeat
 from tests.support.plans import rows_read
 from workers.lifecycle import circumstances, heartbeats, starts
-from workers.models import WorkerQueue
+from workers.models import Worker, WorkerQueue
 
 STATEMENTS: dict[str, Statement] = {
     "circumstances of a worker": circumstances._OF_WORKER,
@@ -73,14 +77,27 @@ def test_the_driver_parses_nothing_anew(db, monkeypatch: pytest.MonkeyPatch) -> 
     assert not asked
 
 
+def plan_of(sql: str, params: object) -> dict[str, Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+        ((answer,),) = cursor.fetchall()
+    (plan,) = json.loads(answer) if isinstance(answer, str) else answer
+    return plan["Plan"]
+
+
+def analyze() -> None:
+    """What PostgreSQL knows of a new installation: all tables are nearly empty."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
 @on_postgresql
 def test_a_heartbeat_reads_its_own_rows_where_nothing_is_known_of_the_tables_sizes(fleet: Fleet) -> None:
     assert start(fleet).status_code == 200
     queues = (
         WorkerQueue(organization=fleet.organization, environment=fleet.environment, name=f"q{n}") for n in range(900)
     )
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")  # of tables that are nearly empty
+    analyze()
     WorkerQueue.objects.bulk_create(queues)
     ran: list[tuple[str, object]] = []
 
@@ -91,8 +108,27 @@ def test_a_heartbeat_reads_its_own_rows_where_nothing_is_known_of_the_tables_siz
     with connection.execute_wrapper(note):
         assert_accepted(heartbeat(fleet))
     ((sql, params),) = ran
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
-        ((answer,),) = cursor.fetchall()
-        (plan,) = json.loads(answer) if isinstance(answer, str) else answer
-    assert rows_read(plan["Plan"]) <= 4  # the process, the worker, its queue, the key
+    assert rows_read(plan_of(sql, params)) <= 4  # the process, the worker, its queue, the key
+
+
+@on_postgresql
+def test_the_constraint_of_a_process_finds_its_worker_by_its_key_once_many_rows_were_made(
+    db: None, tmp_path: Path
+) -> None:
+    analyze()
+    size = ("--organizations=1", "--queues=20", "--workers=900", "--starts=0")
+    call_command("seed_fleet", *size, f"--output={tmp_path / 'ids'}", stdout=StringIO())
+    worker = Worker.objects.filter(organization="seed-1")[0]
+    # What PostgreSQL itself asks for a foreign key of organization and worker.
+    asked = "SELECT 1 FROM ONLY workers_worker x WHERE organization_id = %s AND id = %s FOR KEY SHARE OF x"
+    (scan,) = plan_of(asked, [worker.organization_id, worker.pk])["Plans"]
+    assert scan["Index Name"] in {f"workers_worker_{name}" for name in ("pkey", "tenant_key", "queue_key")}
+
+
+def test_a_start_in_a_queue_asks_of_each_process_whether_its_worker_is_ephemeral(db: None) -> None:
+    """PostgreSQL joined what is asked of both, and where it had not heard of ephemeral workers it read those first: all."""
+    statement = starts._END_IN_QUEUE
+    statement.prepare()
+    assert "workers_worker" in statement._sql.partition("WHERE")[2]
+    assert " IN (SELECT" not in statement._sql
+    assert " JOIN " not in statement._sql

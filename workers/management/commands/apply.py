@@ -11,12 +11,15 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
+from environments.database.for_many import MANY_ROWS, take_stock
 from environments.management.command import ControlPlaneCommand
+from environments.models import Environment
 from environments.regular_files import UnreadableFileError, read_regular
 from workers.fleet.apply import apply
 from workers.fleet.changes import Action, Change
 from workers.fleet.document import MAX_BYTES, read_document
 from workers.fleet.errors import FleetError
+from workers.models import Worker, WorkerQueue
 
 #: Told only where pruning comes across some.
 RARE = (Action.DISABLED, Action.KEPT)
@@ -50,6 +53,8 @@ class Command(ControlPlaneCommand):
         except FleetError as error:
             msg = f"Nothing was changed.\n{error}"
             raise CommandError(msg) from None
+        if len(applied.changes) >= MANY_ROWS and not dry_run:
+            take_stock(Environment, WorkerQueue, Worker)
         counts = _counts(applied.changes, named=sum(1 for _ in document))
         if options["format"] == "json":
             told = {name: [each.as_json() for each in found] for name, found in vars(applied).items()}
