@@ -18,7 +18,7 @@ SECOND = timedelta(seconds=1)
 
 def observe(fleet: Fleet, at: datetime, **seen: object) -> None:
     row = {"queue": fleet.queue, "organization": fleet.organization, "asked_at": at, "observed_at": at}
-    QueueObservation.objects.create(pk=fleet.queue.pk, **row, **seen)
+    QueueObservation.objects.create(pk=fleet.queue.pk, **{**row, **seen})
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,16 @@ def test_a_process_that_began_after_the_look_is_told_when_the_next_one_is(
     Sweep.objects.create(started_at=now - pass_began * SECOND if pass_began else None)
     observe(fleet, now - looked * SECOND)
     assert re.search(text, told(client, fleet, "observation"))
+
+
+@pytest.mark.parametrize(("has_answered", "who"), [(False, "Temporal"), (True, "It")])
+def test_a_server_that_does_not_answer_is_named_where_nothing_was_said_of_it(
+    fleet: Fleet, client: Client, has_answered: bool, who: str
+) -> None:
+    starts(fleet, {"hostname": "host", "pid": 7})
+    now = timezone.now()
+    observe(fleet, now, observed_at=now if has_answered else None, problem="Nothing listens.")
+    assert re.search(rf"(^|\. ){who} does not answer: Nothing listens\.$", told(client, fleet, "observation"))
 
 
 def test_nothing_of_it_is_said_of_one_that_has_ended(fleet: Fleet, client: Client) -> None:
