@@ -41,33 +41,24 @@ PAGES: dict[str, list[tuple[str, ...]]] = {
 
 
 def sections(request: HttpRequest) -> list[dict[str, Any]]:
-    """The sidebar in unfold's form: the pages that the person may see."""
-    shown = {
-        title: [page for page in pages if admin_of(page[2]).has_view_permission(request)]
-        for title, pages in PAGES.items()
+    """The sidebar in unfold's form: the pages that the person may see, and which of them this one belongs to."""
+    links = {
+        page: reverse(f"admin:{page[2]}_{page[3] if page[3:] else 'changelist'}")
+        for pages in PAGES.values()
+        for page in pages
+        if admin_of(page[2]).has_view_permission(request)
     }
-    dashboard = {"title": "Dashboard", "icon": "dashboard", "link": reverse("admin:index")}
-    found: list[dict[str, Any]] = [{"items": [dashboard]}] + [
-        {
-            "title": title,
-            "items": [
-                {"title": name, "icon": icon, "link": reverse(f"admin:{route}_{page[0] if page else 'changelist'}")}
-                for name, icon, route, *page in pages
-            ],
-        }
-        for title, pages in shown.items()
-        if pages
-    ]
-    _mark(request, [item for section in found for item in section["items"]])
+    # A page of a page's, such as the calendar of API keys, is in the menu itself: the longest link is meant.
+    here = max(filter(request.path.startswith, links.values()), key=len, default=request.path)
+
+    def entry(title: str, icon: str, link: str) -> dict[str, Any]:
+        return {"title": title, "icon": icon, "link": link, "active": link == here}
+
+    found: list[dict[str, Any]] = [{"items": [entry("Dashboard", "dashboard", reverse("admin:index"))]}]
+    for title, pages in PAGES.items():
+        if items := [entry(page[0], page[1], links[page]) for page in pages if page in links]:
+            found.append({"title": title, "items": items})
     return found
-
-
-def _mark(request: HttpRequest, items: list[dict[str, Any]]) -> None:
-    """Marks the one entry that the page belongs to: of those whose link its path begins with, the longest."""
-    around = [item["link"] for item in items if request.path.startswith(item["link"])]
-    for item in items:
-        is_inner = item["link"] == max(around, key=len, default="")
-        item["active"] = is_inner and (item is not items[0] or request.path == item["link"])
 
 
 def admin_of(route: str) -> Any:

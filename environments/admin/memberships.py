@@ -46,12 +46,11 @@ class MembershipAdmin(ConsoleAdmin):
     search_fields = ("user__username", "organization__id")
     autocomplete_fields = ("organization",)
     fixed_fields = ("organization", "user")
+    readonly_fields = ("person",)
     list_before_template = "admin/invitations/button.html"
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         return super().get_form(request, obj, change, **(kwargs if obj else {**kwargs, "form": MembershipForm}))
-
-    readonly_fields = ("person",)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """The person leads to the page of the user for those who have that."""

@@ -7,14 +7,20 @@ for every query, which takes ten times as long as the database does.
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 from django.db import models
-from django.db.models import Expression, Lookup, sql
+from django.db.models import Expression, Lookup, Value, sql
 
 #: What Django calls the tables of subqueries. The query in which a rule stands may call its own so, too.
 ALIASES = re.compile(r"\b([U-Z]\d+)\b")
 PLACEHOLDER = re.compile("(?<!%)%s")
+
+
+def moment(now: datetime | Value) -> Value:
+    """A time of which queries know that it is one."""
+    return now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
 
 
 class Rule:

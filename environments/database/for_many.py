@@ -35,7 +35,7 @@ def insert_of(model: type[models.Model], rows: Iterable[models.Model]) -> ForMan
     return ForMany(text, ([(field, getattr(row, field.attname)) for field in fields] for row in rows))
 
 
-def take_stock(*filled: type[models.Model]) -> None:
+def analyze(*filled: type[models.Model]) -> None:
     """Has PostgreSQL look at tables that many rows were put into, which it does by itself only a minute later.
 
     Until then it takes them for nearly empty, and each connection keeps what it has planned so: a foreign key was

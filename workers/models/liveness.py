@@ -13,7 +13,7 @@ from django.db.models import Case, Expression, ExpressionWrapper, F, Q, Subquery
 from django.db.models.functions import Coalesce, Greatest
 from django.db.models.lookups import GreaterThanOrEqual, IsNull, LessThan
 
-from environments.database.expressions import Rule, Ruled
+from environments.database.expressions import Rule, Ruled, moment
 
 #: Multiples of the heartbeat interval after which silence is Late, then Offline, and the least silence for Offline.
 LATE_AFTER_INTERVALS = 1.5
@@ -121,11 +121,6 @@ def may_be_excused(
         and last_heartbeat_at < recovered_at
         and was_heard_of(recovered_at, heartbeat_interval, now)
     )
-
-
-def moment(now: datetime | Value) -> Value:
-    """A time of which queries know that it is one."""
-    return now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
 
 
 def _operands(instance: str, heartbeat_interval: str, now: datetime | Value) -> dict[str, Any]:

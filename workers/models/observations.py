@@ -9,6 +9,7 @@ from typing import ClassVar
 from django.db import models
 from django.db.models import Q
 
+from environments.database.expressions import moment
 from environments.database.tenancy import TenantOwned, same_organization
 from environments.models import Organization
 from workers.models.instances import WorkerInstance
@@ -137,9 +138,8 @@ def fresh_queues(now: datetime | models.Value) -> Q:
 
 
 def _fresh_since(now: datetime | models.Value) -> models.expressions.Combinable:
-    value = now if isinstance(now, models.Value) else models.Value(now, output_field=models.DateTimeField())
     duration = models.Value(FRESH_FOR, output_field=models.DurationField())
-    return models.ExpressionWrapper(value - duration, models.DateTimeField())
+    return models.ExpressionWrapper(moment(now) - duration, models.DateTimeField())
 
 
 #: Of queue observations: tasks wait and nobody polls; somebody polls who is no worker's here.

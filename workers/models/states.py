@@ -14,7 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models import Case, Q, Value, When
 from django.db.models.lookups import Exact, LessThanOrEqual
 
-from environments.database.expressions import Rule, Ruled
+from environments.database.expressions import Rule, Ruled, moment
 
 REASON_LENGTH = 200
 WITHOUT_STATE = "A reason and an end belong to something that is disabled or draining."
@@ -149,8 +149,7 @@ def enabled(now: datetime | Value, *levels: str) -> Q:
 
 def state_of(now: datetime | Value) -> Ruled:
     """What `state_at` tells, as text."""
-    moment = now if isinstance(now, Value) else Value(now, output_field=models.DateTimeField())
-    return STATE({**{name: name for name in ("state_ends_at", "is_disabled", "is_draining")}, "now": moment})
+    return STATE({**{name: name for name in ("state_ends_at", "is_disabled", "is_draining")}, "now": moment(now)})
 
 
 def _state(*, now: Any, state_ends_at: Any, is_disabled: Any, is_draining: Any) -> Case:

@@ -12,9 +12,9 @@ from django.db.models import Case, Expression, ExpressionWrapper, Q, Value, When
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import Exact, GreaterThan, GreaterThanOrEqual, In
 
-from environments.database.expressions import Rule, Ruled
+from environments.database.expressions import Rule, Ruled, moment
 from workers.models.instances import Activity, InstanceQuerySet
-from workers.models.liveness import LIVE, Liveness, moment
+from workers.models.liveness import LIVE, Liveness
 from workers.models.observations import FRESH_FOR
 
 #: For so long after its start a process need not poll yet.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
 from controlplane.startup.env import ROOT
@@ -43,6 +44,19 @@ def test_tells_each_change_and_the_counts(file: Path) -> None:
     assert len(lines) == ACME_SIZE + 1
     assert run(file) == ["0 created, 0 updated, 0 deleted, 8 unchanged"]
     assert set(AuditEvent.objects.values_list("actor", flat=True)) == {"command:apply"}
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="its planner's")
+def test_after_many_changes_the_database_knows_how_many_rows_there_are(file: Path) -> None:
+    workers = ", ".join(f"{{name: many-{number}}}" for number in range(60))
+    queue = f"{{name: q, workers: [{workers}]}}"
+    file.write_text(f"organizations: [{{id: acme, name: A, environments: [{{name: e, worker_queues: [{queue}]}}]}}]")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+        for arguments, is_known in ((["--dry-run"], False), ([], True)):
+            run(file, *arguments)
+            cursor.execute("SELECT reltuples >= 60 FROM pg_class WHERE relname = 'workers_worker'")
+            assert cursor.fetchall() == [(is_known,)]
 
 
 def test_a_dry_run_says_would(file: Path) -> None:

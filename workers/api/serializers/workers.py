@@ -92,7 +92,9 @@ class NameField(serializers.CharField):
         super().__init__(**{"min_length": 1, "trim_whitespace": False, **kwargs})
 
     def to_internal_value(self, data: Any) -> str:
-        return str(super().to_internal_value(data)) if isinstance(data, str) else self.fail("invalid")
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return str(super().to_internal_value(data))
 
 
 ACTIVITIES = frozenset(Activity.values)

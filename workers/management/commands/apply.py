@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
-from environments.database.for_many import MANY_ROWS, take_stock
+from environments.database.for_many import MANY_ROWS, analyze
 from environments.management.command import ControlPlaneCommand
 from environments.models import Environment
 from environments.regular_files import UnreadableFileError, read_regular
@@ -54,7 +54,7 @@ class Command(ControlPlaneCommand):
             msg = f"Nothing was changed.\n{error}"
             raise CommandError(msg) from None
         if len(applied.changes) >= MANY_ROWS and not dry_run:
-            take_stock(Environment, WorkerQueue, Worker)
+            analyze(Environment, WorkerQueue, Worker)
         counts = _counts(applied.changes, named=sum(1 for _ in document))
         if options["format"] == "json":
             told = {name: [each.as_json() for each in found] for name, found in vars(applied).items()}

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from environments.audit import Actor
-from environments.database.for_many import take_stock
+from environments.database.for_many import analyze
 from environments.management.command import ControlPlaneCommand
 from workers.fleet.seed import Size, seed_fleet
 from workers.management.arguments import whole_number
@@ -62,7 +62,7 @@ class Command(ControlPlaneCommand):
             starts += batch.starts
             instances += batch.instances
             progress.show("workers and starts", workers + starts, size.workers + size.starts)
-        take_stock(ApiKey, WorkerQueue, Worker, WorkerStart, WorkerInstance)
+        analyze(ApiKey, WorkerQueue, Worker, WorkerStart, WorkerInstance)
         return {
             "organizations": size.organizations,
             "queues": size.queues,
