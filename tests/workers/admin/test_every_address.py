@@ -120,7 +120,7 @@ def status(client: Client, method: str, address: str, data: Any) -> int:
 def broken(client: Client, calls: Iterator[tuple[str, str, Any]]) -> list[str]:
     """The calls that are answered 5xx, all of them at once."""
     answers = [(method, address, data, status(client, method, address, data)) for method, address, data in calls]
-    assert len(answers) >= 40
+    assert len(answers) > 40
     return [f"{method} {address} {data}: {found}" for method, address, data, found in answers if found >= 500]
 
 
@@ -133,11 +133,8 @@ def test_whatever_is_sent_to_an_address_nobody_is_answered_5xx(who: str, fleet: 
 
 
 @pytest.mark.parametrize("who", ["superuser", Role.VIEWER])
-def test_every_address_can_be_looked_at(who: str, fleet: Fleet, seeded_random: Random) -> None:
-    """By a viewer a half of them in each run: what a viewer sees, tests/workers/admin/roles looks at."""
-    there = sorted(addresses(""))
-    some = there if who == "superuser" else seeded_random.sample(there, len(there) // 2)
-    assert broken(caller(who, fleet), (("get", address, {}) for address in some)) == []
+def test_every_address_can_be_looked_at(who: str, fleet: Fleet) -> None:
+    assert broken(caller(who, fleet), (("get", address, {}) for address in addresses(""))) == []
 
 
 @pytest.mark.parametrize("row", [UNKNOWN, "999999", *NONSENSE])
@@ -165,12 +162,8 @@ def test_every_form_can_be_sent_as_it_is(model: type[models.Model], fleet: Fleet
 @pytest.mark.parametrize("who", ["superuser", Role.VIEWER])
 @pytest.mark.parametrize("chosen", ["present", "gone", "nonsense", "some gone", "none"])
 def test_no_action_on_many_is_answered_5xx(chosen: str, who: str, fleet: Fleet) -> None:
-    """From the list, and on the page that asks, of which the workers may have gone since.
-
-    Of workers alone a viewer has an action, so of other rows it does not matter to them which are chosen.
-    """
+    """From the list, and on the page that asks, of which the workers may have gone since."""
     client = caller(who, fleet)
-    lists = REGISTERED if who == "superuser" or chosen == "some gone" else [Worker]
     ids = {"gone": [UNKNOWN], "nonsense": ["nosuch"], "none": []}
 
     def rows(model: type[models.Model]) -> list[str]:
@@ -178,7 +171,7 @@ def test_no_action_on_many_is_answered_5xx(chosen: str, who: str, fleet: Fleet) 
         return ids.get(chosen, [there] if chosen == "present" else [there, UNKNOWN])
 
     def calls() -> Iterator[tuple[str, str, Any]]:
-        for model in lists:
+        for model in REGISTERED:
             for action in VERBS if model is Worker else ("delete_selected",):
                 for extra in ({"index": "0"}, {"post": "yes"}):
                     data = {"action": action, "_selected_action": rows(model), **extra}

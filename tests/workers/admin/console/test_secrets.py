@@ -22,6 +22,7 @@ from environments.models import AuditEvent, LiteLLMConnection, TemporalConnectio
 from environments.sealing.data_keys import open_api_key, seal_api_key
 from tests.support.calls import fresh_fleet, start
 from tests.support.console import (
+    REGISTERED,
     errors_of,
     everything,
     form_of,
@@ -33,7 +34,7 @@ from tests.support.console import (
 )
 from tests.support.console_rows import new_row_like, with_every_kind_of_row
 from tests.support.factories import Fleet
-from workers.models import ApiKey, Worker
+from workers.models import ApiKey
 
 #: unfold 0.110 has not followed Django 6.1's new argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
@@ -195,9 +196,9 @@ def test_a_new_key_is_shown_in_one_answer_that_nobody_may_store(fleet: Fleet, cl
     assert shown
     assert start(fleet, token=shown[1]).status_code == 200
     cache.clear()
-    # That no other page has it either, tests/workers/admin/roles finds.
-    for page in ("/admin/", *pages_of(ApiKey), *pages_of(Worker)):
-        assert shown[1] not in client.get(page).content.decode()
+    for model in REGISTERED:
+        for page in pages_of(model):
+            assert shown[1] not in client.get(page).content.decode()
     with suppress(KeyError):
         assert shown[1] not in str(client.session.items())
     assert shown[1] not in str(everything())
