@@ -9,9 +9,9 @@ from django.core.wsgi import get_wsgi_application
 from controlplane.serving.garbage import garbage
 from controlplane.startup import private_files
 
-#: Seconds that a thread computes before another one's turn. A start waits for the database a few times, and after each
-#: for its turn behind whoever renders a page: with Python's own 5 ms it took twice as long beside two such threads.
-TURN = 0.0005
+#: Seconds that a thread computes before another one's turn. A start leaves it at each call of the system, and has it
+#: again behind whoever renders a page: with Python's own 5 ms it took more than twice as long beside such threads.
+TURN = 0.002
 
 sys.setswitchinterval(TURN)
 private_files.use_private_umask()

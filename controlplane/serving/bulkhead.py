@@ -16,7 +16,7 @@ import weakref
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from http import HTTPStatus
@@ -26,6 +26,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
+from controlplane.engines.turns import turns
 from controlplane.serving.garbage import garbage
 from controlplane.serving.server import SHARED_THREADS, THREADS
 
@@ -34,13 +35,10 @@ from controlplane.serving.server import SHARED_THREADS, THREADS
 HELD_UP = 1.0
 #: Seconds for which an organization gets no last thread after a call of it was held up and ended in an error of ours.
 LATELY = 2.0
-#: Calls of workers that compute at once, and of one organization's: of more, each only waits longer for its turn with
-#: the interpreter.
-LANES, LANES_OF_ONE = 3, 2
-#: Seconds after which a call goes ahead without a lane, since those in the lanes wait for a lock or the disk.
-PATIENCE = 0.02
-#: The same of people's and readers' requests, of which one computes at once: they take some ten times as long.
-PATIENCE_OF_PEOPLE = 0.2
+#: Seconds after which a person's or reader's request goes ahead without its turn, since the one before it waits.
+PATIENCE = 0.2
+#: Seconds that a change or a body waits for a thread before it looks again.
+PAUSE = 0.01
 #: What looks at a row or two, as a worker's calls do, so that a program which asks ten of them at once is not refused.
 #: All else that is read is a list, or is counted, and takes the longer the more there is.
 SHORT = re.compile(
@@ -108,16 +106,11 @@ class Place:
 
 @dataclass(eq=False)
 class Call:
-    """Of whose key a worker's call is, whether it has a thread and a lane, since when it reads its body, its answer."""
+    """A worker's call: whether it has a thread, when it began, the status of its answer."""
 
-    holder: str
     has_thread: bool
     began: float
-    has_lane: bool = False
-    reads_since: float | None = None
     status: int = 0
-    #: Free once a call that waits has a lane.
-    turn: threading.Lock = field(default_factory=threading.Lock)
 
 
 class TooManyBodiesError(Exception):
@@ -135,9 +128,6 @@ class Bulkhead:
         self._all_but_two, self._waiting = max(1, threads - 2), 0
         self.lock = threading.RLock()  # a response may be forgotten, and leave, while its thread has it
         self.places: set[Place] = set()
-        #: Whose calls are in the lanes.
-        self._lanes: list[str] = []
-        self.waiting_calls: list[Call] = []
         self._turn: SimpleQueue[None] = SimpleQueue()
         self._turn.put(None)
         self._calls: set[Call] = set()
@@ -145,7 +135,6 @@ class Bulkhead:
         self._sent, self._bodies = 0, dict[str, int]()
         #: When a call of an organization waited in vain.
         self._in_vain: dict[str, float] = {}
-        self._thread = threading.local()
 
     def held(self, kind: Kind) -> int:
         """How many places requests of a kind hold."""
@@ -179,7 +168,7 @@ class Bulkhead:
         until = time.monotonic() + HELD_UP
         try:
             while place is None and time.monotonic() < until:
-                time.sleep(PATIENCE / 2)
+                time.sleep(PAUSE)
                 place = self.enter(kind, holder)
         finally:
             with self.lock:
@@ -191,7 +180,7 @@ class Bulkhead:
         """The turn of a person's or a reader's request to compute, while it is entered; it is not waited for long."""
         has_turn = False
         with suppress(Empty):
-            self._turn.get(timeout=PATIENCE_OF_PEOPLE)
+            self._turn.get(timeout=PATIENCE)
             has_turn = True
         try:
             yield
@@ -199,57 +188,19 @@ class Bulkhead:
             if has_turn:
                 self._turn.put(None)
 
-    def _take_lane(self, call: Call) -> None:
-        """Waits for a lane, but not for long. Those who wait for slow bodies leave theirs."""
-        with self.lock:
-            if self._may_enter(call):
-                self._enter_lane(call)
-                return
-            call.turn.acquire()
-            self.waiting_calls.append(call)
-        if call.turn.acquire(timeout=PATIENCE):
-            return
-        with self.lock:
-            since = time.monotonic() - PATIENCE
-            for each in self._calls:
-                if each.has_lane and each.reads_since is not None and each.reads_since < since:
-                    self._leave_lane(each)
-            if not call.has_lane:
-                self.waiting_calls.remove(call)
-
-    def _may_enter(self, call: Call) -> bool:
-        return len(self._lanes) < LANES and self._lanes.count(call.holder) < LANES_OF_ONE
-
-    def _enter_lane(self, call: Call) -> None:
-        call.has_lane = True
-        self._lanes.append(call.holder)
-
-    def _leave_lane(self, call: Call) -> None:
-        """To the one that has waited longest of those that may have it."""
-        call.has_lane = False
-        self._lanes.remove(call.holder)
-        if following := next(filter(self._may_enter, self.waiting_calls), None):
-            self.waiting_calls.remove(following)
-            self._enter_lane(following)
-            following.turn.release()
-
     @contextmanager
-    def worker(self, authorization: str) -> Iterator["Call"]:
+    def worker(self, authorization: str) -> Iterator[Call]:
         """A worker's call, for as long as it is entered; without a thread for it if it is not to take the last one."""
         # With more than all but one at once there are threads enough, as in other servers.
         is_last = len(self._calls) + len(self.places) == self._all_but_one
         holder = organization_in(authorization)
-        call = Call(holder, not (is_last and self._waits_in_vain(holder)), time.monotonic())
+        call = Call(not (is_last and self._waits_in_vain(holder)), time.monotonic())
         self._calls.add(call)
-        self._thread.call = call
-        self._take_lane(call)
         try:
-            yield call
+            with turns.taken(holder):
+                yield call
         finally:
-            with self.lock:
-                self._calls.discard(call)
-                if call.has_lane:
-                    self._leave_lane(call)
+            self._calls.discard(call)
             now = time.monotonic()
             if call.began < now - HELD_UP and call.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self._in_vain[holder] = now
@@ -261,19 +212,16 @@ class Bulkhead:
         A body may come slowly, and holds its thread until it is there. The bodies of one organization hold at most half
         of the threads, and where half are held already, one.
         """
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + 2 * PAUSE
         while not self._takes_body(organization_id):
             if time.monotonic() > until:
                 raise TooManyBodiesError
-            time.sleep(PATIENCE / 4)
-        call: Call | None = getattr(self._thread, "call", None)
+            with turns.left():
+                time.sleep(PAUSE / 2)
         try:
-            if call:
-                call.reads_since = time.monotonic()
-            yield
+            with turns.reading():
+                yield
         finally:
-            if call:
-                call.reads_since = None
             with self.lock:
                 self._sent -= 1
                 if left := self._bodies.pop(organization_id) - 1:

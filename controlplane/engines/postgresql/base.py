@@ -19,6 +19,7 @@ from psycopg.pq.abc import PGresult
 from controlplane.engines.circuit import circuit
 from controlplane.engines.postgresql import poolers
 from controlplane.engines.troubles import ErrorWrapper, Trouble, trouble_in_sqlstate
+from controlplane.engines.turns import turns
 
 LOCK_NOT_AVAILABLE = "55P03"
 
@@ -49,10 +50,11 @@ class BoundedConnection(psycopg.Connection[Any]):
     def wait[RV](self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Waits for the server; OperationalError, with the connection closed, after `longest_answer` seconds.
 
-        A server that answers others is not away: it is the statement that takes too long.
+        A server that answers others is not away: it is the statement that takes too long. Meanwhile others compute.
         """
         try:
-            return super().wait(gen, interval, timeout or self.longest_answer)
+            with turns.left():
+                return super().wait(gen, interval, timeout or self.longest_answer)
         except psycopg.errors._WaitTimeout:
             if timeout is None:
                 self.pgconn.finish()

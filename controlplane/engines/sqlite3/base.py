@@ -15,6 +15,7 @@ from typing import Any
 from django.db.backends.sqlite3 import base
 
 from controlplane.engines.troubles import ErrorWrapper, Trouble, trouble_in_code
+from controlplane.engines.turns import turns
 from controlplane.startup import private_files
 
 #: Longest pause, in seconds, before looking again.
@@ -53,7 +54,8 @@ class PatientConnection(sqlite3.Connection):
                     error.is_stuck = version == self._version()  # type: ignore[attr-defined]
                     raise
             version = version or self._version()
-            time.sleep(random.uniform(0.001, PAUSE))  # noqa: S311  # no secret
+            with turns.left():
+                time.sleep(random.uniform(0.001, PAUSE))  # noqa: S311  # no secret
 
     def _version(self) -> int:
         """Another one whenever another connection has committed something."""

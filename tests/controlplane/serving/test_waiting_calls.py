@@ -10,10 +10,8 @@ import pytest
 
 from controlplane.serving import bulkhead as module
 from controlplane.serving.bulkhead import (
-    LANES,
-    LANES_OF_ONE,
     PATIENCE,
-    PATIENCE_OF_PEOPLE,
+    PAUSE,
     Bulkhead,
     Kind,
     TooManyBodiesError,
@@ -120,7 +118,7 @@ def test_a_change_waits_for_a_place_while_two_threads_are_left_for_workers() -> 
     def change() -> None:
         if place := bulkhead.enter_patiently(Kind.READERS):
             entered.append(place)
-            time.sleep(PATIENCE)
+            time.sleep(PAUSE)
             place.leave()
 
     changes = [threading.Thread(target=change) for _ in range(6)]
@@ -163,53 +161,9 @@ def test_a_body_waits_a_moment_for_one_that_is_about_to_end() -> None:
     bulkhead = Bulkhead(2)
     with ExitStack() as sent:
         sent.enter_context(bulkhead.body("acme"))
-        threading.Timer(PATIENCE / 2, sent.close).start()
+        threading.Timer(PAUSE, sent.close).start()
         with bulkhead.body("acme"):
             pass
-
-
-def test_who_reads_a_slow_body_gives_its_lane_to_who_computes() -> None:
-    bulkhead, is_read, is_over = Bulkhead(8), threading.Barrier(LANES_OF_ONE + 1), threading.Event()
-
-    def read() -> None:
-        with bulkhead.worker(""), bulkhead.body("acme"):
-            is_read.wait()
-            is_over.wait()
-
-    readers = [threading.Thread(target=read) for _ in range(LANES_OF_ONE)]
-    for reader in readers:
-        reader.start()
-    is_read.wait()
-    time.sleep(PATIENCE)
-    with ExitStack() as calls:
-        assert all(calls.enter_context(bulkhead.worker("")).has_lane for _ in range(LANES_OF_ONE))
-        assert not calls.enter_context(bulkhead.worker("")).has_lane
-    is_over.set()
-    for reader in readers:
-        reader.join()
-    with ExitStack() as calls:
-        assert [calls.enter_context(bulkhead.worker("")).has_lane for _ in range(LANES_OF_ONE + 1)] == [
-            True
-        ] * LANES_OF_ONE + [False]
-
-
-def test_one_organization_does_not_have_all_lanes() -> None:
-    bulkhead = Bulkhead(8)
-    with ExitStack() as calls:
-        own = [calls.enter_context(bulkhead.worker(key_of("acme"))).has_lane for _ in range(LANES_OF_ONE + 1)]
-        others = [calls.enter_context(bulkhead.worker(key_of(name))).has_lane for name in ("globex", "initech")]
-    assert own == [True] * LANES_OF_ONE + [False]
-    assert others == [True] * (LANES - LANES_OF_ONE) + [False]
-
-
-def test_who_waits_for_a_lane_has_it_when_it_is_left() -> None:
-    bulkhead = Bulkhead(8)
-    with ExitStack() as before:
-        for _ in range(LANES_OF_ONE):
-            before.enter_context(bulkhead.worker(key_of("acme")))
-        threading.Timer(PATIENCE / 4, before.pop_all().close).start()
-        with bulkhead.worker(key_of("acme")) as call:
-            assert call.has_lane
 
 
 def test_people_and_readers_compute_one_after_the_other_but_do_not_wait_for_long() -> None:
@@ -222,8 +176,8 @@ def test_people_and_readers_compute_one_after_the_other_but_do_not_wait_for_long
             order.append(f"{name} ends")
 
     for seconds, expected in (
-        (PATIENCE_OF_PEOPLE / 4, ["first begins", "first ends", "second begins", "second ends"]),
-        (PATIENCE_OF_PEOPLE * 3, ["first begins", "second begins", "second ends", "first ends"]),
+        (PATIENCE / 4, ["first begins", "first ends", "second begins", "second ends"]),
+        (PATIENCE * 3, ["first begins", "second begins", "second ends", "first ends"]),
     ):
         order.clear()
         first = threading.Thread(target=compute, args=("first", seconds))
@@ -233,25 +187,3 @@ def test_people_and_readers_compute_one_after_the_other_but_do_not_wait_for_long
         compute("second", 0.0)
         first.join()
         assert order == expected
-
-
-def test_a_lane_that_is_left_goes_to_the_first_that_may_have_it() -> None:
-    bulkhead, entered = Bulkhead(8), []
-
-    def call(name: str) -> None:
-        with bulkhead.worker(key_of(name)) as own:
-            entered.append((name, own.has_lane))
-
-    with ExitStack() as before:
-        for name in ("acme", "acme", "globex"):
-            before.enter_context(bulkhead.worker(key_of(name)))
-        waiting = [threading.Thread(target=call, args=(name,)) for name in ("acme", "initech")]
-        for number, thread in enumerate(waiting, start=1):
-            thread.start()
-            while len(bulkhead.waiting_calls) < number:
-                time.sleep(0.0001)
-        before.pop_all().close()
-    for thread in waiting:
-        thread.join()
-    assert sorted(entered) == [("acme", True), ("initech", True)]
-    assert not bulkhead.waiting_calls
