@@ -1,1 +1,1 @@
-"""Django's database engines with bounds on how long a request waits for a database that does not answer."""
+"""Django's database engines, which bound how long a request waits for the database, and who computes meanwhile."""

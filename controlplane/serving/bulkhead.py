@@ -212,20 +212,19 @@ class Bulkhead:
         A body may come slowly, and holds its thread until it is there. The bodies of one organization hold at most half
         of the threads, and where half are held already, one.
         """
-        until = time.monotonic() + 2 * PAUSE
-        while not self._takes_body(organization_id):
-            if time.monotonic() > until:
-                raise TooManyBodiesError
-            with turns.left():
+        with turns.reading():
+            until = time.monotonic() + 2 * PAUSE
+            while not self._takes_body(organization_id):
+                if time.monotonic() > until:
+                    raise TooManyBodiesError
                 time.sleep(PAUSE / 2)
-        try:
-            with turns.reading():
+            try:
                 yield
-        finally:
-            with self.lock:
-                self._sent -= 1
-                if left := self._bodies.pop(organization_id) - 1:
-                    self._bodies[organization_id] = left
+            finally:
+                with self.lock:
+                    self._sent -= 1
+                    if left := self._bodies.pop(organization_id) - 1:
+                        self._bodies[organization_id] = left
 
     def _takes_body(self, organization_id: str) -> bool:
         with self.lock:

@@ -109,8 +109,8 @@ def test_without_any_folder_it_is_said_what_to_do(folder: Path, monkeypatch: pyt
 
 
 def test_threads_that_compute_hold_one_that_waits_no_longer_than_a_start_takes() -> None:
-    """A start waits for its turn several times; Python's own five milliseconds each are what a whole start takes."""
+    """A start leaves its turn at each call of the system; Python's own five milliseconds each are a whole start's."""
     asked = "import sys, controlplane.wsgi; print(sys.getswitchinterval())"
     command = [sys.executable, "-c", asked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603  # our own
-    assert float(done.stdout) <= 0.001
+    assert float(done.stdout) <= 0.002
