@@ -1,7 +1,7 @@
 """Who computes: of the calls of workers one at a time in a process, which leaves its turn while it waits.
 
 Python runs one thread at a time anyway. Left to themselves, threads take that from each other at each call of the
-system, of which a start makes a dozen: the changes from thread to thread then cost a fifth of a start.
+system, of which a start makes a dozen: the changes from thread to thread then cost an eighth of a start.
 """
 
 import threading
