@@ -910,9 +910,11 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "indexes": [models.Index(fields=["-occurred_at"], name="workers_refused_newest")],
+                "indexes": [
+                    models.Index(fields=["organization"], name="workers_refused_of_tenant"),
+                    models.Index(fields=["-occurred_at"], name="workers_refused_newest"),
+                ],
                 "constraints": [
-                    models.UniqueConstraint(fields=("organization", "id"), name="workers_refusedstart_tenant_key"),
                     environments.database.tenancy.SameOrganization(
                         name="workers_refusedstart_api_key_tenant", organization="organization", pointer="api_key"
                     ),
@@ -961,9 +963,9 @@ class Migration(migrations.Migration):
             model_name="updatelock",
             constraint=models.UniqueConstraint(fields=("organization", "id"), name="workers_updatelock_tenant_key"),
         ),
-        migrations.AddConstraint(
+        migrations.AddIndex(
             model_name="refusal",
-            constraint=models.UniqueConstraint(fields=("organization", "id"), name="workers_refusal_tenant_key"),
+            index=models.Index(fields=["organization"], name="workers_refusal_of_tenant"),
         ),
         migrations.AddConstraint(
             model_name="worker",

@@ -170,9 +170,11 @@ class Refusal(TenantOwned):
     client_address = models.GenericIPAddressField(null=True)
 
     class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            *TenantOwned.Meta.constraints,
-            *same_organization("api_key"),
+        # Nothing points here, so there is no tenant's key. Beside the id it would have two first refusals of one key
+        # wait for each other until PostgreSQL ends one.
+        constraints: ClassVar[list[models.BaseConstraint]] = [*same_organization("api_key")]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["organization"], name="workers_refusal_of_tenant"),
         ]
 
     def __str__(self) -> str:
@@ -198,11 +200,9 @@ class RefusedStart(TenantOwned):
     reason = models.CharField(max_length=300)
 
     class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            *TenantOwned.Meta.constraints,
-            *same_organization("api_key"),
-        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = [*same_organization("api_key")]  # as above
         indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["organization"], name="workers_refused_of_tenant"),
             models.Index(fields=["-occurred_at"], name="workers_refused_newest"),  # the dashboard's list
         ]
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from tests.support import factories
 from tests.support.calls import fresh_fleet, start
 from tests.support.factories import Fleet
-from workers.models import LIVE, InstanceReport, Worker, WorkerInstance, WorkerStart
+from workers.models import LIVE, InstanceReport, Refusal, RefusedStart, Worker, WorkerInstance, WorkerStart
 
 pytestmark = pytest.mark.sqlite
 
@@ -127,3 +127,20 @@ def assert_counts_agree() -> None:
         == WorkerInstance.objects.filter(is_current=True).count()
     )
     assert live.count() == WorkerInstance.objects.filter(stopped_at=None).count()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_first_refusals_of_one_key_at_once_are_each_told_and_kept() -> None:
+    """With a second unique key two of them waited for each other until PostgreSQL ended one, after its second."""
+    client = Client(raise_request_exception=False)
+
+    def refused(fleet: Fleet) -> int:
+        try:
+            return int(start(fleet, b"{", client=client).status_code)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(1, 31):
+            assert list(pool.map(refused, [fresh_fleet()] * 8)) == [422] * 8
+            assert Refusal.objects.count() == RefusedStart.objects.count() == number
